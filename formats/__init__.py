@@ -1,0 +1,1 @@
+"""File formats: bytes to and from named tensors or a graph. Nothing here knows a model."""

@@ -1,0 +1,1 @@
+"""The operator set: declarations, graph, tracing, gradients, execution and devices."""

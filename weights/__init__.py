@@ -1,0 +1,1 @@
+"""Catalog of pretrained weights, download, cache, integrity, and maps between parameter names."""

@@ -1,0 +1,1 @@
+"""Models, modules, preprocessing, tasks and results, training, the facade and the command line."""
