@@ -1,0 +1,478 @@
+"""Operators: one declaration each, and the call that every use of one goes through.
+
+`@op` declares an operator whose body computes on arrays of one module: `body(xp, ...)` with xp numpy or cupy.
+`@composite` declares one whose body calls other operators; graphs keep it as one node until it is expanded.
+A parameter annotated `Array` (or with neither annotation nor default) is an array operand, one annotated
+`Sequence[Array]` a sequence of them, every other one is plain data, fixed when a graph is made.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from zoonet.ops.devices import array_module, is_array
+from zoonet.ops.errors import ArgumentError, OperatorError, ShapeError, ZoonetError
+from zoonet.ops.samples import Sample
+from zoonet.ops.types import COMPLEX, DType, TensorType, is_low_precision, kind_of, promote
+from zoonet.ops.types import float32 as float32_dtype
+from zoonet.ops.types import float64 as float64_dtype
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Types = TensorType | tuple[TensorType, ...]
+
+#: Every operator by name, in the order of declaration.
+REGISTRY: dict[str, Op[..., Any]] = {}
+
+_NUMBERS = (int, float, complex)
+ARRAY, ARRAYS, STATIC = "array", "arrays", "static"
+
+
+class Traced:
+    """Base of values that record the operators applied to them (see tracing.py)."""
+
+    __slots__ = ()
+    level: int
+
+    def record(self, op: Op[..., Any], arguments: dict[str, Any]) -> Any:
+        """Apply op to arguments of which self is the innermost traced one."""
+        raise NotImplementedError
+
+    def concrete(self, purpose: str) -> Any:
+        """The array behind the value; raises TraceError naming the purpose where there is none."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A faster body for one device. `when` gets the arguments with types for arrays; out: a buffer for the result."""
+
+    function: Callable[..., Any]
+    device: str
+    when: Callable[..., bool] | None
+    takes_out: bool
+
+
+class Op(Generic[P, R]):
+    """A declared operator. Calling it runs it at once on arrays, and records it on traced values.
+
+    name, doc, samples: as declared. `type`, `vjp` and `kernel` are decorators that complete the declaration.
+    """
+
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        *,
+        is_composite: bool,
+        samples: Sequence[Sample],
+        promotes: str | None,
+        exact: bool,
+        view: bool,
+        differentiable: bool,
+        name: str | None,
+    ) -> None:
+        self.name = name or body.__name__
+        self.body = body
+        self.is_composite = is_composite
+        self.samples = tuple(samples)
+        self._accepted = (Traced, TensorType, *_NUMBERS) if promotes else (Traced, TensorType)
+        self.promotes = promotes
+        self.exact = exact
+        self.view = view
+        self.differentiable = differentiable
+        self.kernels: list[Kernel] = []
+        self.type_rule: Callable[..., Types] | None = None
+        self.vjp_rule: Callable[..., Any] | None = None
+        self.vjp_types_only: frozenset[int] = frozenset()
+        self.__doc__ = body.__doc__
+        self.__name__ = self.name
+        self.__module__ = body.__module__
+        self.__wrapped__ = body
+        parameters = list(inspect.signature(body).parameters.values())
+        if not is_composite:
+            if not parameters or parameters[0].name != "xp":
+                raise OperatorError(
+                    f"operator {self.name} is declared wrongly",
+                    expected="a first parameter named xp, the array module",
+                    fix="add it, or use @composite for a body that calls operators only",
+                )
+            parameters = parameters[1:]
+        self.__signature__ = inspect.Signature(parameters)
+        self.variadic = parameters[-1].name if parameters and parameters[-1].kind == 2 else None
+        self.parameters = tuple(p.name for p in parameters)
+        self.roles = {p.name: _role(p) for p in parameters}
+        self.promoted = [p.name for p in parameters if self.roles[p.name] == ARRAY and "Mask" not in str(p.annotation)]
+        self.defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+    def __repr__(self) -> str:
+        return f"<operator {self.name}{self.__signature__}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        arguments = self.bind(args, kwargs)
+        innermost: Traced | None = None
+        for operand in self.operands(arguments):
+            if isinstance(operand, Traced) and (innermost is None or operand.level > innermost.level):
+                innermost = operand
+        result = self.evaluate(arguments) if innermost is None else innermost.record(self, arguments)
+        return result  # type: ignore[no-any-return]
+
+    # -- declaration ---------------------------------------------------------------------------------------------
+
+    def type(self, rule: Callable[..., Types]) -> Callable[..., Types]:
+        """Decorator: the type rule. It gets the call's arguments with TensorType for arrays, and returns types."""
+        self.type_rule = rule
+        return rule
+
+    def vjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorator: the gradient, `rule(gy, y, *arguments)`, written in operators.
+
+        It returns one gradient per array parameter (a tuple where there are several; None for one that has none; a
+        function of no arguments for one that is costly, called only if needed). A parameter whose name starts with
+        "_" gets the type only, so that the array need not be kept. Outputs and their gradients are tuples where
+        the operator returns several.
+        """
+        self.vjp_rule = rule
+        names = list(inspect.signature(rule).parameters)
+        self.vjp_types_only = frozenset(i for i, name in enumerate(names) if name.startswith("_"))
+        return rule
+
+    def kernel(
+        self, device: str, *, when: Callable[..., bool] | None = None, takes_out: bool = False
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorator: a faster body for a device ("cpu" or "cuda"), used where `when(*arguments)` holds.
+
+        Kernels declared later are tried first. takes_out: the kernel has a parameter `out`, an array for the result.
+        """
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.kernels.insert(0, Kernel(function, device, when, takes_out))
+            return function
+
+        return register
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by parameter name with defaults, arrays made of lists, plain data made hashable."""
+        if self.variadic and len(args) >= len(self.parameters):
+            fixed = len(self.parameters) - 1
+            args = (*args[:fixed], tuple(args[fixed:]))
+        if len(args) > len(self.parameters):
+            raise ArgumentError(
+                f"{self.name} got too many arguments",
+                expected=f"{self.name}{self.__signature__}",
+                received=f"{len(args)} positional arguments",
+            )
+        given = dict(zip(self.parameters, args, strict=False))
+        for key, value in kwargs.items():
+            if key not in self.roles or key in given:
+                reason = "got twice" if key in given else "does not have"
+                raise ArgumentError(
+                    f"{self.name} {reason} the argument {key!r}",
+                    expected=f"{self.name}{self.__signature__}",
+                )
+            given[key] = value
+        arguments = {}
+        for name, role in self.roles.items():
+            if name in given:
+                value = given[name]
+                if role == ARRAY:
+                    if value is not None and not is_array(value) and not isinstance(value, self._accepted):
+                        value = _as_array(value, self.name, name)
+                elif role == ARRAYS:
+                    value = self._bind_sequence(value, name)
+                else:
+                    value = static_value(value, self.name, name)
+                arguments[name] = value
+            elif name in self.defaults:
+                arguments[name] = self.defaults[name]
+            elif name == self.variadic:
+                arguments[name] = ()
+            else:
+                raise ArgumentError(
+                    f"{self.name} needs the argument {name!r}", expected=f"{self.name}{self.__signature__}"
+                )
+        return arguments
+
+    def _bind_sequence(self, value: Any, name: str) -> tuple[Any, ...]:
+        if is_array(value) or not isinstance(value, list | tuple):
+            raise ArgumentError(
+                f"{self.name}: {name} is not a sequence of arrays",
+                expected="a list or tuple of arrays",
+                received=type(value).__name__,
+            )
+        return tuple(
+            [
+                v if is_array(v) or isinstance(v, self._accepted) else _as_array(v, self.name, name)
+                for v in value
+            ]
+        )
+
+    def operands(self, arguments: dict[str, Any]) -> Iterator[Any]:
+        """The array operands among bound arguments, in order, without None."""
+        for name, role in self.roles.items():
+            if role == ARRAY:
+                if arguments[name] is not None:
+                    yield arguments[name]
+            elif role == ARRAYS:
+                yield from arguments[name]
+
+    def map_operands(self, arguments: dict[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
+        """The bound arguments with function applied to each array operand (Python numbers and None are kept)."""
+        mapped = dict(arguments)
+        for name, role in self.roles.items():
+            value = mapped[name]
+            if role == ARRAY:
+                if value is not None and not isinstance(value, _NUMBERS):
+                    mapped[name] = function(value)
+            elif role == ARRAYS:
+                mapped[name] = tuple([v if isinstance(v, _NUMBERS) else function(v) for v in value])
+        return mapped
+
+    def apply(self, function: Callable[..., Any], arguments: dict[str, Any], *leading: Any) -> Any:
+        """function(*leading, *arguments) in the order of the parameters; a variadic one is spread."""
+        values = list(arguments.values())
+        if self.variadic:
+            values[-1:] = values[-1]
+        return function(*leading, *values)
+
+    def infer(self, arguments: dict[str, Any]) -> Types:
+        """The types of the outputs, for bound arguments with TensorType in the place of arrays.
+
+        Raises ShapeError, DTypeError or ArgumentError where the operator does not take them.
+        """
+        if self.type_rule is not None:
+            return self.apply(self.type_rule, arguments)  # type: ignore[no-any-return]
+        if self.is_composite:
+            from zoonet.ops.tracing import infer_composite
+
+            return infer_composite(self, arguments)
+        if self.promotes:
+            return elementwise_type(self, arguments)
+        raise OperatorError(f"operator {self.name} has no type rule", fix=f"declare one with @{self.name}.type")
+
+    def evaluate(self, arguments: dict[str, Any]) -> Any:
+        """Run on arrays: check types, choose a kernel or the body, and give outputs the dtypes of the type rule."""
+        xp = array_module(*[a for a in self.operands(arguments) if not isinstance(a, _NUMBERS)])
+        kernel = None
+        typed = self.map_operands(arguments, type_of)
+        if self.kernels:
+            kernel = self.find_kernel("cpu" if xp is np else "cuda", typed)
+        if self.is_composite and kernel is None:
+            return self.expand(arguments)
+        types = self.infer(typed)
+        function = kernel.function if kernel is not None else self.body
+        try:
+            result = self.apply(function, self.prepare(xp, arguments), xp)
+        except ZoonetError:
+            raise
+        except (ValueError, TypeError, IndexError, np.exceptions.AxisError) as error:
+            shown = ", ".join(f"{k}={v}" for k, v in typed.items())
+            raise ShapeError(f"{self.name} failed on {shown}: {error}") from error
+        return conform(xp, result, types)
+
+    def prepare(self, xp: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments as the body takes them: promoted to one dtype where the operator promotes, 16-bit as float32."""
+        if self.promotes:
+            common = self.common_dtype(arguments)
+            if not self.exact and is_low_precision(common):
+                common = float32_dtype
+            return {
+                name: xp.asarray(value, dtype=common)
+                if name in self.promoted and value is not None and getattr(value, "dtype", None) != common
+                else value
+                for name, value in arguments.items()
+            }
+        if self.exact:
+            return arguments
+        return self.map_operands(
+            arguments, lambda a: a.astype(float32_dtype) if is_low_precision(a.dtype) else a
+        )
+
+    def common_dtype(self, arguments: dict[str, Any]) -> DType:
+        """The dtype that an operator declared with promotes brings its operands to."""
+        return promote([arguments[name] for name in self.promoted], floating=self.promotes == "floating")
+
+    def find_kernel(self, device: str, typed: dict[str, Any]) -> Kernel | None:
+        """The kernel for a device and typed arguments, or None: the body."""
+        for kernel in self.kernels:
+            if kernel.device == device and (kernel.when is None or self.apply(kernel.when, typed)):
+                return kernel
+        return None
+
+    def expand(self, arguments: dict[str, Any]) -> Any:
+        """Run a composite's body, which calls other operators; 16-bit operands in float32, rounded once."""
+        if self.exact:
+            return self.apply(self.body, arguments)
+        operands = [a for a in self.operands(arguments) if not isinstance(a, _NUMBERS)]
+        if not any(is_low_precision(a.dtype) for a in operands):
+            return self.apply(self.body, arguments)
+        types = self.infer(self.map_operands(arguments, type_of))
+        cast = REGISTRY["cast"]
+        raised = self.map_operands(
+            arguments, lambda a: cast(a, float32_dtype) if is_low_precision(a.dtype) else a
+        )
+        result = self.apply(self.body, raised)
+        if isinstance(types, TensorType):
+            return cast(result, types.dtype)
+        return tuple(cast(r, t.dtype) for r, t in zip(result, types, strict=True))
+
+
+def _role(parameter: inspect.Parameter) -> str:
+    if parameter.kind == inspect.Parameter.KEYWORD_ONLY or parameter.kind == inspect.Parameter.VAR_KEYWORD:
+        raise OperatorError(
+            f"parameter {parameter.name} of an operator is keyword-only",
+            fix="operators take ordinary parameters, which may be passed by keyword",
+        )
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        return ARRAY if parameter.default is inspect.Parameter.empty else STATIC
+    text = annotation if isinstance(annotation, str) else str(annotation)
+    if "Array" not in text and "Mask" not in text:
+        return STATIC
+    variadic = parameter.kind == inspect.Parameter.VAR_POSITIONAL
+    return ARRAYS if variadic or "Sequence" in text or "list" in text or "tuple" in text else ARRAY
+
+
+def _as_array(value: Any, op: str, parameter: str) -> np.ndarray[Any, Any]:
+    """A number or a list of numbers as an array, floats as float32."""
+    if isinstance(value, list | tuple | int | float | complex):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            array = np.asarray(None)
+        if array.dtype == float64_dtype:
+            return array.astype(float32_dtype)
+        if array.dtype.kind in "biufc":
+            return array
+    raise ArgumentError(
+        f"{op}: {parameter} is not an array",
+        expected="a NumPy or CuPy array, a number or a list of numbers",
+        received=type(value).__name__,
+    )
+
+
+def static_value(value: Any, op: str = "operator", parameter: str = "argument") -> Any:
+    """Plain data of an argument that is not an operand: arrays and lists become tuples, NumPy numbers Python's."""
+    if isinstance(value, Traced):
+        value = value.concrete(f"the argument {parameter!r} of {op}")
+    if isinstance(value, list | tuple):
+        items = tuple([static_value(item, op, parameter) for item in value])
+        return type(value)(*items) if hasattr(value, "_fields") else items
+    if is_array(value):
+        return static_value(value.tolist())
+    return value
+
+
+def type_of(array: Any) -> TensorType:
+    """The type of an array, a traced value or a type."""
+    return TensorType(tuple(array.shape), array.dtype)
+
+
+def conform(xp: Any, result: Any, types: Types) -> Any:
+    """Arrays of the dtypes that the type rule gives (not copied where they have them)."""
+    if isinstance(types, TensorType):
+        return xp.asarray(result, dtype=types.dtype)
+    return tuple([xp.asarray(r, dtype=t.dtype) for r, t in zip(result, types, strict=True)])
+
+
+def broadcast_shapes(name: str, *shapes: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """The shape that these broadcast to by NumPy's rule; raises ShapeError naming the operator."""
+    result: list[int | None] = []
+    for sizes in zip(*([1] * (max(map(len, shapes), default=0) - len(s)) + list(s) for s in shapes), strict=True):
+        known = [n for n in sizes if n != 1]
+        fixed = {int(n) for n in known if n is not None}
+        if len(fixed) > 1:
+            raise ShapeError(
+                f"{name}: shapes do not broadcast",
+                expected="equal sizes, or 1, on each axis from the last",
+                received=" and ".join(str(tuple(s)) for s in shapes),
+            )
+        result.append(next((n for n in known if n is not None), None) if known else 1)
+    return tuple(result)
+
+
+def elementwise_type(op: Op[..., Any], arguments: dict[str, Any]) -> TensorType:
+    """The type rule of operators declared with promotes: broadcast shape, promoted dtype."""
+    operands = list(op.operands(arguments))
+    dtype = op.common_dtype(arguments)
+    if op.promotes == "floating" and kind_of(dtype) > COMPLEX:
+        raise OperatorError(f"{op.name} takes numbers", received=dtype.name)
+    if len(operands) == 1 and isinstance(operands[0], TensorType):
+        return TensorType(operands[0].shape, dtype)
+    shapes = [o.shape for o in operands if isinstance(o, TensorType)]
+    return TensorType(broadcast_shapes(op.name, *shapes), dtype)
+
+
+def _declare(body: Callable[..., Any], **options: Any) -> Op[..., Any]:
+    declared: Op[..., Any] = Op(body, **options)
+    if declared.name in REGISTRY:
+        raise OperatorError(f"an operator named {declared.name} exists already", fix="choose another name")
+    REGISTRY[declared.name] = declared
+    return declared
+
+
+def op(
+    *,
+    samples: Sequence[Sample] = (),
+    promotes: str | None = None,
+    exact: bool = False,
+    view: bool = False,
+    differentiable: bool = True,
+    name: str | None = None,
+) -> Callable[[Callable[Concatenate[Any, P], R]], Op[P, R]]:
+    """Declare an operator by its body, `body(xp, ...)`.
+
+    samples: calls that the test matrix checks. promotes: "number" or "floating" for elementwise operators, whose
+    operands broadcast and are promoted to one dtype ("floating": at least float32) before the body; the type rule
+    and the summing of gradients over broadcast axes then come by themselves. exact: 16-bit floats reach the body
+    as they are (the default computes in float32 and rounds once). view: the result may share the operand's memory.
+    differentiable: False for operators that have no gradient. Raises OperatorError for a wrong declaration.
+    """
+
+    def declare(body: Callable[Concatenate[Any, P], R]) -> Op[P, R]:
+        return _declare(
+            body,
+            is_composite=False,
+            samples=samples,
+            promotes=promotes,
+            exact=exact,
+            view=view,
+            differentiable=differentiable,
+            name=name,
+        )
+
+    return declare
+
+
+def composite(
+    *,
+    samples: Sequence[Sample] = (),
+    exact: bool = False,
+    view: bool = False,
+    differentiable: bool = True,
+    name: str | None = None,
+) -> Callable[[Callable[P, R]], Op[P, R]]:
+    """Declare an operator whose body calls other operators; its type rule and gradient follow from the body.
+
+    Options as for `op`. An explicit type rule or gradient may still be given.
+    """
+
+    def declare(body: Callable[P, R]) -> Op[P, R]:
+        return _declare(
+            body,
+            is_composite=True,
+            samples=samples,
+            promotes=None,
+            exact=exact,
+            view=view,
+            differentiable=differentiable,
+            name=name,
+        )
+
+    return declare
