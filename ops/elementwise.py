@@ -11,8 +11,13 @@ from zoonet.ops.registry import op
 from zoonet.ops.samples import floats, ints, sample
 from zoonet.ops.types import Array, DType, TensorType, as_dtype
 
+__all__ = ["add", "cast", "multiply"]
 
-@op(promotes="number", samples=[sample(floats(2, 3), floats(2, 3)), sample(floats(2, 1), floats(3)), sample(ints(3), 2)])
+
+@op(
+    promotes="number",
+    samples=[sample(floats(2, 3), floats(2, 3)), sample(floats(2, 1), floats(3)), sample(ints(3), 2)],
+)
 def add(xp: Any, x: Array, y: Array) -> Array:
     """x + y. Numbers of any shapes that broadcast -> the broadcast shape and promoted dtype."""
     return xp.add(x, y)
@@ -23,7 +28,10 @@ def _(gy: Array, _y: Array, _x: Array, _other: Array) -> Any:
     return gy, gy
 
 
-@op(promotes="number", samples=[sample(floats(2, 3), floats(2, 3)), sample(floats(2, 1), floats(3)), sample(floats(3), 2.5)])
+@op(
+    promotes="number",
+    samples=[sample(floats(2, 3), floats(2, 3)), sample(floats(2, 1), floats(3)), sample(floats(3), 2.5)],
+)
 def multiply(xp: Any, x: Array, y: Array) -> Array:
     """x · y. Numbers of any shapes that broadcast -> the broadcast shape and promoted dtype."""
     return xp.multiply(x, y)

@@ -5,6 +5,30 @@ Each message says what was expected, what was received and the likely fix, so th
 
 from __future__ import annotations
 
+__all__ = [
+    "ArgumentError",
+    "DTypeError",
+    "DeviceError",
+    "DownloadError",
+    "FileError",
+    "FormatError",
+    "GradientError",
+    "GraphError",
+    "InputError",
+    "IntegrityError",
+    "MissingFileError",
+    "OfflineError",
+    "OperatorError",
+    "ShapeError",
+    "StateDictError",
+    "TraceError",
+    "UnknownModelError",
+    "UnsafeFileError",
+    "UnsupportedFormatError",
+    "WeightsError",
+    "ZoonetError",
+]
+
 
 class ZoonetError(Exception):
     """Base of all zoonet errors.

@@ -14,8 +14,8 @@ from zoonet.ops import trees
 from zoonet.ops.devices import array_module, is_array
 from zoonet.ops.errors import GradientError
 from zoonet.ops.graph import Graph, Node, Value
-from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op, type_of
-from zoonet.ops.tracing import Saved, Tape, Variable, run_node
+from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
+from zoonet.ops.tracing import Saved, Tape, Variable
 from zoonet.ops.types import COMPLEX, is_differentiable, kind_of
 
 
@@ -40,7 +40,7 @@ def _fit(op: Op[..., Any], gradient: Any, value: Value) -> Any:
     """A rule's gradient in the shape and dtype of the operand that it belongs to."""
     shape, dtype = value.type.shape, value.type.dtype
     if op.promotes and tuple(gradient.shape) != shape:
-        gradient = _sum_to(gradient, shape)  # type: ignore[arg-type]
+        gradient = _sum_to(gradient, shape)
     if tuple(gradient.shape) != shape:
         raise GradientError(
             f"the gradient rule of {op.name} gave the wrong shape",
@@ -115,9 +115,7 @@ def backward(tape: Tape, cotangents: dict[Value, Any], sources: Sequence[Value],
                 tape.saved[position] = None  # type: ignore[call-overload]
             continue
         saved = tape.saved[position]
-        incoming = tuple(
-            [total[v] if v in total else _zeros_of(v, saved.outputs) for v in node.outputs]
-        )
+        incoming = tuple([total[v] if v in total else _zeros_of(v, saved.outputs) for v in node.outputs])
         for value in node.outputs:
             if value not in kept:
                 total.pop(value, None)
@@ -167,12 +165,8 @@ def _lower(tape: Tape, tree: Any) -> Any:
 
 def _gather(tape: Tape, sources: Any, cotangents: dict[Value, Any], keep: bool = False) -> Any:
     variables = trees.leaves(sources)
-    found = dict(
-        zip(variables, backward(tape, cotangents, [v.value for v in variables], keep), strict=True)
-    )
-    return trees.map_leaves(
-        lambda v: zeros_like(v.primal) if found[v] is None else found[v], sources
-    )
+    found = dict(zip(variables, backward(tape, cotangents, [v.value for v in variables], keep), strict=True))
+    return trees.map_leaves(lambda v: zeros_like(v.primal) if found[v] is None else found[v], sources)
 
 
 def value_and_grad(
@@ -233,7 +227,9 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any
         given = trees.leaves(cotangent)
         if len(given) != len(outputs):
             raise GradientError(
-                "the gradient does not match the result", expected=f"{len(outputs)} arrays", received=len(given)
+                "the gradient does not match the result",
+                expected=f"{len(outputs)} arrays",
+                received=len(given),
             )
         cotangents: dict[Value, Any] = {}
         for output, gradient in zip(outputs, given, strict=True):
@@ -244,18 +240,6 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any
         return tuple(_gather(tape, sources, cotangents, keep=True))
 
     return _lower(tape, result), pullback
-
-
-def evaluate_graph(graph: Graph, *arguments: Any) -> tuple[Any, ...]:
-    """Run a graph node by node on arrays or traced values, one per input; the outputs as a tuple.
-
-    Called inside `value_and_grad` or `trace`, this differentiates or traces the graph again.
-    """
-    environment: dict[Value, Any] = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
-    for node in graph.nodes:
-        results = run_node(node.op, node.arguments, environment.__getitem__)
-        environment.update(zip(node.outputs, results, strict=True))
-    return tuple(environment[value] for value in graph.outputs)
 
 
 def numerical_gradients(function: Callable[..., Any], arguments: Sequence[Any], step: float = 1e-6) -> list[Any]:
@@ -298,6 +282,8 @@ def check_gradients(
         worst = max(worst, float(np.abs(gradient - numeric[position]).max(initial=0.0)) / scale)
     if worst > tolerance:
         raise GradientError(
-            "gradients differ from finite differences", expected=f"at most {tolerance}", received=f"{worst:.3g}"
+            "gradients differ from finite differences",
+            expected=f"at most {tolerance}",
+            received=f"{worst:.3g}",
         )
     return worst

@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 from zoonet.ops.errors import ShapeError
 from zoonet.ops.registry import REGISTRY, op
 from zoonet.ops.samples import floats, ints, sample
-from zoonet.ops.types import BOOL, INTEGER, Array, TensorType, int64, kind_of
+from zoonet.ops.types import BOOL, INTEGER, Array, Shape, TensorType, int64, kind_of
+
+__all__ = ["sum"]
 
 Axis: TypeAlias = "int | Sequence[int] | None"
 
@@ -27,9 +29,7 @@ def normalize_axes(name: str, ndim: int, axis: Axis) -> tuple[int, ...]:
     return tuple(result)
 
 
-def reduced_shape(
-    name: str, shape: tuple[int | None, ...], axis: Axis, keepdims: bool
-) -> tuple[int | None, ...]:
+def reduced_shape(name: str, shape: Shape, axis: Axis, keepdims: bool) -> Shape:
     """The shape after reducing over axes."""
     axes = normalize_axes(name, len(shape), axis)
     if keepdims:
@@ -41,7 +41,14 @@ def _numpy_axis(axis: Axis) -> Any:
     return tuple(axis) if isinstance(axis, list) else axis
 
 
-@op(samples=[sample(floats(2, 3, 4)), sample(floats(2, 3, 4), 1), sample(floats(2, 3), (0, -1), True), sample(ints(4))])
+@op(
+    samples=[
+        sample(floats(2, 3, 4)),
+        sample(floats(2, 3, 4), 1),
+        sample(floats(2, 3), (0, -1), True),
+        sample(ints(4)),
+    ]
+)
 def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The sum over axes (all for None). Any shape -> reduced shape, same dtype; bool and small integers -> int64.
 

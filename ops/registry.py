@@ -9,7 +9,7 @@ A parameter annotated `Array` (or with neither annotation nor default) is an arr
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -18,7 +18,7 @@ import numpy as np
 from zoonet.ops.devices import array_module, is_array
 from zoonet.ops.errors import ArgumentError, OperatorError, ShapeError, ZoonetError
 from zoonet.ops.samples import Sample
-from zoonet.ops.types import COMPLEX, DType, TensorType, is_low_precision, kind_of, promote
+from zoonet.ops.types import COMPLEX, DType, Shape, TensorType, is_low_precision, kind_of, promote
 from zoonet.ops.types import float32 as float32_dtype
 from zoonet.ops.types import float64 as float64_dtype
 
@@ -48,14 +48,28 @@ class Traced:
         raise NotImplementedError
 
 
+def innermost(operands: Iterable[Any]) -> Traced | None:
+    """The traced value of the innermost trace among operands, or None."""
+    found: Traced | None = None
+    for operand in operands:
+        if isinstance(operand, Traced) and (found is None or operand.level > found.level):
+            found = operand
+    return found
+
+
 @dataclass(frozen=True)
 class Kernel:
-    """A faster body for one device. `when` gets the arguments with types for arrays; out: a buffer for the result."""
+    """A faster body for one device. `when` gets the arguments with types for arrays.
+
+    takes_out: the function has a parameter `out`, an array that it writes the result to and returns. in_place: out
+    may be one of the operands.
+    """
 
     function: Callable[..., Any]
     device: str
     when: Callable[..., bool] | None
     takes_out: bool
+    in_place: bool
 
 
 class Op(Generic[P, R]):
@@ -113,13 +127,10 @@ class Op(Generic[P, R]):
         return f"<operator {self.name}{self.__signature__}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run on arrays, or record on traced values."""
         arguments = self.bind(args, kwargs)
-        innermost: Traced | None = None
-        for operand in self.operands(arguments):
-            if isinstance(operand, Traced) and (innermost is None or operand.level > innermost.level):
-                innermost = operand
-        result = self.evaluate(arguments) if innermost is None else innermost.record(self, arguments)
-        return result  # type: ignore[no-any-return]
+        traced = innermost(self.operands(arguments))
+        return self.evaluate(arguments) if traced is None else traced.record(self, arguments)  # type: ignore[no-any-return]
 
     # -- declaration ---------------------------------------------------------------------------------------------
 
@@ -142,15 +153,21 @@ class Op(Generic[P, R]):
         return rule
 
     def kernel(
-        self, device: str, *, when: Callable[..., bool] | None = None, takes_out: bool = False
+        self,
+        device: str,
+        *,
+        when: Callable[..., bool] | None = None,
+        takes_out: bool = False,
+        in_place: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Decorator: a faster body for a device ("cpu" or "cuda"), used where `when(*arguments)` holds.
 
-        Kernels declared later are tried first. takes_out: the kernel has a parameter `out`, an array for the result.
+        The function is called as the body is. Kernels declared later are tried first. takes_out: it also has a
+        keyword `out`, None or an array to write the result to and return; in_place: out may be an operand.
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.kernels.insert(0, Kernel(function, device, when, takes_out))
+            self.kernels.insert(0, Kernel(function, device, when, takes_out, in_place))
             return function
 
         return register
@@ -207,10 +224,7 @@ class Op(Generic[P, R]):
                 received=type(value).__name__,
             )
         return tuple(
-            [
-                v if is_array(v) or isinstance(v, self._accepted) else _as_array(v, self.name, name)
-                for v in value
-            ]
+            [v if is_array(v) or isinstance(v, self._accepted) else _as_array(v, self.name, name) for v in value]
         )
 
     def operands(self, arguments: dict[str, Any]) -> Iterator[Any]:
@@ -290,9 +304,7 @@ class Op(Generic[P, R]):
             }
         if self.exact:
             return arguments
-        return self.map_operands(
-            arguments, lambda a: a.astype(float32_dtype) if is_low_precision(a.dtype) else a
-        )
+        return self.map_operands(arguments, lambda a: a.astype(float32_dtype) if is_low_precision(a.dtype) else a)
 
     def common_dtype(self, arguments: dict[str, Any]) -> DType:
         """The dtype that an operator declared with promotes brings its operands to."""
@@ -314,9 +326,7 @@ class Op(Generic[P, R]):
             return self.apply(self.body, arguments)
         types = self.infer(self.map_operands(arguments, type_of))
         cast = REGISTRY["cast"]
-        raised = self.map_operands(
-            arguments, lambda a: cast(a, float32_dtype) if is_low_precision(a.dtype) else a
-        )
+        raised = self.map_operands(arguments, lambda a: cast(a, float32_dtype) if is_low_precision(a.dtype) else a)
         result = self.apply(self.body, raised)
         if isinstance(types, TensorType):
             return cast(result, types.dtype)
@@ -381,7 +391,7 @@ def conform(xp: Any, result: Any, types: Types) -> Any:
     return tuple([xp.asarray(r, dtype=t.dtype) for r, t in zip(result, types, strict=True)])
 
 
-def broadcast_shapes(name: str, *shapes: tuple[int | None, ...]) -> tuple[int | None, ...]:
+def broadcast_shapes(name: str, *shapes: Shape) -> Shape:
     """The shape that these broadcast to by NumPy's rule; raises ShapeError naming the operator."""
     result: list[int | None] = []
     for sizes in zip(*([1] * (max(map(len, shapes), default=0) - len(s)) + list(s) for s in shapes), strict=True):
@@ -409,7 +419,7 @@ def elementwise_type(op: Op[..., Any], arguments: dict[str, Any]) -> TensorType:
     return TensorType(broadcast_shapes(op.name, *shapes), dtype)
 
 
-def _declare(body: Callable[..., Any], **options: Any) -> Op[..., Any]:
+def _declare(body: Callable[..., Any], **options: Any) -> Any:
     declared: Op[..., Any] = Op(body, **options)
     if declared.name in REGISTRY:
         raise OperatorError(f"an operator named {declared.name} exists already", fix="choose another name")
@@ -436,7 +446,7 @@ def op(
     """
 
     def declare(body: Callable[Concatenate[Any, P], R]) -> Op[P, R]:
-        return _declare(
+        declared: Op[P, R] = _declare(
             body,
             is_composite=False,
             samples=samples,
@@ -446,6 +456,7 @@ def op(
             differentiable=differentiable,
             name=name,
         )
+        return declared
 
     return declare
 
@@ -464,7 +475,7 @@ def composite(
     """
 
     def declare(body: Callable[P, R]) -> Op[P, R]:
-        return _declare(
+        declared: Op[P, R] = _declare(
             body,
             is_composite=True,
             samples=samples,
@@ -474,5 +485,6 @@ def composite(
             differentiable=differentiable,
             name=name,
         )
+        return declared
 
     return declare

@@ -11,8 +11,14 @@ from zoonet.ops.registry import op
 from zoonet.ops.samples import floats, ints, sample
 from zoonet.ops.types import Array, TensorType, as_dtype
 
+__all__ = ["full_like", "reshape"]
 
-@op(exact=True, view=True, samples=[sample(floats(2, 6), (3, 4)), sample(floats(2, 6), (3, -1)), sample(ints(1), ())])
+
+@op(
+    exact=True,
+    view=True,
+    samples=[sample(floats(2, 6), (3, 4)), sample(floats(2, 6), (3, -1)), sample(ints(1), ())],
+)
 def reshape(xp: Any, x: Array, shape: int | Sequence[int]) -> Array:
     """The elements of x in row-major order in another shape; one size may be -1, which is then computed.
 

@@ -59,7 +59,7 @@ class Variable(Traced):
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes of the axes."""
-        return self.value.type.shape  # type: ignore[return-value]
+        return self.value.type.shape
 
     @property
     def dtype(self) -> DType:
@@ -177,7 +177,12 @@ for _symbol, _name in {
     "ne": "not_equal",
 }.items():
     setattr(Variable, f"__{_symbol}__", _binary(_name)[0])
-for _symbol, _name in {"neg": "negative", "abs": "abs", "invert": "bitwise_invert", "pos": "positive"}.items():
+for _symbol, _name in {
+    "neg": "negative",
+    "abs": "abs",
+    "invert": "bitwise_invert",
+    "pos": "positive",
+}.items():
     setattr(Variable, f"__{_symbol}__", lambda self, _op=_name: REGISTRY[_op](self))
 
 
@@ -300,7 +305,7 @@ def trace(function: Callable[..., Any], *types: Any, name: str | None = None) ->
     tuple of them. Arrays that the function closes over become constants; Python control flow is followed once.
     Raises TraceError where the function asks for the contents of a traced value.
     """
-    abstract = Abstract(name or getattr(function, "__name__", "graph"))
+    abstract = Abstract(name or str(getattr(function, "__name__", "graph")))
     typed = trees.map_leaves(lambda leaf: leaf if isinstance(leaf, TensorType) else type_of(leaf), types)
     counter = itertools.count()
     arguments = trees.map_leaves(lambda t: abstract.input(t, f"x{next(counter)}"), typed)
@@ -311,9 +316,7 @@ def trace(function: Callable[..., Any], *types: Any, name: str | None = None) ->
     outputs = []
     for leaf in trees.leaves(result):
         if not isinstance(leaf, Variable | int | float) and not is_array(leaf):
-            raise TraceError(
-                "a traced function returned something that is not an array", received=type(leaf).__name__
-            )
+            raise TraceError("a traced function returned something that is not an array", received=type(leaf).__name__)
         outputs.append(abstract.value_of(leaf if hasattr(leaf, "dtype") else np.asarray(leaf)))
     graph = abstract.graph
     graph.outputs = outputs
@@ -338,3 +341,15 @@ def run_node(op: Op[..., Any], arguments: dict[str, Any], lookup: Callable[[Valu
     actual = {name: map_values(argument, lookup) for name, argument in arguments.items()}
     result = op.apply(op, actual)
     return result if isinstance(result, tuple) else (result,)
+
+
+def evaluate_graph(graph: Graph, *arguments: Any) -> tuple[Any, ...]:
+    """Run a graph node by node on arrays or traced values, one per input; the outputs as a tuple.
+
+    Called inside `value_and_grad` or `trace`, this differentiates or traces the graph again.
+    """
+    environment: dict[Value, Any] = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
+    for node in graph.nodes:
+        results = run_node(node.op, node.arguments, environment.__getitem__)
+        environment.update(zip(node.outputs, results, strict=True))
+    return tuple(environment[value] for value in graph.outputs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Annotated, Any, TypeAlias
 
@@ -45,11 +45,15 @@ BOOL, INTEGER, FLOATING, COMPLEX, OTHER = range(5)
 _DEFAULT = {BOOL: bool_, INTEGER: int64, FLOATING: float32, COMPLEX: complex64}
 
 
+#: Sizes of axes: each an int, or None where only running the operator tells it.
+Shape: TypeAlias = tuple[Any, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """Shape and dtype of an array. A dimension is None where only running the operator tells it."""
 
-    shape: tuple[int | None, ...]
+    shape: Shape
     dtype: DType
 
     @property
@@ -74,7 +78,7 @@ def tensor_type(shape: Sequence[int], dtype: Any = float32) -> TensorType:
 def as_dtype(dtype: Any) -> DType:
     """The NumPy dtype that a name ("float32", "bfloat16"), scalar type or dtype names. Raises DTypeError."""
     try:
-        return np.dtype(dtype)
+        return np.dtype(dtype)  # type: ignore[no-any-return]
     except TypeError:
         extended = getattr(ml_dtypes, dtype, None) if isinstance(dtype, str) else None
         if extended is None:
@@ -83,10 +87,10 @@ def as_dtype(dtype: Any) -> DType:
                 expected="a name such as 'float32' or 'bfloat16', or a NumPy dtype",
                 received=repr(dtype),
             ) from None
-        return np.dtype(extended)
+        return np.dtype(extended)  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=None)
+@cache
 def kind_of(dtype: DType) -> int:
     """BOOL, INTEGER, FLOATING, COMPLEX or OTHER, for NumPy's and ml_dtypes' types alike."""
     known = {"b": BOOL, "i": INTEGER, "u": INTEGER, "f": FLOATING, "c": COMPLEX}.get(dtype.kind)

@@ -1,4 +1,4 @@
-"""Independent implementations of every operator, by name: PyTorch first, then SciPy, ONNX Runtime or a hand calculation.
+"""Independent implementations of every operator: PyTorch first, then SciPy, ONNX Runtime or a hand calculation.
 
 `@torch_oracle("relu")` marks a function that takes the operator's arguments in order, with torch tensors for arrays,
 and returns a tensor or a tuple of them; its autograd is the oracle of the gradient too. `@array_oracle("erf")` marks

@@ -96,13 +96,17 @@ def as_function(op: Any, arguments: dict[str, Any], seed: int = 0) -> tuple[Any,
     return function, operands
 
 
-@pytest.mark.parametrize("name", [n for n, o in REGISTRY.items() if o.__module__.startswith("zoonet.ops") and "." not in n])
+@pytest.mark.parametrize(
+    "name", [n for n, o in REGISTRY.items() if o.__module__.startswith("zoonet.ops") and "." not in n]
+)
 def test_every_operator_is_documented_sampled_and_has_an_oracle(name: str) -> None:
     op = REGISTRY[name]
     assert op.samples, f"{name} has no samples"
     assert name in ORACLES, f"{name} has no oracle"
-    assert op.__doc__ and len(op.__doc__) > 20, f"{name} has no docstring"
-    assert op.is_composite or op.vjp_rule or not op.differentiable, f"{name} has neither gradient nor differentiable=False"
+    assert len(op.__doc__ or "") > 20, f"{name} has no docstring"
+    assert op.is_composite or op.vjp_rule or not op.differentiable, (
+        f"{name} has neither gradient nor differentiable=False"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
