@@ -30,6 +30,8 @@ Types = TensorType | tuple[TensorType, ...]
 REGISTRY: dict[str, Op[..., Any]] = {}
 
 _NUMBERS = (int, float, complex)
+#: Signatures that an operator remembers.
+_PLANS = 512
 ARRAY, ARRAYS, STATIC = "array", "arrays", "static"
 
 
@@ -72,6 +74,15 @@ class Kernel:
     in_place: bool
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How to evaluate calls of one signature: function (None: expand), types of the outputs, whether to prepare."""
+
+    function: Callable[..., Any] | None
+    types: Types
+    prepares: bool
+
+
 class Op(Generic[P, R]):
     """A declared operator. Calling it runs it at once on arrays, and records it on traced values.
 
@@ -100,6 +111,7 @@ class Op(Generic[P, R]):
         self.view = view
         self.differentiable = differentiable
         self.kernels: list[Kernel] = []
+        self._plans: dict[Any, _Plan] = {}
         self.type_rule: Callable[..., Types] | None = None
         self.vjp_rule: Callable[..., Any] | None = None
         self.vjp_types_only: frozenset[int] = frozenset()
@@ -137,6 +149,7 @@ class Op(Generic[P, R]):
     def type(self, rule: Callable[..., Types]) -> Callable[..., Types]:
         """Decorator: the type rule. It gets the call's arguments with TensorType for arrays, and returns types."""
         self.type_rule = rule
+        self._plans.clear()
         return rule
 
     def vjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,6 +180,7 @@ class Op(Generic[P, R]):
         """
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self._plans.clear()
             self.kernels.insert(0, Kernel(function, device, when, takes_out, in_place))
             return function
 
@@ -272,23 +286,61 @@ class Op(Generic[P, R]):
 
     def evaluate(self, arguments: dict[str, Any]) -> Any:
         """Run on arrays: check types, choose a kernel or the body, and give outputs the dtypes of the type rule."""
-        xp = array_module(*[a for a in self.operands(arguments) if not isinstance(a, _NUMBERS)])
+        xp = array_module(*self.operands(arguments))
+        key = self._key(xp, arguments)
+        plan = self._plans.get(key) if key is not None else None
+        if plan is None:
+            plan = self._plan(xp, arguments)
+            if key is not None:
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        if plan.function is None:
+            return self.expand(arguments)
+        prepared = self.prepare(xp, arguments) if plan.prepares else arguments
+        try:
+            result = self.apply(plan.function, prepared, xp)
+        except ZoonetError:
+            raise
+        except (ValueError, TypeError, IndexError, np.exceptions.AxisError) as error:
+            shown = ", ".join(f"{k}={v}" for k, v in self.map_operands(arguments, type_of).items())
+            raise ShapeError(f"{self.name} failed on {shown}: {error}") from error
+        return conform(xp, result, plan.types)
+
+    def _key(self, xp: Any, arguments: dict[str, Any]) -> Any:
+        """What a plan depends on, or None if it is not hashable: types of operands, values of everything else."""
+        key: list[Any] = [xp is np]
+        for name, value in arguments.items():
+            if self.roles[name] == ARRAYS:
+                key += [(v.shape, v.dtype) for v in value]
+            elif hasattr(value, "dtype"):
+                key += (value.shape, value.dtype)
+            else:
+                key += (type(value), value)
+        result = tuple(key)
+        try:
+            hash(result)
+        except TypeError:
+            return None
+        return result
+
+    def _plan(self, xp: Any, arguments: dict[str, Any]) -> _Plan:
         kernel = None
         typed = self.map_operands(arguments, type_of)
         if self.kernels:
             kernel = self.find_kernel("cpu" if xp is np else "cuda", typed)
         if self.is_composite and kernel is None:
-            return self.expand(arguments)
+            return _Plan(None, (), False)
         types = self.infer(typed)
-        function = kernel.function if kernel is not None else self.body
-        try:
-            result = self.apply(function, self.prepare(xp, arguments), xp)
-        except ZoonetError:
-            raise
-        except (ValueError, TypeError, IndexError, np.exceptions.AxisError) as error:
-            shown = ", ".join(f"{k}={v}" for k, v in typed.items())
-            raise ShapeError(f"{self.name} failed on {shown}: {error}") from error
-        return conform(xp, result, types)
+        dtypes = [getattr(a, "dtype", None) for a in self.operands(arguments)]
+        if self.promotes:
+            common = self.common_dtype(arguments)
+            prepares = is_low_precision(common) or any(
+                getattr(arguments[name], "dtype", None) != common for name in self.promoted
+            )
+        else:
+            prepares = any(d is not None and is_low_precision(d) for d in dtypes)
+        return _Plan(kernel.function if kernel is not None else self.body, types, prepares)
 
     def prepare(self, xp: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         """Arguments as the body takes them: promoted to one dtype where the operator promotes, 16-bit as float32."""
