@@ -102,7 +102,9 @@ class Variable(Traced):
         return REGISTRY["mean"](self, axis, keepdims)
 
     def __getitem__(self, key: Any) -> Any:
-        return REGISTRY["index"](self, key)
+        from zoonet.ops.slicing import getitem
+
+        return getitem(self, key)
 
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:

@@ -66,6 +66,22 @@ class TensorType:
         return f"{self.dtype.name}[{','.join('?' if n is None else str(int(n)) for n in self.shape)}]"
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice as plain data of an operator: hashable, which the built-in one is only since Python 3.12."""
+
+    start: int | None
+    stop: int | None
+    step: int | None
+
+    def builtin(self) -> slice:
+        """The built-in slice."""
+        return slice(self.start, self.stop, self.step)
+
+    def __repr__(self) -> str:
+        return ":".join("" if n is None else str(n) for n in (self.start, self.stop, self.step))
+
+
 def tensor_type(shape: Sequence[int], dtype: Any = float32) -> TensorType:
     """The type of an array of this shape and dtype (a name, NumPy dtype or scalar type)."""
     return TensorType(tuple(shape), as_dtype(dtype))
