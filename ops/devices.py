@@ -10,6 +10,8 @@ import numpy as np
 from zoonet.ops.errors import DeviceError
 from zoonet.ops.types import Array
 
+__all__ = ["array_module", "device_of", "is_array", "to_device"]
+
 
 def _cupy() -> Any:
     try:

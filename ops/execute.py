@@ -21,6 +21,8 @@ from zoonet.ops.registry import Kernel, innermost
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import DType, TensorType, float32, is_low_precision
 
+__all__ = ["Program", "compile"]
+
 
 @dataclass(frozen=True, slots=True)
 class _Slot:

@@ -18,6 +18,8 @@ from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
 from zoonet.ops.tracing import Saved, Tape, Variable
 from zoonet.ops.types import COMPLEX, is_differentiable, kind_of
 
+__all__ = ["check_gradients", "grad", "value_and_grad", "vjp"]
+
 
 def zeros_like(array: Any) -> Any:
     """Zeros of the shape and dtype of an array or traced value, on its device."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from zoonet.ops.errors import GraphError
 from zoonet.ops.types import TensorType
 
+__all__ = ["Graph", "Node", "Value"]
+
 if TYPE_CHECKING:
     from zoonet.ops.registry import Op
 

@@ -18,9 +18,11 @@ import numpy as np
 from zoonet.ops.devices import array_module, is_array
 from zoonet.ops.errors import ArgumentError, OperatorError, ShapeError, ZoonetError
 from zoonet.ops.samples import Sample
-from zoonet.ops.types import COMPLEX, DType, Shape, TensorType, is_low_precision, kind_of, promote
+from zoonet.ops.types import COMPLEX, DType, Shape, Slice, TensorType, is_low_precision, kind_of, promote
 from zoonet.ops.types import float32 as float32_dtype
 from zoonet.ops.types import float64 as float64_dtype
+
+__all__ = ["REGISTRY", "Op", "composite", "op"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -420,14 +422,19 @@ def _as_array(value: Any, op: str, parameter: str) -> np.ndarray[Any, Any]:
 
 
 def static_value(value: Any, op: str = "operator", parameter: str = "argument") -> Any:
-    """Plain data of an argument that is not an operand: arrays and lists become tuples, NumPy numbers Python's."""
+    """Plain data of an argument that is not an operand: arrays, lists and ranges become tuples, NumPy numbers
+    Python's, slices `Slice`."""
     if isinstance(value, Traced):
         value = value.concrete(f"the argument {parameter!r} of {op}")
     if isinstance(value, list | tuple):
         items = tuple([static_value(item, op, parameter) for item in value])
         return type(value)(*items) if hasattr(value, "_fields") else items
+    if isinstance(value, slice):
+        return Slice(*[static_value(bound, op, parameter) for bound in (value.start, value.stop, value.step)])
     if is_array(value):
         return static_value(value.tolist())
+    if isinstance(value, range):
+        return tuple(value)
     return value
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from zoonet.ops.types import DType, as_dtype, float64
 
+__all__ = ["sample"]
+
 
 @dataclass(frozen=True)
 class ArraySpec:

@@ -22,6 +22,8 @@ from zoonet.ops.graph import Graph, Value, map_values
 from zoonet.ops.registry import REGISTRY, Op, Traced, Types, type_of
 from zoonet.ops.types import DType, TensorType
 
+__all__ = ["Variable", "evaluate_graph", "trace"]
+
 _levels = itertools.count(1)
 
 
@@ -102,7 +104,9 @@ class Variable(Traced):
         return REGISTRY["mean"](self, axis, keepdims)
 
     def __getitem__(self, key: Any) -> Any:
-        return REGISTRY["index"](self, key)
+        from zoonet.ops.slicing import getitem
+
+        return getitem(self, key)
 
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:

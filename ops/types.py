@@ -19,6 +19,8 @@ import numpy as np
 
 from zoonet.ops.errors import DTypeError
 
+__all__ = ["Array", "DType", "Mask", "TensorType", "as_dtype", "bfloat16", "promote", "tensor_type"]
+
 #: A NumPy or CuPy array, a traced value, or a Python number. In an operator's signature it marks an array operand.
 Array: TypeAlias = Annotated[Any, "Array"]
 #: An array operand that keeps its own dtype where the others are promoted, such as the condition of `where`.
@@ -68,6 +70,22 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype.name}[{','.join('?' if n is None else str(int(n)) for n in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice as plain data of an operator: hashable, which the built-in one is only since Python 3.12."""
+
+    start: int | None
+    stop: int | None
+    step: int | None
+
+    def builtin(self) -> slice:
+        """The built-in slice."""
+        return slice(self.start, self.stop, self.step)
+
+    def __repr__(self) -> str:
+        return ":".join("" if n is None else str(n) for n in (self.start, self.stop, self.step))
 
 
 def tensor_type(shape: Sequence[int], dtype: Any = float32) -> TensorType:

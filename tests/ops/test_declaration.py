@@ -50,9 +50,7 @@ def test_an_operator_declared_outside_runs_traces_and_differentiates() -> None:
     x = np.array([1.0, -2.0, 3.0])
     np.testing.assert_allclose(cube(x), [1, -8, 27])
     np.testing.assert_allclose(ops.grad(lambda v: ops.sum(cube(v)))(x), [3, 12, 27])
-    np.testing.assert_allclose(
-        ops.grad(lambda v: ops.sum(ops.grad(lambda w: ops.sum(cube(w)))(v)))(x), [6, -12, 18]
-    )
+    np.testing.assert_allclose(ops.grad(lambda v: ops.sum(ops.grad(lambda w: ops.sum(cube(w)))(v)))(x), [6, -12, 18])
     graph = ops.trace(cube, x)
     graph.verify()
     np.testing.assert_allclose(ops.compile(graph)(x), [1, -8, 27])
