@@ -59,6 +59,7 @@ FORMATS: tuple[Format, ...] = (
     Format("safetensors", "safetensors", (".safetensors",)),
     Format("sharded", "sharded", (".index.json",)),
     Format("torch", "torch_file", (".pt", ".pth", ".bin", ".th", ".ckpt", ".tar")),
+    Format("pickle", "pickled_numpy", (".pkl", ".pickle", ".model")),
 )
 
 _NOT_WEIGHTS: tuple[tuple[bytes, str, str], ...] = (
