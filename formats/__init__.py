@@ -1,1 +1,26 @@
 """File formats: bytes to and from named tensors or a graph. Nothing here knows a model."""
+
+from zoonet.formats.checkpoint import Checkpoint, LazyTensor
+from zoonet.formats.registry import (
+    FORMATS,
+    Description,
+    Format,
+    TensorDescription,
+    describe,
+    detect,
+    read,
+    write,
+)
+
+__all__ = [
+    "FORMATS",
+    "Checkpoint",
+    "Description",
+    "Format",
+    "LazyTensor",
+    "TensorDescription",
+    "describe",
+    "detect",
+    "read",
+    "write",
+]

@@ -1,0 +1,194 @@
+"""NumPy arrays inside pickles, and pickles that hold nothing but arrays.
+
+`KNOWN` gives the restricted interpreter what NumPy's own pickling names: arrays, dtypes and scalars of numbers.
+The format "pickle" reads files such as a pickled list or dict of arrays (also of Python 2); it is never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoonet.formats.checkpoint import Array, Checkpoint
+from zoonet.formats.files import map_file
+from zoonet.formats.pickles import Buildable, StatefulDict, Unpickler, hashable, resolver
+from zoonet.formats.state_dicts import checkpoint_from_object
+from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
+
+if TYPE_CHECKING:
+    from zoonet.formats.registry import Probe
+
+_NUMBERS = "biufc"
+
+
+class PickledDType(Buildable):
+    """A NumPy dtype of numbers; its byte order comes with the BUILD opcode."""
+
+    def __init__(self, code: Any, *_flags: Any) -> None:
+        if not isinstance(code, str) or len(code) > 8 or code[:1] not in _NUMBERS or not code[1:].isdigit():
+            raise UnsupportedFormatError("the pickle has an array that is not of numbers", received=repr(code)[:100])
+        self.dtype: np.dtype[Any] = np.dtype(code)
+
+    def set_state(self, state: Any) -> PickledDType:
+        """Take (version, byte order, ...)."""
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+            raise FormatError("the pickle has a NumPy dtype of unknown byte order")
+        if state[2:5] != (None, None, None):
+            raise UnsupportedFormatError("the pickle has an array of structures")
+        self.dtype = self.dtype.newbyteorder("<" if state[1] == "=" else state[1])
+        return self
+
+
+class PickledArray(Buildable):
+    """An array whose shape, dtype and bytes come with the BUILD opcode."""
+
+    def __init__(self, _class: Any, _shape: Any, _code: Any) -> None:
+        pass
+
+    def set_state(self, state: Any) -> Any:
+        """Take (version, shape, dtype, is Fortran-ordered, bytes)."""
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise FormatError("the pickle has a NumPy array without its five parts")
+        shape, dtype, fortran, raw = state[-4:]
+        return array_from_bytes(raw, dtype, shape, "F" if fortran else "C")
+
+
+def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """Check the parts of a pickled array and return it in native byte order."""
+    if not isinstance(dtype, PickledDType):
+        raise FormatError("the pickle has a NumPy array without a dtype", received=type(dtype).__name__)
+    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+        raise FormatError("the pickle has a NumPy array of invalid shape", received=repr(shape)[:100])
+    if isinstance(raw, list):
+        raise UnsafeFileError("the pickle has an array of objects", expected="an array of numbers")
+    content = raw.encode("latin-1") if isinstance(raw, str) else raw
+    if not isinstance(content, bytes) or order not in ("C", "F"):
+        raise FormatError("the pickle has a NumPy array without its bytes", received=type(raw).__name__)
+    count = 1
+    for size in shape:
+        count *= size
+    if count * dtype.dtype.itemsize != len(content):
+        raise FormatError(
+            "the pickle has a NumPy array of other size than it declares",
+            expected=f"{dtype.dtype} {shape}"[:200],
+            received=f"{len(content)} bytes",
+        )
+    array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
+    return np.ascontiguousarray(array, dtype.dtype.newbyteorder("=")).reshape(shape)
+
+
+def _scalar(dtype: Any, raw: Any) -> Any:
+    return array_from_bytes(raw, dtype, (), "C").item()
+
+
+def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    return array_from_bytes(raw, dtype, shape, order)
+
+
+def _ordered_dict(pairs: Any = ()) -> StatefulDict:
+    return StatefulDict(_pairs(pairs))
+
+
+def _default_dict(_factory: Any = None, pairs: Any = ()) -> StatefulDict:
+    return StatefulDict(_pairs(pairs))
+
+
+def _pairs(pairs: Any) -> dict[Any, Any]:
+    items = pairs.items() if isinstance(pairs, dict) else pairs
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in items):
+        raise FormatError("the pickle makes a dict of what are not pairs")
+    return {hashable(key): value for key, value in items}
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    if not isinstance(text, (str, bytes)) or encoding not in ("latin1", "latin-1", "ascii", "utf-8", "utf8"):
+        raise UnsafeFileError("the pickle encodes what is not text", received=repr(encoding)[:100])
+    return text.encode(encoding) if isinstance(text, str) else text
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return {hashable(item) for item in _sequence(items)}
+
+
+def _frozenset(items: Any = ()) -> frozenset[Any]:
+    return frozenset(_set(items))
+
+
+def _sequence(items: Any) -> list[Any]:
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise FormatError("the pickle makes a container of what is not a sequence", received=type(items).__name__)
+    return list(items)
+
+
+def _bytes(*arguments: Any) -> bytes:
+    if not arguments:
+        return b""
+    if len(arguments) == 2:
+        return _encode(*arguments)
+    content = arguments[0]
+    # bytes(n) would allocate n zeros: only a list of byte values, or bytes, are taken.
+    if not isinstance(content, (bytes, list)):
+        raise UnsafeFileError("the pickle makes bytes of neither bytes nor a list", received=type(content).__name__)
+    return bytes(content)
+
+
+def _complex(real: float, imaginary: float = 0.0) -> complex:
+    return complex(float(real), float(imaginary))
+
+
+
+PLAIN: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": _default_dict,
+    "collections.Counter": _ordered_dict,
+    "_codecs.encode": _encode,
+    **{
+        f"{module}.{name}": build
+        for module in ("builtins", "__builtin__")
+        for name, build in {
+            "set": _set,
+            "frozenset": _frozenset,
+            "list": lambda items=(): _sequence(items),
+            "tuple": lambda items=(): tuple(_sequence(items)),
+            "dict": _ordered_dict,
+            "bytes": _bytes,
+            "bytearray": _bytes,
+            "complex": _complex,
+        }.items()
+    },
+}
+
+NUMPY: dict[str, Callable[..., Any]] = {
+    "numpy.dtype": PickledDType,
+    "numpy.ndarray": PickledArray,
+    **{
+        f"numpy.{package}.{name}": build
+        for package in ("core", "_core")
+        for name, build in {
+            "multiarray._reconstruct": PickledArray,
+            "multiarray.scalar": _scalar,
+            "numeric._frombuffer": _frombuffer,
+        }.items()
+    },
+}
+
+
+def recognise(probe: Probe) -> bool:
+    """Whether the file looks like a bare pickle (which PyTorch's, asked before, are not)."""
+    head = probe.head
+    binary = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    text = head[:3] in (b"(lp", b"(dp", b"(tp") or head[:8] in (b"cnumpy.c", b"cnumpy._")
+    if not (binary or text):
+        return False
+    with probe.path.open("rb") as stream:
+        stream.seek(-1, 2)
+        return stream.read(1) == b"."
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a pickle of NumPy arrays: an array, or lists and dicts of arrays, named by their keys and positions."""
+    unpickler = Unpickler(map_file(path).data, resolver({**PLAIN, **NUMPY}))
+    return checkpoint_from_object(unpickler.load(), "pickle", path.name, unpickler.opcodes)

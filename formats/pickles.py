@@ -1,0 +1,489 @@
+"""A restricted pickle interpreter: it builds plain data and never runs or imports what a pickle names.
+
+Pickles are programs. This one interprets every opcode of protocols 0 to 5 that makes plain data, and resolves a
+global name in a table of ours only: either to a function of ours that checks its arguments, or to an inert class whose
+instances merely hold what the pickle says of them. Any other name, and any opcode that would call something
+else, raises UnsafeFileError. Lengths are checked against the bytes that remain before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zoonet.ops.errors import FormatError, UnsafeFileError
+
+_MAX_LINE = 4096
+_MAX_OPCODES = 4_000_000  # an opcode of one byte can make an object of 64: this bounds memory and time
+_MAX_INTEGER_BYTES = 256  # longer integers take quadratic time to print and mean nothing in a weights file
+
+
+@dataclass(frozen=True)
+class Known:
+    """A global that the reader knows: `build` receives the pickle's arguments and must check them."""
+
+    name: str
+    build: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class InertClass:
+    """A class that is never imported; its instances are `Inert`."""
+
+    name: str
+
+
+@dataclass
+class Inert:
+    """What a pickle says of an instance of a class that is never imported."""
+
+    class_name: str
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+    items: dict[Any, Any] = field(default_factory=dict)
+    elements: list[Any] = field(default_factory=list)
+
+
+class Buildable:
+    """An object of ours that accepts the state of a BUILD opcode."""
+
+    def set_state(self, state: Any) -> Any:
+        """Take the state; return the object to stand on the stack."""
+        raise NotImplementedError
+
+
+class StatefulDict(dict[Any, Any]):
+    """An OrderedDict of a pickle; attributes that its BUILD opcode sets are dropped."""
+
+
+Resolver = Callable[[str, str], Any]
+
+
+def resolver(known: Mapping[str, Callable[..., Any]], inert: tuple[str, ...] = ()) -> Resolver:
+    """Make a function that resolves globals.
+
+    known: "module.name" -> function of ours. inert: names, or prefixes that end with a dot, of inert classes.
+    """
+
+    def resolve(module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in known:
+            return Known(full, known[full])
+        if any(full == entry or (entry.endswith(".") and full.startswith(entry)) for entry in inert):
+            return InertClass(full)
+        raise UnsafeFileError(
+            f"the pickle names {full[:200]!r}, which is neither a tensor nor a plain container",
+            fix="if you trust the file's author, ask for a state dict (torch.save(model.state_dict(), ...)) or "
+            "safetensors instead",
+        )
+
+    return resolve
+
+
+def no_persistent_ids(identifier: Any) -> Any:
+    """Refuse persistent identifiers, which plain pickles do not have."""
+    raise FormatError("the pickle refers to data outside itself")
+
+
+_MARK = object()
+
+
+class Unpickler:
+    """Interprets one pickle of `data` from `position`; after `load`, `position` is where it ended and
+    `opcodes` how many opcodes it took.
+
+    resolve: gives the meaning of a global name (see `resolver`). persistent_load: gives the object for a
+    persistent identifier. Raises FormatError (corrupt) and UnsafeFileError (asks for more than data).
+    """
+
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        resolve: Resolver,
+        persistent_load: Callable[[Any], Any] = no_persistent_ids,
+        position: int = 0,
+    ) -> None:
+        self.data = memoryview(data)
+        self.position = position
+        self._resolve = resolve
+        self._persistent_load = persistent_load
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self.opcodes = 0
+
+    def load(self) -> Any:
+        """Return the object that the pickle describes."""
+        data, end, handlers = self.data, len(self.data), _HANDLERS
+        try:
+            for count in range(_MAX_OPCODES):
+                if self.position >= end:
+                    raise FormatError("the pickle ends before its STOP opcode", fix="the file is truncated")
+                opcode = data[self.position]
+                self.position += 1
+                if opcode == 0x2E:  # STOP
+                    self.opcodes = count + 1
+                    return self._stop()
+                handler = handlers[opcode]
+                if handler is None:
+                    raise FormatError(f"the pickle has an opcode that does not exist or is refused: {opcode:#04x}")
+                handler(self)
+            raise UnsafeFileError("the pickle is absurdly long", expected=f"at most {_MAX_OPCODES} opcodes")
+        except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(
+                f"the pickle is corrupt near byte {self.position}", received=f"{type(error).__name__}: {error}"[:200]
+            ) from error
+
+    def _stop(self) -> Any:
+        if len(self._stack) != 1 or self._stack[0] is _MARK:
+            raise FormatError("the pickle ends with other than one object")
+        return self._stack[0]
+
+    # Reading
+
+    def take(self, count: int) -> memoryview:
+        """Return the next `count` bytes."""
+        if count < 0 or count > len(self.data) - self.position:
+            raise FormatError(
+                "the pickle ends inside an element",
+                expected=f"{count} bytes",
+                received=f"{len(self.data) - self.position}",
+            )
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def unpack(self, layout: str) -> Any:
+        """Return one number."""
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def line(self) -> bytes:
+        """Return the bytes before the next newline."""
+        window = bytes(self.data[self.position : self.position + _MAX_LINE])
+        length = window.find(b"\n")
+        if length < 0:
+            raise FormatError("a line of the pickle does not end")
+        self.position += length + 1
+        return window[:length]
+
+    # The stack
+
+    def push(self, value: Any) -> None:
+        """Put a value on the stack."""
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        """Take a value off the stack."""
+        value = self._stack.pop()
+        if value is _MARK:
+            raise FormatError("the pickle takes a value where there is none")
+        return value
+
+    def top(self) -> Any:
+        """The value on top of the stack."""
+        if self._stack[-1] is _MARK:
+            raise FormatError("the pickle uses a value where there is none")
+        return self._stack[-1]
+
+    def pop_mark(self) -> list[Any]:
+        """Take everything above the last mark off the stack."""
+        stack = self._stack
+        for index in range(len(stack) - 1, -1, -1):
+            if stack[index] is _MARK:
+                values = stack[index + 1 :]
+                del stack[index:]
+                return values
+        raise FormatError("the pickle refers to a mark that it never set")
+
+    # Opcodes
+
+    def op_pop(self) -> None:
+        self._stack.pop()
+
+    def op_dup(self) -> None:
+        self.push(self.top())
+
+    def op_int(self) -> None:
+        text = self.line()
+        self.push({b"00": False, b"01": True}[text] if text in (b"00", b"01") else _integer(text))
+
+    def op_long1(self) -> None:
+        self._push_long(self.unpack("<B"))
+
+    def op_long4(self) -> None:
+        self._push_long(self.unpack("<i"))
+
+    def _push_long(self, length: int) -> None:
+        if length > _MAX_INTEGER_BYTES:
+            raise UnsafeFileError("the pickle has an absurdly long integer", received=f"{length} bytes")
+        self.push(int.from_bytes(self.take(length), "little", signed=True))
+
+    def op_string(self) -> None:
+        text = self.line()
+        if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
+            raise FormatError("the pickle has a string without quotes")
+        self.push(_text_of_python2(_ESCAPE.sub(_unescape, text[1:-1])))
+
+    def op_unicode(self) -> None:
+        self.push(self.line().decode("raw_unicode_escape"))
+
+    def op_append(self) -> None:
+        value = self.pop()
+        self._extend([value])
+
+    def op_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self.top()
+        if type(target) is list:
+            target.extend(values)
+        elif type(target) is Inert:
+            target.elements.extend(values)
+        else:
+            raise UnsafeFileError("the pickle appends to what is not a list", received=type(target).__name__)
+
+    def op_setitem(self) -> None:
+        value = self.pop()
+        key = self.pop()
+        self._update([key, value])
+
+    def op_setitems(self) -> None:
+        self._update(self.pop_mark())
+
+    def _update(self, values: list[Any]) -> None:
+        target = self.top()
+        if type(target) is Inert:
+            target = target.items
+        if not isinstance(target, dict):
+            raise UnsafeFileError("the pickle sets items of what is not a dict", received=type(target).__name__)
+        if len(values) % 2:
+            raise FormatError("the pickle has a key without a value")
+        for index in range(0, len(values), 2):
+            target[hashable(values[index])] = values[index + 1]
+
+    def op_additems(self) -> None:
+        values = self.pop_mark()
+        target = self.top()
+        if type(target) is not set:
+            raise UnsafeFileError("the pickle adds to what is not a set", received=type(target).__name__)
+        target.update(hashable(value) for value in values)
+
+    def op_dict(self) -> None:
+        values = self.pop_mark()
+        self.push({})
+        self._update(values)
+
+    def op_tuple(self, count: int) -> None:
+        values = tuple(self.pop() for _ in range(count))[::-1]
+        self.push(values)
+
+    def op_get(self, index: int) -> None:
+        self.push(self._memo[index])
+
+    def op_put(self, index: int) -> None:
+        self._memo[index] = self.top()
+
+    def op_global(self) -> None:
+        module = self.line().decode()
+        self.push(self._resolve(module, self.line().decode()))
+
+    def op_stack_global(self) -> None:
+        name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise FormatError("the pickle names a global by what is not a string")
+        self.push(self._resolve(module, name))
+
+    def op_reduce(self) -> None:
+        arguments = self.pop()
+        self._call(self.pop(), arguments)
+
+    def op_newobj_ex(self) -> None:
+        keywords, arguments = self.pop(), self.pop()
+        if keywords:
+            raise UnsafeFileError("the pickle makes an object with keyword arguments")
+        self._call(self.pop(), arguments)
+
+    def op_obj(self) -> None:
+        values = self.pop_mark()
+        self._call(values[0], tuple(values[1:]))
+
+    def op_inst(self) -> None:
+        module = self.line().decode()
+        target = self._resolve(module, self.line().decode())
+        self._call(target, tuple(self.pop_mark()))
+
+    def _call(self, target: Any, arguments: Any) -> None:
+        if type(arguments) is not tuple:
+            raise FormatError("the pickle calls with arguments that are not a tuple")
+        if type(target) is Known:
+            self.push(target.build(*arguments))
+        elif type(target) is InertClass:
+            self.push(Inert(target.name, arguments))
+        else:
+            raise UnsafeFileError("the pickle calls what is not a known class", received=type(target).__name__)
+
+    def op_build(self) -> None:
+        state = self.pop()
+        target = self.pop()
+        if isinstance(target, Buildable):
+            target = target.set_state(state)
+        elif type(target) is Inert:
+            target.state = state
+        elif type(target) is not StatefulDict:
+            raise UnsafeFileError("the pickle sets the state of plain data", received=type(target).__name__)
+        self.push(target)
+
+    def op_binary_persistent_id(self) -> None:
+        self.push(self._persistent_load(self.pop()))
+
+    def op_persistent_id(self) -> None:
+        self.push(self._persistent_load(self.line().decode("ascii")))
+
+    def op_protocol(self) -> None:
+        version = self.unpack("<B")
+        if version > 5:
+            raise FormatError("the pickle is of an unknown protocol", expected="0 to 5", received=version)
+
+    def op_frame(self) -> None:
+        length = self.unpack("<Q")
+        if length > len(self.data) - self.position:
+            raise FormatError("the pickle ends inside a frame", fix="the file is truncated")
+
+
+def hashable(key: Any) -> Any:
+    """Check that a key is plain: hashing nested tuples that share their parts can take exponential time."""
+    if isinstance(key, tuple) and all(isinstance(part, (str, bytes, int, float, type(None))) for part in key):
+        return key
+    if key is None or isinstance(key, (str, bytes, int, float, complex)):
+        return key
+    raise UnsafeFileError(
+        "the pickle uses as a key what is not a string or a number", received=type(key).__name__
+    )
+
+
+def _integer(text: bytes) -> int:
+    if len(text) > 2 * _MAX_INTEGER_BYTES:
+        raise UnsafeFileError("the pickle has an absurdly long integer")
+    return int(text.removesuffix(b"L"))
+
+
+# The escapes that Python 2 writes for a string of bytes.
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\", b"'": b"'", b'"': b'"'}
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    code = match[1]
+    return bytes([int(code[1:], 16)]) if len(code) == 3 else _ESCAPED[code]
+
+
+def _text_of_python2(raw: bytes) -> str | bytes:
+    """A Python 2 string is text or bytes: text where it is ASCII."""
+    return raw.decode() if raw.isascii() else raw
+
+
+def _text(length_layout: str) -> Callable[[Unpickler], None]:
+    def handle(unpickler: Unpickler) -> None:
+        unpickler.push(str(unpickler.take(unpickler.unpack(length_layout)), "utf-8", "surrogatepass"))
+
+    return handle
+
+
+def _raw(length_layout: str) -> Callable[[Unpickler], None]:
+    def handle(unpickler: Unpickler) -> None:
+        unpickler.push(bytes(unpickler.take(unpickler.unpack(length_layout))))
+
+    return handle
+
+
+def _python2(length_layout: str) -> Callable[[Unpickler], None]:
+    def handle(unpickler: Unpickler) -> None:
+        unpickler.push(_text_of_python2(bytes(unpickler.take(unpickler.unpack(length_layout)))))
+
+    return handle
+
+
+def _number(layout: str) -> Callable[[Unpickler], None]:
+    return lambda unpickler: unpickler.push(unpickler.unpack(layout))
+
+
+def _constant(make: Callable[[], Any]) -> Callable[[Unpickler], None]:
+    return lambda unpickler: unpickler.push(make())
+
+
+def _handlers() -> list[Callable[[Unpickler], None] | None]:
+    table: dict[bytes, Callable[[Unpickler], None]] = {
+        b"(": _constant(lambda: _MARK),
+        b"0": Unpickler.op_pop,
+        b"1": lambda u: (u.pop_mark(), None)[1],
+        b"2": Unpickler.op_dup,
+        b"F": lambda u: u.push(float(u.line())),
+        b"I": Unpickler.op_int,
+        b"J": _number("<i"),
+        b"K": _number("<B"),
+        b"L": lambda u: u.push(_integer(u.line())),
+        b"M": _number("<H"),
+        b"N": _constant(lambda: None),
+        b"P": Unpickler.op_persistent_id,
+        b"Q": Unpickler.op_binary_persistent_id,
+        b"R": Unpickler.op_reduce,
+        b"S": Unpickler.op_string,
+        b"T": _python2("<I"),
+        b"U": _python2("<B"),
+        b"V": Unpickler.op_unicode,
+        b"X": _text("<I"),
+        b"a": Unpickler.op_append,
+        b"b": Unpickler.op_build,
+        b"c": Unpickler.op_global,
+        b"d": Unpickler.op_dict,
+        b"}": _constant(dict),
+        b"e": Unpickler.op_appends,
+        b"g": lambda u: u.op_get(_integer(u.line())),
+        b"h": lambda u: u.op_get(u.unpack("<B")),
+        b"i": Unpickler.op_inst,
+        b"j": lambda u: u.op_get(u.unpack("<I")),
+        b"l": lambda u: u.push(u.pop_mark()),
+        b"]": _constant(list),
+        b"o": Unpickler.op_obj,
+        b"p": lambda u: u.op_put(_integer(u.line())),
+        b"q": lambda u: u.op_put(u.unpack("<B")),
+        b"r": lambda u: u.op_put(u.unpack("<I")),
+        b"s": Unpickler.op_setitem,
+        b"t": lambda u: u.push(tuple(u.pop_mark())),
+        b")": _constant(tuple),
+        b"u": Unpickler.op_setitems,
+        b"G": _number(">d"),
+        b"\x80": Unpickler.op_protocol,
+        b"\x81": Unpickler.op_reduce,  # NEWOBJ: for the reader's own table the same as REDUCE
+        b"\x85": lambda u: u.op_tuple(1),
+        b"\x86": lambda u: u.op_tuple(2),
+        b"\x87": lambda u: u.op_tuple(3),
+        b"\x88": _constant(lambda: True),
+        b"\x89": _constant(lambda: False),
+        b"\x8a": Unpickler.op_long1,
+        b"\x8b": Unpickler.op_long4,
+        b"B": _raw("<I"),
+        b"C": _raw("<B"),
+        b"\x8c": _text("<B"),
+        b"\x8d": _text("<Q"),
+        b"\x8e": _raw("<Q"),
+        b"\x8f": _constant(set),
+        b"\x90": Unpickler.op_additems,
+        b"\x91": lambda u: u.push(frozenset(hashable(value) for value in u.pop_mark())),
+        b"\x92": Unpickler.op_newobj_ex,
+        b"\x93": Unpickler.op_stack_global,
+        b"\x94": lambda u: u.op_put(len(u._memo)),
+        b"\x95": Unpickler.op_frame,
+        b"\x96": _raw("<Q"),
+    }
+    handlers: list[Callable[[Unpickler], None] | None] = [None] * 256
+    for opcode, handler in table.items():
+        handlers[opcode[0]] = handler
+    return handlers
+
+
+_HANDLERS = _handlers()
