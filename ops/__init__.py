@@ -3,6 +3,7 @@
 Every operator is a function of this package (`ops.relu`, `ops.conv`, …); `op` and `composite` declare further ones.
 """
 
+from zoonet.ops.comparisons import *
 from zoonet.ops.devices import (
     array_module as array_module,
 )
@@ -15,6 +16,7 @@ from zoonet.ops.devices import (
 from zoonet.ops.devices import (
     to_device as to_device,
 )
+from zoonet.ops.elementary import *
 from zoonet.ops.elementwise import *
 from zoonet.ops.errors import *
 from zoonet.ops.execute import Program as Program
