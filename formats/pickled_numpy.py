@@ -139,7 +139,6 @@ def _complex(real: float, imaginary: float = 0.0) -> complex:
     return complex(float(real), float(imaginary))
 
 
-
 PLAIN: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": _default_dict,

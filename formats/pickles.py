@@ -360,9 +360,7 @@ def hashable(key: Any) -> Any:
         return key
     if key is None or isinstance(key, (str, bytes, int, float, complex)):
         return key
-    raise UnsafeFileError(
-        "the pickle uses as a key what is not a string or a number", received=type(key).__name__
-    )
+    raise UnsafeFileError("the pickle uses as a key what is not a string or a number", received=type(key).__name__)
 
 
 def _integer(text: bytes) -> int:

@@ -201,8 +201,7 @@ def describe(path: str | os.PathLike[str], format: str | None = None, **options:
     """
     checkpoint = read(path, format, **options)
     tensors = tuple(
-        TensorDescription(name, tensor.shape, str(tensor.dtype), tensor.nbytes)
-        for name, tensor in checkpoint.items()
+        TensorDescription(name, tensor.shape, str(tensor.dtype), tensor.nbytes) for name, tensor in checkpoint.items()
     )
     return Description(
         path=os.fsdecode(path),

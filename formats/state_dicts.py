@@ -45,9 +45,7 @@ _CHECKPOINT_PREFIXES = (*_WRAPPER_PREFIXES, "model.")
 _MAX_DEPTH = 64
 
 
-def checkpoint_from_object(
-    value: Any, format: str, file_name: str, opcodes: int, key: str | None = None
-) -> Checkpoint:
+def checkpoint_from_object(value: Any, format: str, file_name: str, opcodes: int, key: str | None = None) -> Checkpoint:
     """Apply the rule of this module to what a file holds.
 
     opcodes: how many opcodes the pickle took; it bounds how large a structure may unfold, since a few bytes of
@@ -110,9 +108,7 @@ def strip_prefix(names: Iterable[str], prefixes: tuple[str, ...]) -> tuple[str, 
 def _enter(value: Any, part: str, key: str, metadata: dict[str, Any], walker: _Walker) -> Any:
     """Step into one entry of a dict and put the others into the metadata."""
     if not isinstance(value, dict) or part not in value:
-        raise ArgumentError(
-            f"the file has no entry {key!r}", expected="one of " + _names(value), received=repr(part)
-        )
+        raise ArgumentError(f"the file has no entry {key!r}", expected="one of " + _names(value), received=repr(part))
     others = [str(name) for name, other in value.items() if name != part and walker.holds_tensors(other)]
     others = [name for name in others if name in WRAPPER_KEYS]
     if others:

@@ -1,9 +1,9 @@
 """PyTorch files: zip (since 1.6), legacy (0.1.10 to 1.5), tar (before), and TorchScript archives. No torch needed.
 
-    zip     NAME/data.pkl, NAME/data/KEY for each storage, optionally NAME/byteorder, NAME/constants.pkl (TorchScript)
-    legacy  pickles one after the other: magic number, protocol, system, the object, keys of storages; then for
-            each storage its number of elements (8 bytes) and its bytes
-    tar     members "storages", "tensors" and "pickle"
+zip     NAME/data.pkl, NAME/data/KEY for each storage, optionally NAME/byteorder, NAME/constants.pkl (TorchScript)
+legacy  pickles one after the other: magic number, protocol, system, the object, keys of storages; then for
+        each storage its number of elements (8 bytes) and its bytes
+tar     members "storages", "tensors" and "pickle"
 """
 
 from __future__ import annotations

@@ -310,5 +310,3 @@ def torch_resolver(extra_inert: tuple[str, ...] = ()) -> Resolver:
         return general(module, name)
 
     return resolve
-
-

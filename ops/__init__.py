@@ -3,8 +3,10 @@
 Every operator is a function of this package (`ops.relu`, `ops.conv`, …); `op` and `composite` declare further ones.
 """
 
+from zoonet.ops.comparisons import *
 from zoonet.ops.creation import *
 from zoonet.ops.devices import *
+from zoonet.ops.elementary import *
 from zoonet.ops.elementwise import *
 from zoonet.ops.errors import *
 from zoonet.ops.execute import *

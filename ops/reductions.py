@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from zoonet.ops.errors import ShapeError
+from zoonet.ops.comparisons import equal
+from zoonet.ops.elementwise import add, divide, multiply, where
+from zoonet.ops.errors import DTypeError, ShapeError
 from zoonet.ops.registry import REGISTRY, op
-from zoonet.ops.samples import floats, ints, sample
-from zoonet.ops.types import BOOL, INTEGER, Array, Shape, TensorType, int64, kind_of
+from zoonet.ops.samples import bools, complexes, distinct, float_values, floats, ints, sample
+from zoonet.ops.types import BOOL, FLOATING, INTEGER, Array, DType, Shape, TensorType, int64, kind_of, promote
 
-__all__ = ["sum"]
+__all__ = ["cumprod", "cumsum", "max", "mean", "min", "prod", "sum"]
 
 Axis: TypeAlias = "int | Sequence[int] | None"
 
@@ -37,33 +41,258 @@ def reduced_shape(name: str, shape: Shape, axis: Axis, keepdims: bool) -> Shape:
     return tuple(n for i, n in enumerate(shape) if i not in axes)
 
 
-def _numpy_axis(axis: Axis) -> Any:
-    return tuple(axis) if isinstance(axis, list) else axis
+def broadcast_back(gradient: Array, shape: Shape, axis: Axis) -> Array:
+    """A reduction's gradient with the reduced axes brought back, broadcast to the operand's shape."""
+    kept = REGISTRY["reshape"](gradient, reduced_shape("gradient", shape, axis, True))
+    return REGISTRY["broadcast_to"](kept, shape)
 
 
-@op(
-    samples=[
-        sample(floats(2, 3, 4)),
-        sample(floats(2, 3, 4), 1),
-        sample(floats(2, 3), (0, -1), True),
-        sample(ints(4)),
-    ]
-)
+def _count(shape: Shape, axis: Axis) -> int:
+    return math.prod(shape[a] for a in normalize_axes("count", len(shape), axis))
+
+
+def _require_elements(name: str, x: TensorType, axis: Axis) -> None:
+    if any(x.shape[a] == 0 for a in normalize_axes(name, x.ndim, axis)):
+        raise ShapeError(
+            f"{name} of no elements is not defined",
+            expected="reduced axes of size 1 or more",
+            received=list(x.shape),
+        )
+
+
+def _require_real(name: str, x: TensorType) -> None:
+    if kind_of(x.dtype) > FLOATING:
+        raise DTypeError(f"{name} takes real numbers", expected="bool, integer or floating", received=x.dtype.name)
+
+
+REDUCED = [
+    sample(floats(2, 3, 4)),
+    sample(floats(2, 3, 4), 1),
+    sample(floats(2, 3, 4), (0, -1), True),
+    sample(floats(), None, True),
+]
+ORDERED = [
+    sample(distinct(2, 3, 4)),
+    sample(distinct(2, 3, 4), -2),
+    sample(distinct(2, 3, 4), (0, -1), True),
+    sample(ints(3, 4), 1),
+    sample(float_values([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0]]), 1),
+]
+
+
+# -- sums --------------------------------------------------------------------------------------------------------
+
+
+def _accumulated_dtype(dtype: DType) -> DType:
+    """int64 for bool and integers narrower than 64 bits, which a sum or product would overflow."""
+    small = kind_of(dtype) == BOOL or (kind_of(dtype) == INTEGER and dtype.itemsize < 8)
+    return int64 if small else dtype
+
+
+@op(samples=[*REDUCED, sample(floats(0, 3), 0), sample(ints(4)), sample(bools(3, 2), 0), sample(complexes(3))])
 def sum(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """The sum over axes (all for None). Any shape -> reduced shape, same dtype; bool and small integers -> int64.
 
     Raises ShapeError for an axis that x does not have. Source: array API `sum`.
     """
-    return xp.sum(x, axis=_numpy_axis(axis), keepdims=keepdims)
+    return xp.sum(x, axis=axis, keepdims=keepdims)
 
 
 @sum.type
 def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
-    small = kind_of(x.dtype) <= INTEGER and (kind_of(x.dtype) == BOOL or x.dtype.itemsize < 8)
-    return TensorType(reduced_shape("sum", x.shape, axis, keepdims), int64 if small else x.dtype)
+    return TensorType(reduced_shape("sum", x.shape, axis, keepdims), _accumulated_dtype(x.dtype))
 
 
 @sum.vjp
 def _(gy: Array, _y: Array, _x: TensorType, axis: Axis, keepdims: bool) -> Any:
-    kept = REGISTRY["reshape"](gy, reduced_shape("sum", _x.shape, axis, True))
-    return REGISTRY["broadcast_to"](kept, _x.shape)
+    return broadcast_back(gy, _x.shape, axis)
+
+
+@op(samples=[*REDUCED, sample(ints(4)), sample(complexes(3))])
+def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The arithmetic mean over axes (all for None). Any shape -> reduced shape, same dtype; integers -> float32.
+
+    Raises ShapeError for an axis that x does not have, or reduced axes without elements. Source: array API `mean`.
+    """
+    return xp.mean(x, axis=axis, keepdims=keepdims)
+
+
+@mean.type
+def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
+    _require_elements("mean", x, axis)
+    return TensorType(reduced_shape("mean", x.shape, axis, keepdims), promote([x], floating=True))
+
+
+@mean.vjp
+def _(gy: Array, _y: Array, _x: TensorType, axis: Axis, keepdims: bool) -> Any:
+    return broadcast_back(multiply(gy, 1 / _count(_x.shape, axis)), _x.shape, axis)
+
+
+# -- extremes ----------------------------------------------------------------------------------------------------
+
+
+def _shared_among_ties(gy: Array, y: Array, x: Array, axis: Axis) -> Array:
+    kept = reduced_shape("gradient", x.shape, axis, True)
+    chosen = equal(x, REGISTRY["reshape"](y, kept))
+    share = divide(REGISTRY["reshape"](gy, kept), sum(chosen, axis, True))
+    return where(chosen, share, 0)
+
+
+@op(samples=ORDERED)
+def max(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The largest element over axes (all for None), NaN if there is one. Real -> reduced shape, same dtype.
+
+    Equal largest elements share the gradient evenly. Raises ShapeError where there are no elements, or no such axis.
+    Source: array API `max`; gradient of `torch.amax`.
+    """
+    return xp.max(x, axis=axis, keepdims=keepdims)
+
+
+@op(samples=ORDERED)
+def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The smallest element over axes (all for None), NaN if there is one. Real -> reduced shape, same dtype.
+
+    Equal smallest elements share the gradient evenly. Raises ShapeError where there are no elements, or no such axis.
+    Source: array API `min`; gradient of `torch.amin`.
+    """
+    return xp.min(x, axis=axis, keepdims=keepdims)
+
+
+@max.type
+@min.type
+def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
+    _require_real("max or min", x)
+    _require_elements("max or min", x, axis)
+    return TensorType(reduced_shape("max or min", x.shape, axis, keepdims), x.dtype)
+
+
+@max.vjp
+@min.vjp
+def _(gy: Array, y: Array, x: Array, axis: Axis, keepdims: bool) -> Any:
+    return _shared_among_ties(gy, y, x, axis)
+
+
+# -- products and running totals ---------------------------------------------------------------------------------
+
+
+@op(
+    samples=[
+        *REDUCED,
+        sample(floats(0, 3), 0),
+        sample(ints(4)),
+        sample(float_values([[0.0, 2.0, 3.0], [0.0, 0.0, 2.0], [1.0, -2.0, 0.5]]), 1),
+        sample(float_values([0.0, 2.0, 3.0])),
+    ]
+)
+def prod(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """The product over axes (all for None). Any shape -> reduced shape, same dtype; small integers -> int64.
+
+    The gradient holds where elements are 0. Raises ShapeError for an axis that x does not have. Source: array API.
+    """
+    return xp.prod(x, axis=axis, keepdims=keepdims)
+
+
+@prod.type
+def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
+    return TensorType(reduced_shape("prod", x.shape, axis, keepdims), _accumulated_dtype(x.dtype))
+
+
+@prod.vjp
+def _(gy: Array, _y: Array, x: Array, axis: Axis, keepdims: bool) -> Any:
+    axes = normalize_axes("prod", len(x.shape), axis)
+    rest = tuple(i for i in range(len(x.shape)) if i not in axes)
+    order = (*rest, *axes)
+    moved = REGISTRY["transpose"](x, order)
+    lines = REGISTRY["reshape"](moved, (*(x.shape[i] for i in rest), _count(x.shape, axis)))
+    others = multiply(cumprod(lines, -1, True, False), cumprod(lines, -1, True, True))  # without dividing by zeros
+    restored = tuple(order.index(i) for i in range(len(order)))
+    slopes = REGISTRY["transpose"](REGISTRY["reshape"](others, moved.shape), restored)
+    return multiply(broadcast_back(gy, x.shape, axis), slopes)
+
+
+def _running(xp: Any, accumulate: Any, x: Array, axis: int, exclusive: bool, reverse: bool, start: int) -> Array:
+    if reverse:
+        x = xp.flip(x, axis)
+    y = accumulate(x, axis=axis)
+    if exclusive and x.shape[axis]:
+        leading = (slice(None),) * (axis % x.ndim)
+        shifted = xp.empty_like(y)
+        shifted[(*leading, slice(0, 1))] = start
+        shifted[(*leading, slice(1, None))] = y[(*leading, slice(0, -1))]
+        y = shifted
+    return xp.flip(y, axis) if reverse else y
+
+
+RUNNING = [
+    sample(floats(3, 4), 1),
+    sample(floats(3, 4), 0, True, False),
+    sample(floats(3, 4), -1, False, True),
+    sample(floats(2, 5), -1, True, True),
+    sample(ints(4, high=3, dtype="int32"), 0),
+    sample(floats(0, 2), 0, True),
+    sample(floats(2, 1), 1, True, True),
+]
+
+
+@op(samples=RUNNING)
+def cumsum(xp: Any, x: Array, axis: int = -1, exclusive: bool = False, reverse: bool = False) -> Array:
+    """Running sums along an axis. Any shape of 1 or more axes -> same; bool and small integers -> int64.
+
+    exclusive: without the element itself, from 0. reverse: from the end. Raises ShapeError for an axis that x does not
+    have. Source: array API `cumulative_sum`; ONNX CumSum for the options.
+    """
+    return _running(xp, xp.cumsum, x, axis, exclusive, reverse, 0)
+
+
+@op(samples=[*RUNNING, sample(float_values([[0.0, 2.0, 3.0], [2.0, 0.0, 0.0], [1.0, -2.0, 0.5]]), 1)])
+def cumprod(xp: Any, x: Array, axis: int = -1, exclusive: bool = False, reverse: bool = False) -> Array:
+    """Running products along an axis. Any shape of 1 or more axes -> same; bool and small integers -> int64.
+
+    exclusive: without the element itself, from 1. reverse: from the end. The gradient holds where elements are 0.
+    Raises ShapeError for an axis that x does not have. Source: `numpy.cumprod`.
+    """
+    return _running(xp, xp.cumprod, x, axis, exclusive, reverse, 1)
+
+
+@cumsum.type
+@cumprod.type
+def _(x: TensorType, axis: int = -1, exclusive: bool = False, reverse: bool = False) -> TensorType:
+    normalize_axes("cumulative", x.ndim, axis)
+    return TensorType(x.shape, _accumulated_dtype(x.dtype))
+
+
+@cumsum.vjp
+def _(gy: Array, _y: Array, _x: Array, axis: int, exclusive: bool, reverse: bool) -> Any:
+    return cumsum(gy, axis, exclusive, not reverse)
+
+
+@cumprod.vjp
+def _(gy: Array, _y: Array, x: Array, axis: int, exclusive: bool, reverse: bool) -> Any:
+    """Element k's gradient is the product of those before it times s[k] = Σ_{i≥k} gy[i] · Π_{k<j≤i} x[j], which obeys
+    s[k] = gy[k] + x[k+1] · s[k+1]: solved by doubling, without dividing by elements that may be 0."""
+    leading = (slice(None),) * (axis % len(x.shape))
+    size = x.shape[axis]
+
+    def later(a: Array, distance: int) -> Array:
+        """a[k + distance] at k along the axis that runs as the products do; 0 beyond the end."""
+        distance = builtins.min(distance, size)
+        edge = [*x.shape]
+        edge[axis] = distance
+        zeros = REGISTRY["broadcast_to"](multiply(a[(*leading, slice(0, 1))], 0), edge)
+        parts = (
+            [zeros, a[(*leading, slice(0, size - distance))]]
+            if reverse
+            else [a[(*leading, slice(distance, None))], zeros]
+        )
+        return REGISTRY["concat"](parts, axis)
+
+    if not size:
+        return gy
+    sums = later(gy, 1) if exclusive else gy
+    factors = later(x, 1)
+    distance = 1
+    while distance < size:
+        sums = add(sums, multiply(factors, later(sums, distance)))
+        factors = multiply(factors, later(factors, distance))
+        distance *= 2
+    return multiply(cumprod(x, axis, True, reverse), sums)
