@@ -1,0 +1,1 @@
+"""Operator sets: the vocabularies of other libraries, written over the shared operators."""
