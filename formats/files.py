@@ -86,7 +86,7 @@ def view_as(data: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
 def check_relative_name(name: str, what: str) -> PurePosixPath:
     """Return a file name that stays inside its folder, or raise UnsafeFileError."""
     parts = PurePosixPath(name)
-    unsafe = parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name or ":" in name
+    unsafe = parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name
     if unsafe or not parts.parts:
         raise UnsafeFileError(
             f"{what} names a file outside its folder",
@@ -171,6 +171,29 @@ class ZipArchive:
     def read(self, name: str) -> Array:
         """Return the bytes of a member (uint8): a view of the mapped file where it is stored, else inflated."""
         member = self._member(name)
+        raw = self._raw(member)
+        content = raw if member.compress_type == 0 else self._inflate(raw, member)
+        # PyTorch writes 0 where it was told not to compute checksums.
+        if member.CRC != 0 and name not in self._verified:
+            if zlib.crc32(content.data) != member.CRC:
+                raise FormatError(f"{self.path.name}: member {name!r} is damaged (CRC)", fix="obtain the file again")
+            self._verified.add(name)
+        return content
+
+    def read_start(self, name: str, count: int) -> bytes:
+        """Return at most `count` first bytes of a member, unverified."""
+        member = self._member(name)
+        raw = self._raw(member)
+        if member.compress_type == 0:
+            return raw[:count].tobytes()
+        try:
+            return zlib.decompressobj(-15).decompress(raw.data, count)
+        except zlib.error as error:
+            raise FormatError(f"{self.path.name}: member {name!r} is corrupt", received=str(error)) from error
+
+    def _raw(self, member: zipfile.ZipInfo) -> Array:
+        """The bytes of a member as they stand in the file."""
+        name = member.filename
         start = member.header_offset
         header = self._data[start : start + 30].tobytes()
         if len(header) < 30 or header[:4] != b"PK\x03\x04":
@@ -185,13 +208,7 @@ class ZipArchive:
                 received=f"{raw.size}",
                 fix="obtain the file again",
             )
-        content = raw if member.compress_type == 0 else self._inflate(raw, member)
-        # PyTorch writes 0 where it was told not to compute checksums.
-        if member.CRC != 0 and name not in self._verified:
-            if zlib.crc32(content.data) != member.CRC:
-                raise FormatError(f"{self.path.name}: member {name!r} is damaged (CRC)", fix="obtain the file again")
-            self._verified.add(name)
-        return content
+        return raw
 
     def _inflate(self, raw: Array, member: zipfile.ZipInfo) -> Array:
         inflater = zlib.decompressobj(-15)

@@ -59,7 +59,10 @@ FORMATS: tuple[Format, ...] = (
     Format("safetensors", "safetensors", (".safetensors",)),
     Format("sharded", "sharded", (".index.json",)),
     Format("torch", "torch_file", (".pt", ".pth", ".bin", ".th", ".ckpt", ".tar")),
+    Format("npz", "numpy_files", (".npz", ".npy")),
     Format("pickle", "pickled_numpy", (".pkl", ".pickle", ".model")),
+    Format("llama2c", "llama2c", ()),
+    Format("darknet", "darknet", (".weights",)),
 )
 
 _NOT_WEIGHTS: tuple[tuple[bytes, str, str], ...] = (

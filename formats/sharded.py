@@ -56,6 +56,8 @@ def read(path: Path) -> Checkpoint:
 def _read_shard(index: Path, file: str) -> Checkpoint:
     from zoonet.formats import registry
 
+    if ":" in file:  # a drive of Windows
+        raise UnsafeFileError(f"{index.name}: a shard names a file outside its folder", received=repr(file[:200]))
     shard = index.parent / check_relative_name(file, f"{index.name}: a shard")
     if not shard.exists():
         raise MissingFileError(f"{index.name}: its shard {file!r} is missing", fix="put all shards beside the index")

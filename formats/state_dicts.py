@@ -16,6 +16,7 @@ The rule, in this order:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -223,13 +224,14 @@ class _Walker:
             other = self.flatten(child, tensors, f"{name}.{part}" if name else part, depth + 1)
             if other is not None:
                 rest[part] = other
-        return rest or None
+        return None if isinstance(value, Inert) else rest or None
 
     def plain(self, value: Any, depth: int = 0) -> Any:
-        """Plain data for metadata: containers of numbers and strings, LazyTensor for arrays, dicts for objects."""
+        """Plain data for metadata: containers of numbers and strings, LazyTensor for arrays with axes, dicts for objects."""
         self._count(depth)
         if is_tensor(value):
-            return as_lazy(value)
+            tensor = as_lazy(value)
+            return tensor if tensor.ndim else tensor.load().item()
         if isinstance(value, dict):
             return {
                 name if isinstance(name, (str, int, float)) else str(name): self.plain(item, depth + 1)
@@ -245,7 +247,7 @@ class _Walker:
 
     def _plain_object(self, value: Inert, depth: int) -> Any:
         if value.class_name.startswith("pathlib."):
-            return "/".join(str(part) for part in value.arguments if isinstance(part, str))
+            return str(PurePosixPath(*(part for part in value.arguments if isinstance(part, str))))
         if isinstance(value.state, dict) or value.items:
             state = value.state if isinstance(value.state, dict) else {}
             return {**self.plain(state, depth + 1), **self.plain(value.items, depth + 1)}
