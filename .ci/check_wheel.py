@@ -11,7 +11,9 @@ LAYERS = ("ops", "formats", "weights", "zoo")
 
 def main(path: str) -> None:
     """Exit with a message unless the wheel at this path is complete and clean."""
-    tracked = subprocess.run(["git", "ls-files", *LAYERS], capture_output=True, text=True, check=True).stdout.split("\n")
+    tracked = subprocess.run(["git", "ls-files", *LAYERS], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     expected = {f"zoonet/{name}" for name in tracked if name}
     names = set(zipfile.ZipFile(path).namelist())
     metadata = {name for name in names if name.split("/")[0].endswith(".dist-info")}

@@ -54,9 +54,7 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(tensors, metadata, "npz")
 
 
-def _read_member(
-    archive: ZipArchive, member: str, tensors: dict[str, LazyTensor], metadata: dict[str, Any]
-) -> None:
+def _read_member(archive: ZipArchive, member: str, tensors: dict[str, LazyTensor], metadata: dict[str, Any]) -> None:
     what = f"{archive.path.name}: array {member[:200]!r}"
     shape, dtype, fortran, offset = _header(archive.read_start(member, _MAX_HEADER + 16), what)
     _check_size(shape, dtype, archive.size(member) - offset, what)

@@ -165,12 +165,8 @@ def correlate(xp: Any, x: Array, gy: Array, windows: Windows, groups: int) -> Ar
 
 def _flipped(windows: Windows) -> Windows:
     """The windows of the stride-1 convolution that goes back from output to input."""
-    before = [
-        d * (k - 1) - b for d, k, b in zip(windows.dilation, windows.kernel, windows.before, strict=True)
-    ]
-    return Windows(
-        windows.output, windows.kernel, windows.stride, windows.dilation, tuple(before), windows.input
-    )
+    before = [d * (k - 1) - b for d, k, b in zip(windows.dilation, windows.kernel, windows.before, strict=True)]
+    return Windows(windows.output, windows.kernel, windows.stride, windows.dilation, tuple(before), windows.input)
 
 
 def _blocks(xp: Any, channels: int, positions: int, itemsize: int) -> Iterator[slice]:
@@ -180,9 +176,7 @@ def _blocks(xp: Any, channels: int, positions: int, itemsize: int) -> Iterator[s
         yield slice(first, first + step)
 
 
-def _convolve_depthwise(
-    xp: Any, x: Array, weight: Array, bias: Array | None, windows: Windows, out: Array
-) -> Array:
+def _convolve_depthwise(xp: Any, x: Array, weight: Array, bias: Array | None, windows: Windows, out: Array) -> Array:
     """One input channel per group: multiply and add tap by tap, in blocks of channels."""
     count, channels = x.shape[:2]
     ones = (1,) * len(windows.kernel)
@@ -226,8 +220,6 @@ def _correlate_depthwise(xp: Any, x: Array, gy: Array, windows: Windows, groups:
     split = gy.reshape(len(gy), groups, -1, *windows.output)
     result = xp.zeros((groups, split.shape[2], *windows.kernel), gy.dtype)
     for tap, output, input in windows.taps():
-        products = xp.einsum(
-            f"ncm{letters},nc{letters}->cm", split[(..., *output)], x[(..., *input)]
-        )
+        products = xp.einsum(f"ncm{letters},nc{letters}->cm", split[(..., *output)], x[(..., *input)])
         result[(..., *tap)] = products
     return result.reshape(gy.shape[1], 1, *windows.kernel)
