@@ -34,7 +34,7 @@ REGISTRY: dict[str, Op[..., Any]] = {}
 _NUMBERS = (int, float, complex)
 #: Signatures that an operator remembers.
 _PLANS = 512
-ARRAY, ARRAYS, STATIC = "array", "arrays", "static"
+ARRAY, ARRAYS, STATIC, ANYTHING = "array", "arrays", "static", "anything"
 
 
 class Traced:
@@ -101,6 +101,7 @@ class Op(Generic[P, R]):
         exact: bool,
         view: bool,
         differentiable: bool,
+        inline: bool,
         name: str | None,
     ) -> None:
         self.name = name or body.__name__
@@ -112,6 +113,7 @@ class Op(Generic[P, R]):
         self.exact = exact
         self.view = view
         self.differentiable = differentiable
+        self.inline = inline
         self.kernels: list[Kernel] = []
         self._plans: dict[Any, _Plan] = {}
         self.type_rule: Callable[..., Types] | None = None
@@ -133,7 +135,7 @@ class Op(Generic[P, R]):
         self.__signature__ = inspect.Signature(parameters)
         self.variadic = parameters[-1].name if parameters and parameters[-1].kind == 2 else None
         self.parameters = tuple(p.name for p in parameters)
-        self.roles = {p.name: _role(p) for p in parameters}
+        self.roles = {p.name: _role(p, inline) for p in parameters}
         self.promoted = [p.name for p in parameters if self.roles[p.name] == ARRAY and "Mask" not in str(p.annotation)]
         self.defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
@@ -143,6 +145,8 @@ class Op(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run on arrays, or record on traced values."""
         arguments = self.bind(args, kwargs)
+        if self.inline:
+            return self.apply(self.body, arguments)  # type: ignore[no-any-return]
         traced = innermost(self.operands(arguments))
         return self.evaluate(arguments) if traced is None else traced.record(self, arguments)  # type: ignore[no-any-return]
 
@@ -219,7 +223,7 @@ class Op(Generic[P, R]):
                         value = _as_array(value, self.name, name)
                 elif role == ARRAYS:
                     value = self._bind_sequence(value, name)
-                else:
+                elif role == STATIC:
                     value = static_value(value, self.name, name)
                 arguments[name] = value
             elif name in self.defaults:
@@ -387,7 +391,7 @@ class Op(Generic[P, R]):
         return tuple(cast(r, t.dtype) for r, t in zip(result, types, strict=True))
 
 
-def _role(parameter: inspect.Parameter) -> str:
+def _role(parameter: inspect.Parameter, inline: bool) -> str:
     if parameter.kind == inspect.Parameter.KEYWORD_ONLY or parameter.kind == inspect.Parameter.VAR_KEYWORD:
         raise OperatorError(
             f"parameter {parameter.name} of an operator is keyword-only",
@@ -397,6 +401,8 @@ def _role(parameter: inspect.Parameter) -> str:
     if annotation is inspect.Parameter.empty:
         return ARRAY if parameter.default is inspect.Parameter.empty else STATIC
     text = annotation if isinstance(annotation, str) else str(annotation)
+    if text in ("Any", "typing.Any") and inline:
+        return ANYTHING
     if "Array" not in text and "Mask" not in text:
         return STATIC
     variadic = parameter.kind == inspect.Parameter.VAR_POSITIONAL
@@ -513,6 +519,7 @@ def op(
             exact=exact,
             view=view,
             differentiable=differentiable,
+            inline=False,
             name=name,
         )
         return declared
@@ -526,11 +533,14 @@ def composite(
     exact: bool = False,
     view: bool = False,
     differentiable: bool = True,
+    inline: bool = False,
     name: str | None = None,
 ) -> Callable[[Callable[P, R]], Op[P, R]]:
     """Declare an operator whose body calls other operators; its type rule and gradient follow from the body.
 
-    Options as for `op`. An explicit type rule or gradient may still be given.
+    Options as for `op`. An explicit type rule or gradient may still be given. inline: traces record what the body
+    calls and never the operator itself; its body may look at the contents of operands that are not traced, and a
+    parameter annotated `Any` takes whatever is given. The operators of operator sets are of this kind.
     """
 
     def declare(body: Callable[P, R]) -> Op[P, R]:
@@ -542,6 +552,7 @@ def composite(
             exact=exact,
             view=view,
             differentiable=differentiable,
+            inline=inline,
             name=name,
         )
         return declared

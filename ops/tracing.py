@@ -19,7 +19,7 @@ from zoonet.ops import trees
 from zoonet.ops.devices import is_array
 from zoonet.ops.errors import TraceError
 from zoonet.ops.graph import Graph, Value, map_values
-from zoonet.ops.registry import REGISTRY, Op, Traced, Types, type_of
+from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op, Traced, Types, type_of
 from zoonet.ops.types import DType, TensorType
 
 __all__ = ["Variable", "evaluate_graph", "trace"]
@@ -289,7 +289,7 @@ class Tape(Trace):
 def _save(op: Op[..., Any], lower: dict[str, Any], results: tuple[Any, ...]) -> Saved:
     skip = op.vjp_types_only
     arguments = {
-        name: op_types(value) if position + 2 in skip and op.roles[name] != "static" else value
+        name: op_types(value) if position + 2 in skip and op.roles[name] in (ARRAY, ARRAYS) else value
         for position, (name, value) in enumerate(lower.items())
     }
     return Saved(arguments, tuple([type_of(r) for r in results]) if 1 in skip else results)
@@ -347,13 +347,20 @@ def run_node(op: Op[..., Any], arguments: dict[str, Any], lookup: Callable[[Valu
     return result if isinstance(result, tuple) else (result,)
 
 
-def evaluate_graph(graph: Graph, *arguments: Any) -> tuple[Any, ...]:
+def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | None = None) -> tuple[Any, ...]:
     """Run a graph node by node on arrays or traced values, one per input; the outputs as a tuple.
 
-    Called inside `value_and_grad` or `trace`, this differentiates or traces the graph again.
+    Called inside `value_and_grad` or `trace`, this differentiates or traces the graph again. constants: arrays or
+    traced values in the place of some of the graph's constants. Values are let go after their last use.
     """
     environment: dict[Value, Any] = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
-    for node in graph.nodes:
+    environment.update(constants or {})
+    last = {value: position for position, node in enumerate(graph.nodes) for value in node.inputs}
+    kept = set(graph.outputs)
+    for position, node in enumerate(graph.nodes):
         results = run_node(node.op, node.arguments, environment.__getitem__)
         environment.update(zip(node.outputs, results, strict=True))
+        for value in (*node.inputs, *node.outputs):
+            if last.get(value, position) == position and value not in kept:
+                environment.pop(value, None)
     return tuple(environment[value] for value in graph.outputs)

@@ -72,6 +72,16 @@ class TensorType:
         return f"{self.dtype.name}[{','.join('?' if n is None else str(int(n)) for n in self.shape)}]"
 
 
+class UnknownType(TensorType):
+    """The type of a value in an imported graph of which nothing is known before it runs."""
+
+    def __str__(self) -> str:
+        return "?"
+
+
+UNKNOWN = UnknownType((), np.dtype(object))
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """A slice as plain data of an operator: hashable, which the built-in one is only since Python 3.12."""
