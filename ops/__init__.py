@@ -13,6 +13,7 @@ from zoonet.ops.errors import *
 from zoonet.ops.execute import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
+from zoonet.ops.linear import *
 from zoonet.ops.padding import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
@@ -21,3 +22,5 @@ from zoonet.ops.shapes import *
 from zoonet.ops.slicing import *
 from zoonet.ops.tracing import *
 from zoonet.ops.types import *
+
+import zoonet.ops.kernels.cpu  # isort: skip  # registers kernels on the operators above

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from zoonet.ops.depthwise import convolve_depthwise, correlate_depthwise, spread_depthwise
 from zoonet.ops.types import Array
 from zoonet.ops.windows import Windows
 
@@ -71,7 +72,7 @@ def convolve(xp: Any, x: Array, weight: Array, bias: Array | None, windows: Wind
     """Write the convolution of x (N, C, *input) by weight (O, C/G, *kernel) to out (N, O, *output), contiguous."""
     channels = weight.shape[1]
     if channels == 1 and groups > 1:
-        return _convolve_depthwise(xp, x, weight, bias, windows, out)
+        return convolve_depthwise(xp, x, weight, bias, windows, out)
     count, outputs = len(x), len(weight) // groups
     depth, rest = channels * prod(windows.kernel), prod(windows.output[1:])
     matrix = xp.ascontiguousarray(weight).reshape(groups, outputs, depth)
@@ -116,9 +117,11 @@ def convolve_transposed(
         flipped = split[(..., *(slice(None, None, -1),) * len(windows.kernel))]
         turned = xp.ascontiguousarray(flipped).reshape(groups * outputs, channels, *windows.kernel)
         return convolve(xp, x, turned, bias, _flipped(windows), groups, out)
-    out[...] = 0 if bias is None else bias.reshape(-1, *(1,) * len(windows.kernel))
+    offset = None if bias is None else bias.reshape(-1, *(1,) * len(windows.kernel))
     if channels == 1 and outputs == 1:
-        return _spread_depthwise(xp, x, weight, windows, out)
+        spread_depthwise(xp, x, weight, windows, out)
+        return out if offset is None else xp.add(out, offset, out=out)
+    out[...] = 0 if offset is None else offset
     depth, rest = outputs * prod(windows.kernel), prod(windows.output[1:])
     matrix = weight.reshape(groups, channels, depth).swapaxes(1, 2)
     target = _grouped(out, groups)
@@ -143,7 +146,7 @@ def correlate(xp: Any, x: Array, gy: Array, windows: Windows, groups: int) -> Ar
     """The gradient of a convolution's weight (O, C/G, *kernel), from x (N, C, *input) and gy (N, O, *output)."""
     count, channels, outputs = len(x), x.shape[1] // groups, gy.shape[1] // groups
     if channels == 1 and groups > 1:
-        return _correlate_depthwise(xp, x, gy, windows, groups)
+        return correlate_depthwise(xp, x, gy, windows, groups)
     depth, rest = channels * prod(windows.kernel), prod(windows.output[1:])
     result = xp.zeros((groups, outputs, depth), gy.dtype)
     images = _grouped(x, groups)
@@ -167,59 +170,3 @@ def _flipped(windows: Windows) -> Windows:
     """The windows of the stride-1 convolution that goes back from output to input."""
     before = [d * (k - 1) - b for d, k, b in zip(windows.dilation, windows.kernel, windows.before, strict=True)]
     return Windows(windows.output, windows.kernel, windows.stride, windows.dilation, tuple(before), windows.input)
-
-
-def _blocks(xp: Any, channels: int, positions: int, itemsize: int) -> Iterator[slice]:
-    """Channels in blocks that the second-level cache holds; all at once on the GPU."""
-    step = channels if xp is not np else max(1, (256 << 10) // max(1, positions * itemsize))
-    for first in range(0, channels, step):
-        yield slice(first, first + step)
-
-
-def _convolve_depthwise(xp: Any, x: Array, weight: Array, bias: Array | None, windows: Windows, out: Array) -> Array:
-    """One input channel per group: multiply and add tap by tap, in blocks of channels."""
-    count, channels = x.shape[:2]
-    ones = (1,) * len(windows.kernel)
-    factors = weight.reshape(channels, -1, *windows.kernel)
-    target = out.reshape(count, channels, -1, *windows.output)
-    offset = None if bias is None else bias.reshape(channels, -1, *ones)
-    positions = prod(windows.output) * factors.shape[1]
-    for block in _blocks(xp, channels, positions, out.dtype.itemsize):
-        scratch = None
-        for n in range(count):
-            sums = target[n, block]
-            sums[...] = 0 if offset is None else offset[block]
-            if scratch is None:
-                scratch = xp.empty_like(sums)
-            for tap, output, input in windows.taps():
-                source = x[n, block, None][(..., *input)]
-                factor = factors[(block, slice(None), *tap)].reshape(*sums.shape[:2], *ones)
-                place = sums[(..., *output)]
-                term = xp.multiply(source, factor, out=scratch[(..., *output)])
-                xp.add(place, term, out=place)
-    return out
-
-
-def _spread_depthwise(xp: Any, x: Array, weight: Array, windows: Windows, out: Array) -> Array:
-    """The transpose of a depthwise convolution, added to out."""
-    count, channels = x.shape[:2]
-    ones = (1,) * len(windows.kernel)
-    for block in _blocks(xp, channels, prod(windows.output), out.dtype.itemsize):
-        for n in range(count):
-            source, sums = x[n, block], out[n, block]
-            for tap, output, input in windows.taps():
-                factor = weight[(block, 0, *tap)].reshape(-1, *ones)
-                place = sums[(..., *input)]
-                xp.add(place, source[(..., *output)] * factor, out=place)
-    return out
-
-
-def _correlate_depthwise(xp: Any, x: Array, gy: Array, windows: Windows, groups: int) -> Array:
-    """The weight gradient with one input channel per group: one sum of products per tap."""
-    letters = "xyz"[: len(windows.kernel)]
-    split = gy.reshape(len(gy), groups, -1, *windows.output)
-    result = xp.zeros((groups, split.shape[2], *windows.kernel), gy.dtype)
-    for tap, output, input in windows.taps():
-        products = xp.einsum(f"ncm{letters},nc{letters}->cm", split[(..., *output)], x[(..., *input)])
-        result[(..., *tap)] = products
-    return result.reshape(gy.shape[1], 1, *windows.kernel)

@@ -1,1 +1,5 @@
-"""Kernels for the CPU, on NumPy alone."""
+"""Kernels for the CPU, on NumPy alone. Importing this package registers them."""
+
+from zoonet.ops.kernels.cpu import convolution
+
+__all__ = ["convolution"]
