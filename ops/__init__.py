@@ -22,5 +22,3 @@ from zoonet.ops.shapes import *
 from zoonet.ops.slicing import *
 from zoonet.ops.tracing import *
 from zoonet.ops.types import *
-
-import zoonet.ops.kernels.cpu  # isort: skip  # registers kernels on the operators above
