@@ -15,6 +15,7 @@ from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
 from zoonet.ops.linear import *
 from zoonet.ops.padding import *
+from zoonet.ops.normalization import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
 from zoonet.ops.samples import *

@@ -138,8 +138,10 @@ def backward(tape: Tape, cotangents: dict[Value, Any], sources: Sequence[Value],
 
 def _zeros_of(value: Value, outputs: tuple[Any, ...]) -> Any:
     """Zeros for an output that has no gradient, on the device of the node's other outputs."""
-    arrays = [o.concrete("a device") if isinstance(o, Variable) and o.primal is not None else o for o in outputs]
-    xp = array_module(*[a for a in arrays if is_array(a)])
+    below = list(outputs)
+    while any(isinstance(o, Variable) for o in below):  # down to arrays, or to None in an abstract trace
+        below = [o.primal if isinstance(o, Variable) else o for o in below]
+    xp = array_module(*[a for a in below if is_array(a)])
     return xp.zeros(value.type.shape, value.type.dtype)
 
 

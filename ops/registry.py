@@ -119,6 +119,7 @@ class Op(Generic[P, R]):
         self.type_rule: Callable[..., Types] | None = None
         self.vjp_rule: Callable[..., Any] | None = None
         self.vjp_types_only: frozenset[int] = frozenset()
+        self.vjp_outputs: tuple[int, ...] | None = None  # the outputs that the gradient rule reads; None: all
         self.__doc__ = body.__doc__
         self.__name__ = self.name
         self.__module__ = body.__module__
@@ -342,7 +343,7 @@ class Op(Generic[P, R]):
         if self.promotes:
             common = self.common_dtype(arguments)
             prepares = is_low_precision(common) or any(
-                getattr(arguments[name], "dtype", None) != common for name in self.promoted
+                not _has_dtype(arguments[name], common) for name in self.promoted
             )
         else:
             prepares = any(d is not None and is_low_precision(d) for d in dtypes)
@@ -356,7 +357,7 @@ class Op(Generic[P, R]):
                 common = float32_dtype
             return {
                 name: xp.asarray(value, dtype=common)
-                if name in self.promoted and value is not None and getattr(value, "dtype", None) != common
+                if name in self.promoted and value is not None and not _has_dtype(value, common)
                 else value
                 for name, value in arguments.items()
             }
@@ -389,6 +390,11 @@ class Op(Generic[P, R]):
         if isinstance(types, TensorType):
             return cast(result, types.dtype)
         return tuple(cast(r, t.dtype) for r, t in zip(result, types, strict=True))
+
+
+def _has_dtype(value: Any, dtype: DType) -> bool:
+    """Is value an array of this dtype? (NumPy takes None for float64 in comparisons of dtypes.)"""
+    return hasattr(value, "dtype") and value.dtype == dtype
 
 
 def _role(parameter: inspect.Parameter, inline: bool) -> str:

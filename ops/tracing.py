@@ -292,7 +292,8 @@ def _save(op: Op[..., Any], lower: dict[str, Any], results: tuple[Any, ...]) -> 
         name: op_types(value) if position + 2 in skip and op.roles[name] in (ARRAY, ARRAYS) else value
         for position, (name, value) in enumerate(lower.items())
     }
-    return Saved(arguments, tuple([type_of(r) for r in results]) if 1 in skip else results)
+    read = () if 1 in skip else range(len(results)) if op.vjp_outputs is None else op.vjp_outputs
+    return Saved(arguments, tuple([r if i in read else type_of(r) for i, r in enumerate(results)]))
 
 
 def op_types(value: Any) -> Any:
