@@ -117,7 +117,8 @@ def backward(tape: Tape, cotangents: dict[Value, Any], sources: Sequence[Value],
                 tape.saved[position] = None  # type: ignore[call-overload]
             continue
         saved = tape.saved[position]
-        incoming = tuple([total[v] if v in total else _zeros_of(v, saved.outputs) for v in node.outputs])
+        given = [total[v] for v in node.outputs if v in total]
+        incoming = tuple([total[v] if v in total else _zeros_of(v, given) for v in node.outputs])
         for value in node.outputs:
             if value not in kept:
                 total.pop(value, None)
@@ -136,9 +137,8 @@ def backward(tape: Tape, cotangents: dict[Value, Any], sources: Sequence[Value],
     return [total.get(value) for value in sources]
 
 
-def _zeros_of(value: Value, outputs: tuple[Any, ...]) -> Any:
-    """Zeros for an output that has no gradient, on the device of the node's other outputs."""
-    below = list(outputs)
+def _zeros_of(value: Value, below: list[Any]) -> Any:
+    """Zeros for an output that has no gradient, on the device of the gradients that the node's other outputs have."""
     while any(isinstance(o, Variable) for o in below):  # down to arrays, or to None in an abstract trace
         below = [o.primal if isinstance(o, Variable) else o for o in below]
     xp = array_module(*[a for a in below if is_array(a)])
