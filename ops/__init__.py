@@ -3,6 +3,7 @@
 Every operator is a function of this package (`ops.relu`, `ops.conv`, …); `op` and `composite` declare further ones.
 """
 
+from zoonet.ops.activations import *
 from zoonet.ops.comparisons import *
 from zoonet.ops.convolution import *
 from zoonet.ops.creation import *
@@ -14,12 +15,14 @@ from zoonet.ops.execute import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
 from zoonet.ops.linear import *
+from zoonet.ops.losses import *
 from zoonet.ops.padding import *
 from zoonet.ops.normalization import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
 from zoonet.ops.samples import *
 from zoonet.ops.shapes import *
+from zoonet.ops.statistics import *
 from zoonet.ops.slicing import *
 from zoonet.ops.tracing import *
 from zoonet.ops.types import *

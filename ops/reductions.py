@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 from zoonet.ops.comparisons import equal
 from zoonet.ops.elementwise import add, divide, multiply, where
-from zoonet.ops.errors import DTypeError, ShapeError
+from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.registry import REGISTRY, op
-from zoonet.ops.samples import bools, complexes, distinct, float_values, floats, ints, sample
-from zoonet.ops.types import BOOL, FLOATING, INTEGER, Array, DType, Shape, TensorType, int64, kind_of, promote
+from zoonet.ops.samples import bools, complexes, distinct, fixed, float_values, floats, ints, sample
+from zoonet.ops.types import BOOL, FLOATING, INTEGER, Array, DType, Shape, TensorType, bool_, int64, kind_of, promote
 
-__all__ = ["cumprod", "cumsum", "max", "mean", "min", "prod", "sum"]
+__all__ = ["all", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "max", "mean", "min", "prod", "sum"]
 
 Axis: TypeAlias = "int | Sequence[int] | None"
 
@@ -47,11 +47,13 @@ def broadcast_back(gradient: Array, shape: Shape, axis: Axis) -> Array:
     return REGISTRY["broadcast_to"](kept, shape)
 
 
-def _count(shape: Shape, axis: Axis) -> int:
-    return math.prod(shape[a] for a in normalize_axes("count", len(shape), axis))
+def number_of_elements(shape: Shape, axis: Axis) -> int:
+    """How many elements each result of a reduction over axes comes from."""
+    return math.prod(shape[a] for a in normalize_axes("mean", len(shape), axis))
 
 
-def _require_elements(name: str, x: TensorType, axis: Axis) -> None:
+def require_elements(name: str, x: TensorType, axis: Axis) -> None:
+    """Raise ShapeError where a reduction over axes has no element to choose."""
     if any(x.shape[a] == 0 for a in normalize_axes(name, x.ndim, axis)):
         raise ShapeError(
             f"{name} of no elements is not defined",
@@ -60,7 +62,8 @@ def _require_elements(name: str, x: TensorType, axis: Axis) -> None:
         )
 
 
-def _require_real(name: str, x: TensorType) -> None:
+def require_real(name: str, x: TensorType) -> None:
+    """Raise DTypeError for complex numbers and anything that is not a number."""
     if kind_of(x.dtype) > FLOATING:
         raise DTypeError(f"{name} takes real numbers", expected="bool, integer or floating", received=x.dtype.name)
 
@@ -119,19 +122,20 @@ def mean(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 @mean.type
 def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
-    _require_elements("mean", x, axis)
+    require_elements("mean", x, axis)
     return TensorType(reduced_shape("mean", x.shape, axis, keepdims), promote([x], floating=True))
 
 
 @mean.vjp
 def _(gy: Array, _y: Array, _x: TensorType, axis: Axis, keepdims: bool) -> Any:
-    return broadcast_back(multiply(gy, 1 / _count(_x.shape, axis)), _x.shape, axis)
+    return broadcast_back(multiply(gy, 1 / number_of_elements(_x.shape, axis)), _x.shape, axis)
 
 
 # -- extremes ----------------------------------------------------------------------------------------------------
 
 
-def _shared_among_ties(gy: Array, y: Array, x: Array, axis: Axis) -> Array:
+def shared_among_ties(gy: Array, y: Array, x: Array, axis: Axis) -> Array:
+    """The gradient of a largest or smallest element y of x, evenly shared by the elements equal to it."""
     kept = reduced_shape("gradient", x.shape, axis, True)
     chosen = equal(x, REGISTRY["reshape"](y, kept))
     share = divide(REGISTRY["reshape"](gy, kept), sum(chosen, axis, True))
@@ -161,15 +165,64 @@ def min(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 @max.type
 @min.type
 def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
-    _require_real("max or min", x)
-    _require_elements("max or min", x, axis)
+    require_real("max or min", x)
+    require_elements("max or min", x, axis)
     return TensorType(reduced_shape("max or min", x.shape, axis, keepdims), x.dtype)
 
 
 @max.vjp
 @min.vjp
 def _(gy: Array, y: Array, x: Array, axis: Axis, keepdims: bool) -> Any:
-    return _shared_among_ties(gy, y, x, axis)
+    return shared_among_ties(gy, y, x, axis)
+
+
+@op(
+    differentiable=False,
+    samples=[*ORDERED, sample(fixed([2, 5, 5, 1], "int64"), 0, True, True), sample(fixed([2, 5, 5, 1], "int64"))],
+)
+def argmax(
+    xp: Any, x: Array, axis: int | None = None, keepdims: bool = False, select_last_index: bool = False
+) -> Array:
+    """The index of the largest element along an axis, the first of equals unless select_last_index (as in ONNX).
+
+    Real, any shape -> reduced shape, int64; axis None: the index into the flattened array. NaN counts as largest.
+    Raises ShapeError where there are no elements, or no such axis. Source: array API `argmax`.
+    """
+    return _index_of(xp, xp.argmax, x, axis, keepdims, select_last_index)
+
+
+@op(
+    differentiable=False,
+    samples=[*ORDERED, sample(fixed([2, 1, 1, 5], "int64"), 0, True, True), sample(fixed([2, 1, 1, 5], "int64"))],
+)
+def argmin(
+    xp: Any, x: Array, axis: int | None = None, keepdims: bool = False, select_last_index: bool = False
+) -> Array:
+    """The index of the smallest element along an axis, the first of equals unless select_last_index (as in ONNX).
+
+    Real, any shape -> reduced shape, int64; axis None: the index into the flattened array. NaN counts as smallest.
+    Raises ShapeError where there are no elements, or no such axis. Source: array API `argmin`.
+    """
+    return _index_of(xp, xp.argmin, x, axis, keepdims, select_last_index)
+
+
+def _index_of(xp: Any, find: Any, x: Array, axis: int | None, keepdims: bool, select_last_index: bool) -> Array:
+    along = 0 if axis is None else axis
+    line = xp.reshape(x, -1) if axis is None else x
+    found = find(xp.flip(line, along), axis=along) if select_last_index else find(line, axis=along)
+    if select_last_index:
+        found = line.shape[along] - 1 - found
+    return xp.reshape(found, reduced_shape("argmax", x.shape, axis, keepdims))
+
+
+@argmax.type
+@argmin.type
+def _(x: TensorType, axis: int | None = None, keepdims: bool = False, select_last_index: bool = False) -> TensorType:
+    if not isinstance(axis, int | None):
+        raise ArgumentError("argmax and argmin take one axis", expected="a number or None", received=axis)
+    require_real("argmax or argmin", x)
+    require_elements("argmax or argmin", x, axis)
+    return TensorType(reduced_shape("argmax or argmin", x.shape, axis, keepdims), int64)
 
 
 # -- products and running totals ---------------------------------------------------------------------------------
@@ -203,7 +256,7 @@ def _(gy: Array, _y: Array, x: Array, axis: Axis, keepdims: bool) -> Any:
     rest = tuple(i for i in range(len(x.shape)) if i not in axes)
     order = (*rest, *axes)
     moved = REGISTRY["transpose"](x, order)
-    lines = REGISTRY["reshape"](moved, (*(x.shape[i] for i in rest), _count(x.shape, axis)))
+    lines = REGISTRY["reshape"](moved, (*(x.shape[i] for i in rest), number_of_elements(x.shape, axis)))
     others = multiply(cumprod(lines, -1, True, False), cumprod(lines, -1, True, True))  # without dividing by zeros
     restored = tuple(order.index(i) for i in range(len(order)))
     slopes = REGISTRY["transpose"](REGISTRY["reshape"](others, moved.shape), restored)
@@ -296,3 +349,53 @@ def _(gy: Array, _y: Array, x: Array, axis: int, exclusive: bool, reverse: bool)
         factors = multiply(factors, later(factors, distance))
         distance *= 2
     return multiply(cumprod(x, axis, True, reverse), sums)
+
+
+# -- truth -------------------------------------------------------------------------------------------------------
+
+
+TRUTH = [
+    sample(bools(2, 3)),
+    sample(bools(2, 3, 4), (0, -1), True),
+    sample(ints(2, 3, high=2), 1),
+    sample(float_values([[0.0, 1.0], [0.0, 0.0]]), 1),
+    sample(floats(0, 3), 0),
+]
+
+
+@op(differentiable=False, samples=TRUTH)
+def any(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """True where an element over axes (all for None) is not 0; False for none. Any shape -> reduced shape, bool.
+
+    Raises ShapeError for an axis that x does not have. Source: array API `any`.
+    """
+    return xp.any(x, axis=axis, keepdims=keepdims)
+
+
+@op(differentiable=False, samples=TRUTH)
+def all(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """True where no element over axes (all for None) is 0; True for none. Any shape -> reduced shape, bool.
+
+    Raises ShapeError for an axis that x does not have. Source: array API `all`.
+    """
+    return xp.all(x, axis=axis, keepdims=keepdims)
+
+
+@any.type
+@all.type
+def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
+    return TensorType(reduced_shape("any or all", x.shape, axis, keepdims), bool_)
+
+
+@op(differentiable=False, samples=TRUTH)
+def count_nonzero(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
+    """How many elements over axes (all for None) are not 0. Any shape -> reduced shape, int64.
+
+    Raises ShapeError for an axis that x does not have. Source: array API `count_nonzero`.
+    """
+    return xp.sum(x != 0, axis=axis, keepdims=keepdims)
+
+
+@count_nonzero.type
+def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
+    return TensorType(reduced_shape("count_nonzero", x.shape, axis, keepdims), int64)
