@@ -14,6 +14,7 @@ from zoonet.ops.errors import *
 from zoonet.ops.execute import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
+from zoonet.ops.indexing import *
 from zoonet.ops.linear import *
 from zoonet.ops.losses import *
 from zoonet.ops.normalization import *
@@ -21,8 +22,10 @@ from zoonet.ops.padding import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
 from zoonet.ops.samples import *
+from zoonet.ops.scattering import *
 from zoonet.ops.shapes import *
 from zoonet.ops.slicing import *
+from zoonet.ops.sorting import *
 from zoonet.ops.statistics import *
 from zoonet.ops.tracing import *
 from zoonet.ops.types import *

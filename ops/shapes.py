@@ -52,7 +52,7 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
     view=True,
     samples=[sample(floats(2, 6), (3, 4)), sample(floats(2, 6), (3, -1)), sample(ints(1), ())],
 )
-def reshape(xp: Any, x: Array, shape: int | Sequence[int]) -> Array:
+def reshape(xp: Any, x: Array, shape: int | Sequence[Any]) -> Array:
     """The elements of x in row-major order in another shape; one size may be -1, which is then computed.
 
     x: any shape and dtype -> `shape`, same dtype. Raises ShapeError if the number of elements differs.
@@ -171,7 +171,7 @@ def swapaxes(x: Array, axis1: int, axis2: int) -> Array:
         sample(floats(1, 3), (0, 3)),
     ],
 )
-def broadcast_to(xp: Any, x: Array, shape: int | Sequence[int]) -> Array:
+def broadcast_to(xp: Any, x: Array, shape: int | Sequence[Any]) -> Array:
     """x repeated along new leading axes and axes of size 1, so that it has `shape`; a view.
 
     x: any shape that broadcasts to `shape`, any dtype. Raises ShapeError otherwise. Source: array API `broadcast_to`.

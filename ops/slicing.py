@@ -156,7 +156,7 @@ def index_update(xp: Any, x: Array, key: Any, values: Array) -> Array:
     where they do not broadcast.
     """
     result = x.copy()
-    result[_numpy_key(key)] = values.astype(x.dtype, copy=False)
+    result[_numpy_key(key)] = xp.asarray(values, dtype=x.dtype)
     return result
 
 

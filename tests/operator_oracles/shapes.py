@@ -148,3 +148,74 @@ def unpad(x, shape, pad_width, mode):
     base = torch.zeros(shape, dtype=x.dtype, requires_grad=True)
     (result,) = torch.autograd.grad(pad(base, pad_width, mode, 0), base, x, create_graph=True)
     return result
+
+
+@array_oracle("full")
+def full(shape, value, dtype, device):
+    default = {bool: "bool", int: "int64", float: "float32"}[type(value)]
+    return np.full(shape, value, as_dtype(dtype or default))
+
+
+@array_oracle("zeros")
+def zeros(shape, dtype, device):
+    return np.zeros(shape, dtype)
+
+
+@array_oracle("ones")
+def ones(shape, dtype, device):
+    return np.ones(shape, dtype)
+
+
+@torch_oracle("arange")
+def arange(start, stop, step, dtype, device):
+    first, last = (0, start) if stop is None else (start, stop)
+    if (last - first) * step <= 0:
+        return torch.empty(0, dtype=torch.int64)
+    result = torch.arange(first, last, step)
+    return result.to(torch.float32) if dtype in ("float32", "bfloat16") else result
+
+
+@array_oracle("linspace")
+def linspace(start, stop, num, dtype, device, endpoint):
+    return np.linspace(start, stop, num, endpoint, dtype=dtype)
+
+
+@array_oracle("eye")
+def eye(rows, columns, offset, dtype, device):
+    return (
+        np.array(
+            [[i + offset == j for j in range(rows if columns is None else columns)] for i in range(rows)]
+        )
+        .reshape(rows, rows if columns is None else columns)
+        .astype(dtype)
+    )
+
+
+@torch_oracle("meshgrid")
+def meshgrid(arrays, indexing):
+    return torch.meshgrid([a.to(arrays[0].dtype) for a in arrays], indexing=indexing)
+
+
+@torch_oracle("tril")
+def tril(x, k):
+    return torch.tril(x, k)
+
+
+@torch_oracle("triu")
+def triu(x, k):
+    return torch.triu(x, k)
+
+
+@torch_oracle("diagonal")
+def diagonal(x, offset, axis1, axis2):
+    return torch.diagonal(x, offset, axis1, axis2)
+
+
+@torch_oracle("undiagonal")
+def undiagonal(x, shape, offset, axis1, axis2):
+    return torch.diagonal_scatter(torch.zeros(shape, dtype=x.dtype), x, offset, axis1, axis2)
+
+
+@torch_oracle("diag")
+def diag(x, k):
+    return torch.diag(x, k)
