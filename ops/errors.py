@@ -128,6 +128,18 @@ class DownloadError(WeightsError, OSError):
     """A download failed."""
 
 
+class NotAvailableError(DownloadError):
+    """A server has no such file."""
+
+
+class AccessDeniedError(DownloadError):
+    """A server refuses a file without other credentials."""
+
+
+class StorageError(DownloadError):
+    """The cache has no room or cannot be written."""
+
+
 class OfflineError(DownloadError):
     """A file is not cached and the network may not be used."""
 

@@ -1,0 +1,251 @@
+"""The Hugging Face hub: its cache layout on disk, and what its server says about a file or a repository.
+
+<cache>/models--<organisation>--<name>/
+    blobs/<etag>                      contents; the etag is a SHA-256 for large files, a git blob hash for
+    small refs/<revision>                   commit that a branch or tag meant when it was last asked for
+    snapshots/<commit>/<file>         link to a blob .no_exist/<commit>/<file>         empty: the commit has
+    no such file
+<cache>/.locks/models--<organisation>--<name>/<etag>.lock
+
+Source: the hub's documentation, "Hub Local Cache". Its own tools find our files there, and we find theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from zoonet.ops.errors import DownloadError, FormatError
+from zoonet.weights.integrity import Expected
+from zoonet.weights.settings import Settings, cache_folder, hub_cache_folder, hub_endpoint
+from zoonet.weights.source import Source, is_commit, safe_relative
+from zoonet.weights.store import publish, sync_folder, write_text
+from zoonet.weights.transport import check_status, exchange, new_session, retrying, storage_error
+
+# A repository's description lists its files; a larger answer is not one.
+LARGEST_ANSWER = 16 << 20
+
+
+def _etag(text: str) -> str:
+    """The etag as the hub's tools write it: without quotes and weakness, and safe as a file name; else ""."""
+    etag = text.strip().removeprefix("W/").strip('"')
+    return etag if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", etag) else ""
+
+
+def expected_by_etag(etag: str) -> Expected:
+    """What an etag of the hub says about the contents."""
+    if re.fullmatch(r"[0-9a-f]{64}", etag):
+        return Expected(sha256=(etag,))
+    return Expected(git=etag) if re.fullmatch(r"[0-9a-f]{40}", etag) else Expected()
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One repository in a cache folder of the hub's layout."""
+
+    root: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the repository."""
+        return self.root / ("models--" + self.name.replace("/", "--"))
+
+    def commit(self, revision: str) -> str:
+        """Commit that a revision means as far as the cache knows, or ""."""
+        if is_commit(revision):
+            return revision
+        try:
+            commit = (self.folder / "refs" / safe_relative(revision)).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return ""
+        return commit if is_commit(commit) or commit == slug(revision) else ""
+
+    def snapshot(self, commit: str) -> Path:
+        """Folder of a commit's files."""
+        return self.folder / "snapshots" / commit
+
+    def find(self, revision: str, file: str) -> Path | None:
+        """A cached file, or None."""
+        commit = self.commit(revision)
+        path = self.snapshot(commit) / safe_relative(file) if commit else None
+        return path if path is not None and path.is_file() else None
+
+    def known_missing(self, revision: str, file: str) -> bool:
+        """Whether the cache knows that a revision has no such file."""
+        commit = self.commit(revision)
+        return bool(commit) and (self.folder / ".no_exist" / commit / safe_relative(file)).is_file()
+
+    def note_missing(self, commit: str, file: str) -> None:
+        """Write down that a commit has no such file."""
+        write_text(self.folder / ".no_exist" / commit / safe_relative(file), "")
+
+    def note_commit(self, revision: str, commit: str) -> None:
+        """Write down what commit a branch or tag means."""
+        if revision != commit and self.commit(revision) != commit:
+            write_text(self.folder / "refs" / safe_relative(revision), commit)
+
+    def blob(self, etag: str) -> Path:
+        """Place of the contents with an etag."""
+        return self.folder / "blobs" / etag
+
+    def part(self, etag: str) -> Path:
+        """Place of the contents while they are brought."""
+        return self.folder / "blobs" / f"{etag}.incomplete"
+
+    def lock(self, etag: str) -> Path:
+        """Lock of a blob, the one that the hub's own tools take."""
+        return self.root / ".locks" / self.folder.name / f"{etag}.lock"
+
+    def link(self, commit: str, file: str, blob: Path) -> Path:
+        """Make a blob visible as a file of a commit. Raises DownloadError."""
+        pointer = self.snapshot(commit) / safe_relative(file)
+        temporary = pointer.with_name(f".{pointer.name[:100]}.{os.getpid()}.link")
+        try:
+            pointer.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            try:
+                temporary.symlink_to(os.path.relpath(blob, pointer.parent))
+            except (OSError, NotImplementedError):
+                # Systems without links for plain users: a second copy, as the hub's tools make it.
+                shutil.copyfile(blob, temporary)
+            temporary.replace(pointer)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise storage_error(error, pointer) from None
+        sync_folder(pointer.parent)
+        return pointer
+
+    def store(self, commit: str, file: str, etag: str, blob_name: str) -> Path:
+        """Publish the finished partial file of an etag as a blob, and link it. Raises DownloadError."""
+        publish(self.part(etag), self.blob(blob_name))
+        return self.link(commit, file, self.blob(blob_name))
+
+
+def slug(revision: str) -> str:
+    """Name of the snapshot of a revision whose commit is not known."""
+    return revision.replace("/", "--")
+
+
+def repositories(name: str) -> tuple[Repository, Repository]:
+    """A repository in the hub's own cache, and in ours, which has what came from a mirror without a commit."""
+    return Repository(hub_cache_folder(), name), Repository(cache_folder() / "hub", name)
+
+
+def find_cached(source: Source, expected: Expected) -> Path | None:
+    """Path of a hub source's file in either cache, or None. Opens no connection.
+
+    A blob with the published hash is found at whatever revision it was brought, and linked if that is
+    possible.
+    """
+    for repository in repositories(source.location):
+        found = repository.find(source.revision, source.file)
+        if found is not None and (expected.size is None or found.stat().st_size == expected.size):
+            blob = Path(os.path.realpath(found)).name
+            # A blob named by a hash that differs from the published one is another version of the file.
+            if (
+                not expected.full_sha256
+                or not re.fullmatch(r"[0-9a-f]{64}", blob)
+                or blob == expected.full_sha256
+            ):
+                return found
+        if expected.full_sha256 and repository.blob(expected.full_sha256).is_file():
+            blob_path = repository.blob(expected.full_sha256)
+            if is_commit(source.revision):
+                with contextlib.suppress(DownloadError):
+                    return repository.link(source.revision, source.file, blob_path)
+            return blob_path
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What the hub says about a file before it is brought."""
+
+    commit: str
+    etag: str
+    size: int | None
+
+
+def file_facts(source: Source, settings: Settings, deadline: float) -> FileFacts:
+    """Ask the hub for a file's commit, etag and size.
+
+    Raises NotAvailableError, AccessDeniedError or DownloadError.
+    """
+    url = source.url(hub_endpoint())
+
+    def ask() -> FileFacts:
+        with (
+            new_session() as session,
+            contextlib.closing(exchange(session, "HEAD", url, {}, settings, stay=True)) as r,
+        ):
+            check_status(r, url)
+            headers = r.headers
+            size = headers.get("X-Linked-Size") or (
+                headers.get("Content-Length", "") if r.status_code == 200 else ""
+            )
+            commit = headers.get("X-Repo-Commit", "")
+            return FileFacts(
+                commit if is_commit(commit) else "",
+                _etag(headers.get("X-Linked-Etag") or headers.get("ETag", "")),
+                int(size) if size.isdecimal() else None,
+            )
+
+    result: FileFacts = retrying(ask, settings, deadline, url)
+    return result
+
+
+def list_files(
+    repository: str, revision: str, settings: Settings, deadline: float
+) -> tuple[str, tuple[str, ...]]:
+    """Commit and file names of a repository at a revision, by the hub's API; names that are not safe are left
+    out.
+
+    Raises NotAvailableError, AccessDeniedError, DownloadError, or FormatError for an answer that makes no
+    sense.
+    """
+    url = f"{hub_endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}"
+
+    def ask() -> Any:
+        import json
+
+        with (
+            new_session() as session,
+            contextlib.closing(exchange(session, "GET", url, {}, settings)) as response,
+        ):
+            check_status(response, url)
+            body = response.raw.read(LARGEST_ANSWER + 1, decode_content=True)
+        try:
+            if len(body) > LARGEST_ANSWER:
+                raise ValueError
+            return json.loads(body)
+        except ValueError:
+            raise FormatError(
+                f"{url} does not answer as the Hugging Face hub does", expected="JSON"
+            ) from None
+
+    answer = retrying(ask, settings, deadline, url)
+    try:
+        commit, files = answer["sha"], [item["rfilename"] for item in answer["siblings"]]
+    except (TypeError, KeyError):
+        raise FormatError(
+            f"{url} does not answer as the Hugging Face hub does", expected="the keys sha and siblings"
+        ) from None
+    if not isinstance(commit, str) or not is_commit(commit):
+        raise FormatError(f"{url} does not answer as the Hugging Face hub does", expected="a commit in sha")
+    return commit, tuple(file for file in files if isinstance(file, str) and _is_safe(file))
+
+
+def _is_safe(name: str) -> bool:
+    try:
+        safe_relative(name)
+    except ValueError:
+        return False
+    return True
