@@ -3,6 +3,7 @@
 Every operator is a function of this package (`ops.relu`, `ops.conv`, …); `op` and `composite` declare further ones.
 """
 
+from zoonet.ops.attention import *
 from zoonet.ops.comparisons import *
 from zoonet.ops.convolution import *
 from zoonet.ops.creation import *
