@@ -20,6 +20,7 @@ from zoonet.ops.linear import *
 from zoonet.ops.losses import *
 from zoonet.ops.normalization import *
 from zoonet.ops.padding import *
+from zoonet.ops.pooling import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
 from zoonet.ops.samples import *

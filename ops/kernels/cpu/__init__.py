@@ -1,5 +1,5 @@
 """Kernels for the CPU, on NumPy alone. Importing this package registers them."""
 
-from zoonet.ops.kernels.cpu import convolution
+from zoonet.ops.kernels.cpu import convolution, pooling
 
-__all__ = ["convolution"]
+__all__ = ["convolution", "pooling"]
