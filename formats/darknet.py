@@ -114,7 +114,9 @@ def _tensors(name: str, data: Array, layers: list[Layer], transposed: bool) -> d
                     fix="the file is truncated, or the cfg is of another network",
                 )
             flip = transposed and layer.section.kind == "connected" and role == "weights"
-            tensors[f"{layer.index}.{role}"] = _tensor(data[4 * position : 4 * (position + count)], shape, flip)
+            tensors[f"{layer.index}.{role}"] = _tensor(
+                data[4 * position : 4 * (position + count)], shape, flip
+            )
             position += count
     if 4 * position != data.size:
         raise FormatError(
@@ -151,12 +153,15 @@ def write(
     if not isinstance(text, str):
         raise ArgumentError("darknet weights are written with a cfg", fix="name it: cfg='...'")
     parameters = {
-        f"{layer.index}.{role}": shape for layer in layers_of(parse_cfg(text)) for role, shape in layer.parameters
+        f"{layer.index}.{role}": shape
+        for layer in layers_of(parse_cfg(text))
+        for role, shape in layer.parameters
     }
     if set(parameters) != set(tensors):
         missing, unexpected = sorted(set(parameters) - set(tensors)), sorted(set(tensors) - set(parameters))
         raise FormatError(
-            "the tensors are not those of the cfg", received=f"missing {missing[:5]}, unexpected {unexpected[:5]}"
+            "the tensors are not those of the cfg",
+            received=f"missing {missing[:5]}, unexpected {unexpected[:5]}",
         )
     for name, shape in parameters.items():
         if tensors[name].shape != shape:

@@ -39,7 +39,9 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     FormatError (an empty file).
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError("a file is named by its path", expected="str or os.PathLike", received=type(path).__name__)
+        raise ArgumentError(
+            "a file is named by its path", expected="str or os.PathLike", received=type(path).__name__
+        )
     file = Path(os.fsdecode(path))
     try:
         status = file.stat()
@@ -48,16 +50,22 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise FileError(f"cannot read {str(file)!r}", received=str(error)) from error
     if stat.S_ISDIR(status.st_mode):
-        raise FileError(f"{str(file)!r} is a folder", expected="a file", fix="name the weights file inside it")
+        raise FileError(
+            f"{str(file)!r} is a folder", expected="a file", fix="name the weights file inside it"
+        )
     if not stat.S_ISREG(status.st_mode):
         raise FileError(f"{str(file)!r} is not a regular file", expected="a file on disk")
     if status.st_size == 0:
-        raise FormatError(f"{str(file)!r} is empty", fix="obtain the file again: its download may have failed")
+        raise FormatError(
+            f"{str(file)!r} is empty", fix="obtain the file again: its download may have failed"
+        )
     try:
         with file.open("rb"):
             pass
     except OSError as error:
-        raise FileError(f"cannot read {str(file)!r}", received=str(error), fix="check its permissions") from error
+        raise FileError(
+            f"cannot read {str(file)!r}", received=str(error), fix="check its permissions"
+        ) from error
     return file
 
 
@@ -112,7 +120,14 @@ class ZipArchive:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, EOFError) as error:
+        except (
+            zipfile.BadZipFile,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            struct.error,
+            EOFError,
+        ) as error:
             raise FormatError(
                 f"{path.name}: the zip archive is broken", received=str(error), fix="obtain the file again"
             ) from error
@@ -154,7 +169,9 @@ class ZipArchive:
                 raise UnsafeFileError(f"{self.path.name}: members {last!r} and {member.filename!r} overlap")
             end, last = member.header_offset + 30 + member.compress_size, member.filename
         if end > self._data.size:
-            raise FormatError(f"{self.path.name}: member {last!r} ends after the file", fix="obtain the file again")
+            raise FormatError(
+                f"{self.path.name}: member {last!r} ends after the file", fix="obtain the file again"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -176,7 +193,9 @@ class ZipArchive:
         # PyTorch writes 0 where it was told not to compute checksums.
         if member.CRC != 0 and name not in self._verified:
             if zlib.crc32(content.data) != member.CRC:
-                raise FormatError(f"{self.path.name}: member {name!r} is damaged (CRC)", fix="obtain the file again")
+                raise FormatError(
+                    f"{self.path.name}: member {name!r} is damaged (CRC)", fix="obtain the file again"
+                )
             self._verified.add(name)
         return content
 

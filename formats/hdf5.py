@@ -17,9 +17,13 @@ from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatErr
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_DEPTH = 64
-_BUILT_IN_FILTERS = range(1, 7)  # deflate, shuffle, fletcher32, szip, nbit, scale-offset: others would load a plugin
+_BUILT_IN_FILTERS = range(
+    1, 7
+)  # deflate, shuffle, fletcher32, szip, nbit, scale-offset: others would load a plugin
 _LZF = 32000  # part of h5py
-_HEADER_LIMIT = 64512  # bytes that one attribute of an object header may take, less than HDF5's limit of 64 KiB
+_HEADER_LIMIT = (
+    64512  # bytes that one attribute of an object header may take, less than HDF5's limit of 64 KiB
+)
 
 
 @contextlib.contextmanager
@@ -109,7 +113,9 @@ class Hdf5File:
 
         address = h5py.h5o.get_info(group.id).addr
         if address in above or depth > _MAX_DEPTH:
-            raise UnsafeFileError(f"{self.name}: group {path[:200]!r} contains itself or is nested too deeply")
+            raise UnsafeFileError(
+                f"{self.name}: group {path[:200]!r} contains itself or is nested too deeply"
+            )
         self.groups[path] = group
         if len(self.groups) + len(self.datasets) > self._data.size // 8:
             raise UnsafeFileError(f"{self.name}: more objects than the file can hold")
@@ -139,7 +145,9 @@ class Hdf5File:
         for index in range(creation.get_nfilters()):
             code = creation.get_filter(index)[0]
             if code not in _BUILT_IN_FILTERS and code != _LZF:
-                raise UnsupportedFormatError(f"{self.name}: dataset {path[:200]!r} has an unknown filter {code}")
+                raise UnsupportedFormatError(
+                    f"{self.name}: dataset {path[:200]!r} has an unknown filter {code}"
+                )
 
     def attributes(self, path: str) -> dict[str, Any]:
         """The attributes of a group as plain data: bytes decoded, arrays as lists."""
@@ -158,7 +166,9 @@ class Hdf5File:
         """
         dataset = self.datasets[path]
         if not self.is_numeric(path):
-            raise UnsupportedFormatError(f"{self.name}: {path[:200]!r} is not of numbers", received=str(dataset.dtype))
+            raise UnsupportedFormatError(
+                f"{self.name}: {path[:200]!r} is not of numbers", received=str(dataset.dtype)
+            )
         with hdf5_errors(self.name):
             bfloat16 = _plain(dataset.attrs.get("dtype", "")) == "bfloat16"
             shape, stored = tuple(dataset.shape), dataset.dtype

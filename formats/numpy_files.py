@@ -42,7 +42,9 @@ def read(path: Path) -> Checkpoint:
         data = map_file(path)
         shape, dtype, fortran, offset = _header(data[: _MAX_HEADER + 16].tobytes(), path.name)
         _check_size(shape, dtype, data.size - offset, path.name)
-        tensor = LazyTensor(shape, _native(dtype, path.name), lambda: _array(data, shape, dtype, fortran, offset))
+        tensor = LazyTensor(
+            shape, _native(dtype, path.name), lambda: _array(data, shape, dtype, fortran, offset)
+        )
         return Checkpoint({path.stem: tensor}, {}, "npy")
     archive = ZipArchive(path)
     tensors: dict[str, LazyTensor] = {}
@@ -78,7 +80,15 @@ def _header(start: bytes, what: str) -> tuple[tuple[int, ...], np.dtype[Any], bo
         # Version 3 differs from 2 only by UTF-8 names of fields, and structures are refused anyway.
         reader = readers[(2, 0) if version == (3, 0) else version]
         shape, fortran, dtype = reader(stream, max_header_size=_MAX_HEADER)
-    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        RecursionError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise FormatError(f"{what} has no valid header", received=str(error)[:200]) from error
     if dtype.hasobject:
         raise UnsafeFileError(f"{what} holds Python objects, which only code in the file could restore")
@@ -128,7 +138,9 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
             )
     if path.suffix.lower() == ".npy":
         if len(tensors) != 1:
-            raise UnsupportedFormatError("a .npy file holds one array", received=f"{len(tensors)}", fix="write .npz")
+            raise UnsupportedFormatError(
+                "a .npy file holds one array", received=f"{len(tensors)}", fix="write .npz"
+            )
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.lib.format.write_array(stream, next(iter(tensors.values())).load(), allow_pickle=False)
         return

@@ -29,7 +29,9 @@ class PickledDType(Buildable):
 
     def __init__(self, code: Any, *_flags: Any) -> None:
         if not isinstance(code, str) or len(code) > 8 or code[:1] not in _NUMBERS or not code[1:].isdigit():
-            raise UnsupportedFormatError("the pickle has an array that is not of numbers", received=repr(code)[:100])
+            raise UnsupportedFormatError(
+                "the pickle has an array that is not of numbers", received=repr(code)[:100]
+            )
         self.dtype: np.dtype[Any] = np.dtype(code)
 
     def set_state(self, state: Any) -> PickledDType:
@@ -119,7 +121,9 @@ def _frozenset(items: Any = ()) -> frozenset[Any]:
 
 def _sequence(items: Any) -> list[Any]:
     if not isinstance(items, (list, tuple, set, frozenset)):
-        raise FormatError("the pickle makes a container of what is not a sequence", received=type(items).__name__)
+        raise FormatError(
+            "the pickle makes a container of what is not a sequence", received=type(items).__name__
+        )
     return list(items)
 
 
@@ -131,7 +135,9 @@ def _bytes(*arguments: Any) -> bytes:
     content = arguments[0]
     # bytes(n) would allocate n zeros: only a list of byte values, or bytes, are taken.
     if not isinstance(content, (bytes, list)):
-        raise UnsafeFileError("the pickle makes bytes of neither bytes nor a list", received=type(content).__name__)
+        raise UnsafeFileError(
+            "the pickle makes bytes of neither bytes nor a list", received=type(content).__name__
+        )
     return bytes(content)
 
 

@@ -128,14 +128,17 @@ class Unpickler:
                     return self._stop()
                 handler = handlers[opcode]
                 if handler is None:
-                    raise FormatError(f"the pickle has an opcode that does not exist or is refused: {opcode:#04x}")
+                    raise FormatError(
+                        f"the pickle has an opcode that does not exist or is refused: {opcode:#04x}"
+                    )
                 handler(self)
             raise UnsafeFileError("the pickle is absurdly long", expected=f"at most {_MAX_OPCODES} opcodes")
         except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(
-                f"the pickle is corrupt near byte {self.position}", received=f"{type(error).__name__}: {error}"[:200]
+                f"the pickle is corrupt near byte {self.position}",
+                received=f"{type(error).__name__}: {error}"[:200],
             ) from error
 
     def _stop(self) -> Any:
@@ -259,7 +262,9 @@ class Unpickler:
         if type(target) is Inert:
             target = target.items
         if not isinstance(target, dict):
-            raise UnsafeFileError("the pickle sets items of what is not a dict", received=type(target).__name__)
+            raise UnsafeFileError(
+                "the pickle sets items of what is not a dict", received=type(target).__name__
+            )
         if len(values) % 2:
             raise FormatError("the pickle has a key without a value")
         for index in range(0, len(values), 2):
@@ -324,7 +329,9 @@ class Unpickler:
         elif type(target) is InertClass:
             self.push(Inert(target.name, arguments))
         else:
-            raise UnsafeFileError("the pickle calls what is not a known class", received=type(target).__name__)
+            raise UnsafeFileError(
+                "the pickle calls what is not a known class", received=type(target).__name__
+            )
 
     def op_build(self) -> None:
         state = self.pop()

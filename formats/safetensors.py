@@ -129,7 +129,9 @@ def _check_cover(spans: list[tuple[int, int, str]], size: int, file_name: str) -
         position = end
     if position != size:
         raise FormatError(
-            f"{file_name}: the file is longer than its tensors", expected=f"{position} bytes", received=f"{size}"
+            f"{file_name}: the file is longer than its tensors",
+            expected=f"{position} bytes",
+            received=f"{size}",
         )
 
 
@@ -140,7 +142,9 @@ def _tensor(data: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyTe
 
 
 def _unpack(data: Array) -> Array:
-    return np.stack([data & 15, data >> 4], axis=-1).reshape(-1)  # the low half of a byte is the first element
+    return np.stack([data & 15, data >> 4], axis=-1).reshape(
+        -1
+    )  # the low half of a byte is the first element
 
 
 def _pack(array: Array) -> Array:
@@ -172,7 +176,11 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
         if tensor.dtype == _PACKED and tensor.size % 2:
             raise UnsupportedFormatError(f"safetensors: {name!r} has an odd number of 4-bit elements")
         nbytes = tensor.nbytes // 2 if tensor.dtype == _PACKED else tensor.nbytes
-        entry = {"dtype": dtype_name, "shape": list(tensor.shape), "data_offsets": [position, position + nbytes]}
+        entry = {
+            "dtype": dtype_name,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + nbytes],
+        }
         entries[name] = entry
         position += nbytes
     header.update((name, entries[name]) for name in tensors)
@@ -183,7 +191,9 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
         for name in order:
             array = np.ascontiguousarray(tensors[name].load())
             packed = _pack(array) if array.dtype == _PACKED else array
-            stream.write(packed.astype(packed.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
+            stream.write(
+                packed.astype(packed.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
+            )
 
 
 def header_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

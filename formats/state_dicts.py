@@ -130,7 +130,9 @@ def _wrapped(value: Any, walker: _Walker) -> str | None:
         inner = value.get(name)
         if isinstance(inner, (dict, Inert)) and walker.holds_tensors(inner):
             # A module tree written as nested dicts may have a part called "model" beside other parts with weights.
-            siblings = [other for other in value if other != name and "." in other and is_tensor(value[other])]
+            siblings = [
+                other for other in value if other != name and "." in other and is_tensor(value[other])
+            ]
             if not siblings:
                 return name
     holding = [name for name, inner in value.items() if walker.holds_tensors(inner)]

@@ -16,7 +16,13 @@ from zoonet.formats.checkpoint import Array, Checkpoint
 from zoonet.formats.files import ZipArchive, expansion_budget, map_file
 from zoonet.formats.pickles import Known, Resolver, Unpickler
 from zoonet.formats.state_dicts import checkpoint_from_object
-from zoonet.formats.torch_objects import Storage, StorageType, storage_from_id, tensor_from_storage, torch_resolver
+from zoonet.formats.torch_objects import (
+    Storage,
+    StorageType,
+    storage_from_id,
+    tensor_from_storage,
+    torch_resolver,
+)
 from zoonet.formats.torch_writer import write
 from zoonet.ops.errors import FormatError
 
@@ -35,7 +41,11 @@ def recognise(probe: Probe) -> bool:
     """Whether the file is one of PyTorch's containers."""
     if probe.head[:2] == b"\x80\x02" and probe.head[2:14] == _MAGIC_PICKLE:
         return True
-    if probe.head[257:262] == b"ustar" or probe.head[:100].rstrip(b"\0") in (b"sys_info", b"pickle", b"storages"):
+    if probe.head[257:262] == b"ustar" or probe.head[:100].rstrip(b"\0") in (
+        b"sys_info",
+        b"pickle",
+        b"storages",
+    ):
         return True
     return any(name.endswith("/data.pkl") or name == "data.pkl" for name in probe.members)
 
@@ -133,7 +143,9 @@ class _LegacyReader:
             self._place(str(key))
         missing = [key for key, storage in self._storages.items() if storage.read is None]
         if missing:
-            raise FormatError(f"{self._name}: storage {missing[0]!r} has no data", fix="obtain the file again")
+            raise FormatError(
+                f"{self._name}: storage {missing[0]!r} has no data", fix="obtain the file again"
+            )
         return value, self._opcodes
 
     def _pickle(self) -> Any:
@@ -195,7 +207,11 @@ def _read_tar(path: Path) -> tuple[Any, int]:
     try:
         with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
-                if member.name in ("storages", "tensors", "pickle") and member.isreg() and not member.issparse():
+                if (
+                    member.name in ("storages", "tensors", "pickle")
+                    and member.isreg()
+                    and not member.issparse()
+                ):
                     content = data[member.offset_data : member.offset_data + member.size]
                     if content.size != member.size:
                         raise FormatError(f"{path.name}: member {member.name!r} is truncated")
@@ -244,7 +260,9 @@ class _TarReader:
         try:
             return self._objects[str(identifier)]
         except KeyError:
-            raise FormatError(f"{self._name}: a reference to an unknown object {str(identifier)[:50]!r}") from None
+            raise FormatError(
+                f"{self._name}: a reference to an unknown object {str(identifier)[:50]!r}"
+            ) from None
 
     def _header(self, data: Array, position: int) -> tuple[tuple[Any, ...], int]:
         parts, position = self._pickle(data, position)
@@ -300,7 +318,9 @@ class _TarReader:
         content = storage.content()[offset * item : (offset + count) * item]
         if content.size != count * item:
             raise FormatError(f"{self._name}: a view reaches beyond its storage")
-        self._objects[str(target)] = Storage(str(target), storage.dtype, count * item, self._budget, content.view)
+        self._objects[str(target)] = Storage(
+            str(target), storage.dtype, count * item, self._budget, content.view
+        )
 
     def _read_tensors(self) -> None:
         data = self._members["tensors"]
