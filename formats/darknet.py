@@ -36,7 +36,7 @@ def recognise(probe: Probe) -> bool:
     if len(probe.head) < 16 or probe.path.suffix.lower() != ".weights":
         return False
     major, minor, _ = struct.unpack("<3i", probe.head[:12])
-    return 0 <= major < 2000 and 0 <= minor < 2000
+    return bool(0 <= major < 2000 and 0 <= minor < 2000)
 
 
 def read(path: Path, cfg: str | os.PathLike[str] | None = None, layers: int | None = None) -> Checkpoint:
@@ -114,9 +114,7 @@ def _tensors(name: str, data: Array, layers: list[Layer], transposed: bool) -> d
                     fix="the file is truncated, or the cfg is of another network",
                 )
             flip = transposed and layer.section.kind == "connected" and role == "weights"
-            tensors[f"{layer.index}.{role}"] = _tensor(
-                data[4 * position : 4 * (position + count)], shape, flip
-            )
+            tensors[f"{layer.index}.{role}"] = _tensor(data[4 * position : 4 * (position + count)], shape, flip)
             position += count
     if 4 * position != data.size:
         raise FormatError(
@@ -153,9 +151,7 @@ def write(
     if not isinstance(text, str):
         raise ArgumentError("darknet weights are written with a cfg", fix="name it: cfg='...'")
     parameters = {
-        f"{layer.index}.{role}": shape
-        for layer in layers_of(parse_cfg(text))
-        for role, shape in layer.parameters
+        f"{layer.index}.{role}": shape for layer in layers_of(parse_cfg(text)) for role, shape in layer.parameters
     }
     if set(parameters) != set(tensors):
         missing, unexpected = sorted(set(parameters) - set(tensors)), sorted(set(tensors) - set(parameters))

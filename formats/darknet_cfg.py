@@ -16,8 +16,8 @@ _MAX_NUMBER = 2**31
 
 # Layers that have no parameters and keep the shape of their input.
 _SAME_SHAPE = frozenset(
-    "activation cost detection dropout gaussian_yolo iseg l2norm logistic lrn normalization region sam "
-    "scale_channels shortcut softmax yolo empty silence".split()
+    {"activation", "cost", "detection", "dropout", "empty", "gaussian_yolo", "iseg", "l2norm", "logistic", "lrn"}
+    | {"normalization", "region", "sam", "scale_channels", "silence", "softmax", "yolo"}
 )
 _ALIASES = {
     "conv": "convolutional",
@@ -88,9 +88,7 @@ def parse_cfg(text: str) -> list[Section]:
             continue
         if line.startswith("["):
             if "]" not in line:
-                raise FormatError(
-                    f"cfg, line {number}: a section name without its bracket", received=line[:50]
-                )
+                raise FormatError(f"cfg, line {number}: a section name without its bracket", received=line[:50])
             kind = line[1 : line.index("]")].strip().lower()
             sections.append(Section(_ALIASES.get(kind, kind), number))
             continue
@@ -99,9 +97,7 @@ def parse_cfg(text: str) -> list[Section]:
             raise FormatError(f"cfg, line {number}: expected a section or key=value", received=line[:50])
         sections[-1].options[key.strip()] = value.partition("#")[0].strip()
     if not sections or sections[0].kind != "network":
-        raise FormatError(
-            "a cfg starts with the section [net]", received=sections[0].kind if sections else "nothing"
-        )
+        raise FormatError("a cfg starts with the section [net]", received=sections[0].kind if sections else "nothing")
     return sections
 
 
@@ -117,9 +113,7 @@ def layers_of(sections: list[Section]) -> list[Layer]:
     for index, section in enumerate(sections[1:]):
         rule = _RULES.get(section.kind)
         if rule is None and section.kind not in _SAME_SHAPE:
-            raise UnsupportedFormatError(
-                f"cfg, line {section.line}: layers of type [{section.kind}] are not read"
-            )
+            raise UnsupportedFormatError(f"cfg, line {section.line}: layers of type [{section.kind}] are not read")
         output, parameters = rule(section, shape, layers) if rule else (shape, [])
         if min(output) < 1 or math.prod(output) >= _MAX_NUMBER:
             raise section.error("its output has no or too many elements", received=str(output))
@@ -143,9 +137,7 @@ def _window(size: int, kernel: int, stride: int, padding: int) -> int:
     return (size + padding - kernel) // stride + 1
 
 
-def _convolutional(
-    section: Section, shape: Shape, _layers: list[Layer]
-) -> tuple[Shape, list[tuple[str, Shape]]]:
+def _convolutional(section: Section, shape: Shape, _layers: list[Layer]) -> tuple[Shape, list[tuple[str, Shape]]]:
     channels, height, width = shape
     filters, size = section.positive("filters", 1), section.positive("size", 1)
     groups, stride = section.positive("groups", 1), section.positive("stride", 1)
@@ -189,9 +181,7 @@ def _local(section: Section, shape: Shape, _layers: list[Layer]) -> tuple[Shape,
     return output, [("biases", (math.prod(output),)), ("weights", (locations, filters, channels, size, size))]
 
 
-def _batch_norm(
-    _section: Section, shape: Shape, _layers: list[Layer]
-) -> tuple[Shape, list[tuple[str, Shape]]]:
+def _batch_norm(_section: Section, shape: Shape, _layers: list[Layer]) -> tuple[Shape, list[tuple[str, Shape]]]:
     roles = ("biases", "scales", "means", "variances")
     return shape, [(role, (shape[0],)) for role in roles]
 
@@ -207,9 +197,7 @@ def _max_pool(section: Section, shape: Shape, _layers: list[Layer]) -> tuple[Sha
     return (channels, _window(height, size, stride_y, padding), _window(width, size, stride_x, padding)), []
 
 
-def _average_pool(
-    _section: Section, shape: Shape, _layers: list[Layer]
-) -> tuple[Shape, list[tuple[str, Shape]]]:
+def _average_pool(_section: Section, shape: Shape, _layers: list[Layer]) -> tuple[Shape, list[tuple[str, Shape]]]:
     return (shape[0], 1, 1), []
 
 

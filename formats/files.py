@@ -39,9 +39,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     FormatError (an empty file).
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError(
-            "a file is named by its path", expected="str or os.PathLike", received=type(path).__name__
-        )
+        raise ArgumentError("a file is named by its path", expected="str or os.PathLike", received=type(path).__name__)
     file = Path(os.fsdecode(path))
     try:
         status = file.stat()
@@ -50,22 +48,16 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise FileError(f"cannot read {str(file)!r}", received=str(error)) from error
     if stat.S_ISDIR(status.st_mode):
-        raise FileError(
-            f"{str(file)!r} is a folder", expected="a file", fix="name the weights file inside it"
-        )
+        raise FileError(f"{str(file)!r} is a folder", expected="a file", fix="name the weights file inside it")
     if not stat.S_ISREG(status.st_mode):
         raise FileError(f"{str(file)!r} is not a regular file", expected="a file on disk")
     if status.st_size == 0:
-        raise FormatError(
-            f"{str(file)!r} is empty", fix="obtain the file again: its download may have failed"
-        )
+        raise FormatError(f"{str(file)!r} is empty", fix="obtain the file again: its download may have failed")
     try:
         with file.open("rb"):
             pass
     except OSError as error:
-        raise FileError(
-            f"cannot read {str(file)!r}", received=str(error), fix="check its permissions"
-        ) from error
+        raise FileError(f"cannot read {str(file)!r}", received=str(error), fix="check its permissions") from error
     return file
 
 
@@ -84,7 +76,7 @@ def view_as(data: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     other than 0 or 1 would be an invalid value.
     """
     if dtype == np.bool_:
-        return (data != 0).reshape(shape)
+        return np.not_equal(data, 0).reshape(shape)
     array = np.frombuffer(data, dtype=dtype).reshape(shape) if data.size else np.empty(shape, dtype)
     if not dtype.isnative:
         return array.astype(dtype.newbyteorder("="))
@@ -169,9 +161,7 @@ class ZipArchive:
                 raise UnsafeFileError(f"{self.path.name}: members {last!r} and {member.filename!r} overlap")
             end, last = member.header_offset + 30 + member.compress_size, member.filename
         if end > self._data.size:
-            raise FormatError(
-                f"{self.path.name}: member {last!r} ends after the file", fix="obtain the file again"
-            )
+            raise FormatError(f"{self.path.name}: member {last!r} ends after the file", fix="obtain the file again")
 
     @property
     def names(self) -> list[str]:
@@ -193,9 +183,7 @@ class ZipArchive:
         # PyTorch writes 0 where it was told not to compute checksums.
         if member.CRC != 0 and name not in self._verified:
             if zlib.crc32(content.data) != member.CRC:
-                raise FormatError(
-                    f"{self.path.name}: member {name!r} is damaged (CRC)", fix="obtain the file again"
-                )
+                raise FormatError(f"{self.path.name}: member {name!r} is damaged (CRC)", fix="obtain the file again")
             self._verified.add(name)
         return content
 

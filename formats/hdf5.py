@@ -12,18 +12,15 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.checkpoint import Array, LazyTensor
+from zoonet.formats.dtypes import TORCH
 from zoonet.formats.files import expansion_budget, map_file, view_as
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError, ZoonetError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_DEPTH = 64
-_BUILT_IN_FILTERS = range(
-    1, 7
-)  # deflate, shuffle, fletcher32, szip, nbit, scale-offset: others would load a plugin
+_BUILT_IN_FILTERS = range(1, 7)  # deflate, shuffle, fletcher32, szip, nbit, scale-offset: others would load a plugin
 _LZF = 32000  # part of h5py
-_HEADER_LIMIT = (
-    64512  # bytes that one attribute of an object header may take, less than HDF5's limit of 64 KiB
-)
+_HEADER_LIMIT = 64512  # bytes that one attribute of an object header may take, less than HDF5's limit of 64 KiB
 
 
 @contextlib.contextmanager
@@ -113,9 +110,7 @@ class Hdf5File:
 
         address = h5py.h5o.get_info(group.id).addr
         if address in above or depth > _MAX_DEPTH:
-            raise UnsafeFileError(
-                f"{self.name}: group {path[:200]!r} contains itself or is nested too deeply"
-            )
+            raise UnsafeFileError(f"{self.name}: group {path[:200]!r} contains itself or is nested too deeply")
         self.groups[path] = group
         if len(self.groups) + len(self.datasets) > self._data.size // 8:
             raise UnsafeFileError(f"{self.name}: more objects than the file can hold")
@@ -145,9 +140,7 @@ class Hdf5File:
         for index in range(creation.get_nfilters()):
             code = creation.get_filter(index)[0]
             if code not in _BUILT_IN_FILTERS and code != _LZF:
-                raise UnsupportedFormatError(
-                    f"{self.name}: dataset {path[:200]!r} has an unknown filter {code}"
-                )
+                raise UnsupportedFormatError(f"{self.name}: dataset {path[:200]!r} has an unknown filter {code}")
 
     def attributes(self, path: str) -> dict[str, Any]:
         """The attributes of a group as plain data: bytes decoded, arrays as lists."""
@@ -157,50 +150,49 @@ class Hdf5File:
     def is_numeric(self, path: str) -> bool:
         """Whether a dataset holds numbers."""
         dtype = self.datasets[path].dtype
-        return dtype.kind in "biufc" and dtype.subdtype is None
+        return self._is_bfloat16(path) or (dtype.kind in "biufc" and dtype.subdtype is None)
+
+    def _is_bfloat16(self, path: str) -> bool:
+        """Whether a dataset is bfloat16, which Keras keeps as two opaque bytes with the attribute "dtype"."""
+        dataset = self.datasets[path]
+        with hdf5_errors(self.name):
+            return dataset.dtype == np.dtype("V2") and str(dataset.attrs.get("dtype", "")) == "bfloat16"
 
     def tensor(self, path: str) -> LazyTensor:
-        """A dataset as a lazy array, mapped where it lies contiguous in the file.
-
-        Keras keeps bfloat16 as 16-bit numbers with the attribute "dtype".
-        """
+        """A dataset as a lazy array, mapped where it lies contiguous in the file."""
         dataset = self.datasets[path]
         if not self.is_numeric(path):
-            raise UnsupportedFormatError(
-                f"{self.name}: {path[:200]!r} is not of numbers", received=str(dataset.dtype)
-            )
+            raise UnsupportedFormatError(f"{self.name}: {path[:200]!r} is not of numbers", received=str(dataset.dtype))
+        stored = bfloat16() if self._is_bfloat16(path) else dataset.dtype
         with hdf5_errors(self.name):
-            bfloat16 = _plain(dataset.attrs.get("dtype", "")) == "bfloat16"
-            shape, stored = tuple(dataset.shape), dataset.dtype
+            shape = tuple(dataset.shape)
             contiguous = dataset.chunks is None and dataset.id.get_offset() is not None
-        final = _bfloat16() if bfloat16 and stored.itemsize == 2 else stored.newbyteorder("=")
 
         def load() -> Array:
             with hdf5_errors(self.name):
-                if contiguous:
-                    start = dataset.id.get_offset()
-                    data = self._data[start : start + tensor_size(dataset)]
-                    if data.size != tensor_size(dataset):
-                        raise FormatError(f"{self.name}: dataset {path[:200]!r} is truncated")
-                    array = view_as(data, stored, shape)
-                else:
-                    array = np.asarray(dataset[()]).astype(stored.newbyteorder("="), copy=False)
-            return array.view(final) if final.itemsize == array.dtype.itemsize and bfloat16 else array
+                if not contiguous:
+                    content = np.ascontiguousarray(dataset[()]).reshape(-1).view(np.uint8)
+                    return view_as(content, stored, shape)
+                start = dataset.id.get_offset()
+                data = self._data[start : start + tensor_size(dataset)]
+                if data.size != tensor_size(dataset):
+                    raise FormatError(f"{self.name}: dataset {path[:200]!r} is truncated")
+                return view_as(data, stored, shape)
 
-        return LazyTensor(shape, final, load)
+        return LazyTensor(shape, stored.newbyteorder("="), load)
 
 
-def _bfloat16() -> np.dtype[Any]:
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16)
+def bfloat16() -> np.dtype[Any]:
+    """The dtype bfloat16."""
+    return TORCH["bfloat16"]
 
 
 def tensor_size(dataset: Any) -> int:
     """Bytes that a dataset takes in memory."""
     if dataset.shape is None:
         return 0
-    return math.prod(dataset.shape) * int(dataset.dtype.itemsize)
+    size: int = math.prod(dataset.shape) * int(dataset.dtype.itemsize)
+    return size
 
 
 def _plain(value: Any) -> Any:
@@ -245,7 +237,7 @@ def set_chunked_attribute(group: Any, name: str, values: list[str]) -> None:
 def create_dataset(group: Any, name: str, tensor: LazyTensor) -> None:
     """Write one tensor. Raises UnsupportedFormatError for dtypes that Keras cannot read back."""
     array = tensor.load()
-    if array.dtype == _bfloat16():
+    if array.dtype == bfloat16():
         group.create_dataset(name, data=array).attrs["dtype"] = "bfloat16"
     elif array.dtype.kind in "biufc":
         group.create_dataset(name, data=array)

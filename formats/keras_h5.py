@@ -64,9 +64,7 @@ def read(path: Path) -> Checkpoint:
             metadata[name] = parse_json(str(root_attributes[name]), f"{path.name}: {name}")
     layer_names = chunked_attribute(attributes, "layer_names")
     if layer_names is None:
-        raise FormatError(
-            f"{path.name}: Keras's list of layers is missing", expected="the attribute layer_names"
-        )
+        raise FormatError(f"{path.name}: Keras's list of layers is missing", expected="the attribute layer_names")
     tensors: dict[str, LazyTensor] = {}
     weight_names: dict[str, list[str]] = {}
     extra = [_TOP_LEVEL] if _join(root, _TOP_LEVEL) in file.groups else []
@@ -133,9 +131,7 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
                 create_dataset(group, weight, tensor)
 
 
-def _layers(
-    tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any]
-) -> dict[str, dict[str, LazyTensor]]:
+def _layers(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any]) -> dict[str, dict[str, LazyTensor]]:
     """Group the tensors: layer -> weight name -> tensor."""
     known = metadata.get("weight_names")
     layers: dict[str, dict[str, LazyTensor]] = {}

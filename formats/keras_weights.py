@@ -61,10 +61,7 @@ def read_tree(source: Path | Array, name: str) -> tuple[dict[str, LazyTensor], d
 
 def _natural(path: str) -> list[tuple[int, str]]:
     """Sorts layer_2 before layer_10."""
-    return [
-        (int(part), "") if part.isdecimal() and len(part) < 19 else (-1, part)
-        for part in re.split(r"(\d+)", path)
-    ]
+    return [(int(part), "") if part.isdecimal() and len(part) < 19 else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: Path) -> None:

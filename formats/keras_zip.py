@@ -41,15 +41,11 @@ def read(path: Path) -> Checkpoint:
     for key, member in (("config", _CONFIG), ("keras_metadata", _METADATA)):
         if member in archive:
             if archive.size(member) > _MAX_JSON:
-                raise UnsafeFileError(
-                    f"{path.name}: {member} is too large", expected=f"at most {_MAX_JSON} bytes"
-                )
+                raise UnsafeFileError(f"{path.name}: {member} is too large", expected=f"at most {_MAX_JSON} bytes")
             metadata[key] = parse_json_object(archive.read(member).tobytes(), f"{path.name}: {member}")
     assets = [name for name in archive.names if name not in (_CONFIG, _METADATA, _WEIGHTS)]
     if _WEIGHTS not in archive:
-        raise UnsupportedFormatError(
-            f"{path.name}: no {_WEIGHTS} in the archive", received=", ".join(assets)[:200]
-        )
+        raise UnsupportedFormatError(f"{path.name}: no {_WEIGHTS} in the archive", received=", ".join(assets)[:200])
     if assets:
         metadata["assets"] = assets
     tensors, more = read_tree(archive.read(_WEIGHTS), f"{path.name}: {_WEIGHTS}")

@@ -42,9 +42,7 @@ def read(path: Path) -> Checkpoint:
         data = map_file(path)
         shape, dtype, fortran, offset = _header(data[: _MAX_HEADER + 16].tobytes(), path.name)
         _check_size(shape, dtype, data.size - offset, path.name)
-        tensor = LazyTensor(
-            shape, _native(dtype, path.name), lambda: _array(data, shape, dtype, fortran, offset)
-        )
+        tensor = LazyTensor(shape, _native(dtype, path.name), lambda: _array(data, shape, dtype, fortran, offset))
         return Checkpoint({path.stem: tensor}, {}, "npy")
     archive = ZipArchive(path)
     tensors: dict[str, LazyTensor] = {}
@@ -138,9 +136,7 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
             )
     if path.suffix.lower() == ".npy":
         if len(tensors) != 1:
-            raise UnsupportedFormatError(
-                "a .npy file holds one array", received=f"{len(tensors)}", fix="write .npz"
-            )
+            raise UnsupportedFormatError("a .npy file holds one array", received=f"{len(tensors)}", fix="write .npz")
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.lib.format.write_array(stream, next(iter(tensors.values())).load(), allow_pickle=False)
         return

@@ -29,9 +29,7 @@ class PickledDType(Buildable):
 
     def __init__(self, code: Any, *_flags: Any) -> None:
         if not isinstance(code, str) or len(code) > 8 or code[:1] not in _NUMBERS or not code[1:].isdigit():
-            raise UnsupportedFormatError(
-                "the pickle has an array that is not of numbers", received=repr(code)[:100]
-            )
+            raise UnsupportedFormatError("the pickle has an array that is not of numbers", received=repr(code)[:100])
         self.dtype: np.dtype[Any] = np.dtype(code)
 
     def set_state(self, state: Any) -> PickledDType:
@@ -121,9 +119,7 @@ def _frozenset(items: Any = ()) -> frozenset[Any]:
 
 def _sequence(items: Any) -> list[Any]:
     if not isinstance(items, (list, tuple, set, frozenset)):
-        raise FormatError(
-            "the pickle makes a container of what is not a sequence", received=type(items).__name__
-        )
+        raise FormatError("the pickle makes a container of what is not a sequence", received=type(items).__name__)
     return list(items)
 
 
@@ -135,9 +131,7 @@ def _bytes(*arguments: Any) -> bytes:
     content = arguments[0]
     # bytes(n) would allocate n zeros: only a list of byte values, or bytes, are taken.
     if not isinstance(content, (bytes, list)):
-        raise UnsafeFileError(
-            "the pickle makes bytes of neither bytes nor a list", received=type(content).__name__
-        )
+        raise UnsafeFileError("the pickle makes bytes of neither bytes nor a list", received=type(content).__name__)
     return bytes(content)
 
 
@@ -145,39 +139,41 @@ def _complex(real: float, imaginary: float = 0.0) -> complex:
     return complex(float(real), float(imaginary))
 
 
+def _list(items: Any = ()) -> list[Any]:
+    return _sequence(items)
+
+
+def _tuple(items: Any = ()) -> tuple[Any, ...]:
+    return tuple(_sequence(items))
+
+
+_BUILTINS: dict[str, Callable[..., Any]] = {
+    "set": _set,
+    "frozenset": _frozenset,
+    "list": _list,
+    "tuple": _tuple,
+    "dict": _ordered_dict,
+    "bytes": _bytes,
+    "bytearray": _bytes,
+    "complex": _complex,
+}
+_MULTIARRAY: dict[str, Callable[..., Any]] = {
+    "multiarray._reconstruct": PickledArray,
+    "multiarray.scalar": _scalar,
+    "numeric._frombuffer": _frombuffer,
+}
+
 PLAIN: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": _default_dict,
     "collections.Counter": _ordered_dict,
     "_codecs.encode": _encode,
-    **{
-        f"{module}.{name}": build
-        for module in ("builtins", "__builtin__")
-        for name, build in {
-            "set": _set,
-            "frozenset": _frozenset,
-            "list": lambda items=(): _sequence(items),
-            "tuple": lambda items=(): tuple(_sequence(items)),
-            "dict": _ordered_dict,
-            "bytes": _bytes,
-            "bytearray": _bytes,
-            "complex": _complex,
-        }.items()
-    },
+    **{f"{module}.{name}": build for module in ("builtins", "__builtin__") for name, build in _BUILTINS.items()},
 }
-
 NUMPY: dict[str, Callable[..., Any]] = {
     "numpy.dtype": PickledDType,
     "numpy.ndarray": PickledArray,
-    **{
-        f"numpy.{package}.{name}": build
-        for package in ("core", "_core")
-        for name, build in {
-            "multiarray._reconstruct": PickledArray,
-            "multiarray.scalar": _scalar,
-            "numeric._frombuffer": _frombuffer,
-        }.items()
-    },
+    **{f"numpy.{package}.{name}": build for package in ("core", "_core") for name, build in _MULTIARRAY.items()},
 }
 
 

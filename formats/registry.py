@@ -63,6 +63,7 @@ FORMATS: tuple[Format, ...] = (
     Format("keras_h5", "keras_h5", (".h5", ".hdf5")),
     Format("keras_weights", "keras_weights", (".weights.h5",)),
     Format("npz", "numpy_files", (".npz", ".npy")),
+    Format("onnx", "onnx_weights", (".onnx",)),
     Format("pickle", "pickled_numpy", (".pkl", ".pickle", ".model")),
     Format("llama2c", "llama2c", ()),
     Format("darknet", "darknet", (".weights",)),
@@ -92,9 +93,7 @@ def format_named(name: str) -> Format:
 def format_of_suffix(path: Path) -> Format | None:
     """Return the format with the longest suffix that `path` ends with, or None."""
     name = path.name.lower()
-    matches = [
-        (len(suffix), entry) for entry in FORMATS for suffix in entry.suffixes if name.endswith(suffix)
-    ]
+    matches = [(len(suffix), entry) for entry in FORMATS for suffix in entry.suffixes if name.endswith(suffix)]
     return max(matches, key=lambda match: match[0])[1] if matches else None
 
 
@@ -137,9 +136,7 @@ def read(path: str | os.PathLike[str], format: str | None = None, **options: Any
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise ArgumentError(
-            f"the reader of {entry.name} files does not take this option", received=error
-        ) from error
+        raise ArgumentError(f"the reader of {entry.name} files does not take this option", received=error) from error
     except RecursionError as error:
         raise FormatError(f"{file.name}: nested too deeply to be a weights file") from error
 
@@ -157,16 +154,13 @@ def write(
     Raises UnsupportedFormatError (suffix unknown, format or dtype not writable), FileError, MissingFileError.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError(
-            "a file is named by its path", expected="str or os.PathLike", received=type(path).__name__
-        )
+        raise ArgumentError("a file is named by its path", expected="str or os.PathLike", received=type(path).__name__)
     file = Path(os.fsdecode(path))
     entry = format_of_suffix(file) if format is None else format_named(format)
     writer = getattr(entry.module, "write", None) if entry is not None else None
     if writer is None:
         raise UnsupportedFormatError(
-            f"cannot write {file.name!r}: "
-            + (f"{entry.name} files are only read" if entry else "unknown suffix"),
+            f"cannot write {file.name!r}: " + (f"{entry.name} files are only read" if entry else "unknown suffix"),
             expected="a name that ends with "
             + ", ".join(s for e in FORMATS if hasattr(e.module, "write") for s in e.suffixes),
         )

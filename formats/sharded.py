@@ -30,9 +30,7 @@ _MAX_INDEX = 256 << 20
 def recognise(probe: Probe) -> bool:
     """Whether the file is JSON with a weight map."""
     start = probe.head.lstrip()
-    return start.startswith(b"{") and (
-        b'"weight_map"' in probe.head or probe.path.name.endswith(".index.json")
-    )
+    return start.startswith(b"{") and (b'"weight_map"' in probe.head or probe.path.name.endswith(".index.json"))
 
 
 def read(path: Path) -> Checkpoint:
@@ -65,14 +63,10 @@ def _read_shard(index: Path, file: str) -> Checkpoint:
     from zoonet.formats import registry
 
     if ":" in file:  # a drive of Windows
-        raise UnsafeFileError(
-            f"{index.name}: a shard names a file outside its folder", received=repr(file[:200])
-        )
+        raise UnsafeFileError(f"{index.name}: a shard names a file outside its folder", received=repr(file[:200]))
     shard = index.parent / check_relative_name(file, f"{index.name}: a shard")
     if not shard.exists():
-        raise MissingFileError(
-            f"{index.name}: its shard {file!r} is missing", fix="put all shards beside the index"
-        )
+        raise MissingFileError(f"{index.name}: its shard {file!r} is missing", fix="put all shards beside the index")
     entry = registry.detect(shard)
     if entry.name not in ("safetensors", "torch"):
         raise UnsupportedFormatError(f"{index.name}: shard {file!r} is a {entry.name} file")
@@ -116,6 +110,4 @@ def write(
         "total_size": sum(tensor.nbytes for tensor in tensors.values()),
     }
     with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps({"metadata": kept, "weight_map": weight_map}, indent=2) + "\n", "utf-8"
-        )
+        temporary.write_text(json.dumps({"metadata": kept, "weight_map": weight_map}, indent=2) + "\n", "utf-8")

@@ -143,9 +143,7 @@ class _LegacyReader:
             self._place(str(key))
         missing = [key for key, storage in self._storages.items() if storage.read is None]
         if missing:
-            raise FormatError(
-                f"{self._name}: storage {missing[0]!r} has no data", fix="obtain the file again"
-            )
+            raise FormatError(f"{self._name}: storage {missing[0]!r} has no data", fix="obtain the file again")
         return value, self._opcodes
 
     def _pickle(self) -> Any:
@@ -207,11 +205,7 @@ def _read_tar(path: Path) -> tuple[Any, int]:
     try:
         with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
-                if (
-                    member.name in ("storages", "tensors", "pickle")
-                    and member.isreg()
-                    and not member.issparse()
-                ):
+                if member.name in ("storages", "tensors", "pickle") and member.isreg() and not member.issparse():
                     content = data[member.offset_data : member.offset_data + member.size]
                     if content.size != member.size:
                         raise FormatError(f"{path.name}: member {member.name!r} is truncated")
@@ -260,9 +254,7 @@ class _TarReader:
         try:
             return self._objects[str(identifier)]
         except KeyError:
-            raise FormatError(
-                f"{self._name}: a reference to an unknown object {str(identifier)[:50]!r}"
-            ) from None
+            raise FormatError(f"{self._name}: a reference to an unknown object {str(identifier)[:50]!r}") from None
 
     def _header(self, data: Array, position: int) -> tuple[tuple[Any, ...], int]:
         parts, position = self._pickle(data, position)
@@ -318,9 +310,7 @@ class _TarReader:
         content = storage.content()[offset * item : (offset + count) * item]
         if content.size != count * item:
             raise FormatError(f"{self._name}: a view reaches beyond its storage")
-        self._objects[str(target)] = Storage(
-            str(target), storage.dtype, count * item, self._budget, content.view
-        )
+        self._objects[str(target)] = Storage(str(target), storage.dtype, count * item, self._budget, content.view)
 
     def _read_tensors(self) -> None:
         data = self._members["tensors"]

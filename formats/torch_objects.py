@@ -119,15 +119,9 @@ def tensor_from_storage(
         element = TORCH[dtype.name].newbyteorder(">" if element.byteorder == ">" else "<")
     sizes, steps = _counts(shape, "shape"), _counts(strides, "strides")
     if type(offset) is not int or offset < 0 or len(sizes) != len(steps) or len(sizes) > _MAX_RANK:
-        raise FormatError(
-            "the file has a tensor of invalid geometry", received=f"{offset}, {shape}, {strides}"[:200]
-        )
+        raise FormatError("the file has a tensor of invalid geometry", received=f"{offset}, {shape}, {strides}"[:200])
     count = math.prod(sizes)
-    last = (
-        offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
-        if count
-        else offset - 1
-    )
+    last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True)) if count else offset - 1
     if (last + 1) * element.itemsize > storage.nbytes:
         raise FormatError(
             f"a tensor reaches beyond its storage {storage.key!r}",
@@ -224,9 +218,7 @@ def _parameter(data: Any = None, *_rest: Any) -> Any:
 
 def _from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Any:
     if not isinstance(function, Known) or not function.name.startswith("torch._utils._rebuild"):
-        raise UnsafeFileError(
-            "the file rebuilds a tensor by an unknown function", received=repr(function)[:100]
-        )
+        raise UnsafeFileError("the file rebuilds a tensor by an unknown function", received=repr(function)[:100])
     if not isinstance(arguments, tuple):
         raise FormatError("the file rebuilds a tensor from what is not a tuple")
     return function.build(*arguments)

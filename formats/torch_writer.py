@@ -85,9 +85,7 @@ def _tensor(tensor: LazyTensor, key: str) -> bytes:
     storage_name = TORCH_STORAGE_NAMES.get(dtype)
     count = tensor.size if storage_name else tensor.nbytes
     storage = f"ctorch\n{storage_name}\n" if storage_name else "ctorch.storage\nUntypedStorage\n"
-    reference = (
-        b"(" + _text("storage") + storage.encode() + _text(key) + _text("cpu") + _integer(count) + b"tQ"
-    )
+    reference = b"(" + _text("storage") + storage.encode() + _text(key) + _text("cpu") + _integer(count) + b"tQ"
     strides, step = [], 1
     for size in reversed(tensor.shape):
         strides.append(step)
@@ -96,11 +94,4 @@ def _tensor(tensor: LazyTensor, key: str) -> bytes:
     rest = b"\x89ccollections\nOrderedDict\n)R"
     if storage_name:
         return b"ctorch._utils\n_rebuild_tensor_v2\n(" + reference + geometry + rest + b"tR"
-    return (
-        b"ctorch._utils\n_rebuild_tensor_v3\n("
-        + reference
-        + geometry
-        + rest
-        + f"ctorch\n{dtype}\n".encode()
-        + b"tR"
-    )
+    return b"ctorch._utils\n_rebuild_tensor_v3\n(" + reference + geometry + rest + f"ctorch\n{dtype}\n".encode() + b"tR"
