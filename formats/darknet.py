@@ -36,7 +36,7 @@ def recognise(probe: Probe) -> bool:
     if len(probe.head) < 16 or probe.path.suffix.lower() != ".weights":
         return False
     major, minor, _ = struct.unpack("<3i", probe.head[:12])
-    return 0 <= major < 2000 and 0 <= minor < 2000
+    return bool(0 <= major < 2000 and 0 <= minor < 2000)
 
 
 def read(path: Path, cfg: str | os.PathLike[str] | None = None, layers: int | None = None) -> Checkpoint:
@@ -156,7 +156,8 @@ def write(
     if set(parameters) != set(tensors):
         missing, unexpected = sorted(set(parameters) - set(tensors)), sorted(set(tensors) - set(parameters))
         raise FormatError(
-            "the tensors are not those of the cfg", received=f"missing {missing[:5]}, unexpected {unexpected[:5]}"
+            "the tensors are not those of the cfg",
+            received=f"missing {missing[:5]}, unexpected {unexpected[:5]}",
         )
     for name, shape in parameters.items():
         if tensors[name].shape != shape:

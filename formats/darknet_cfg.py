@@ -16,10 +16,16 @@ _MAX_NUMBER = 2**31
 
 # Layers that have no parameters and keep the shape of their input.
 _SAME_SHAPE = frozenset(
-    "activation cost detection dropout gaussian_yolo iseg l2norm logistic lrn normalization region sam "
-    "scale_channels shortcut softmax yolo empty silence".split()
+    {"activation", "cost", "detection", "dropout", "empty", "gaussian_yolo", "iseg", "l2norm", "logistic", "lrn"}
+    | {"normalization", "region", "sam", "scale_channels", "silence", "softmax", "yolo"}
 )
-_ALIASES = {"conv": "convolutional", "conn": "connected", "max": "maxpool", "avg": "avgpool", "net": "network"}
+_ALIASES = {
+    "conv": "convolutional",
+    "conn": "connected",
+    "max": "maxpool",
+    "avg": "avgpool",
+    "net": "network",
+}
 
 
 @dataclass
@@ -153,13 +159,21 @@ def _convolutional(section: Section, shape: Shape, _layers: list[Layer]) -> tupl
 
 def _connected(section: Section, shape: Shape, _layers: list[Layer]) -> tuple[Shape, list[tuple[str, Shape]]]:
     outputs = section.positive("output", 1)
-    parameters = [("biases", (outputs,)), ("weights", (outputs, math.prod(shape))), *_normalised(section, outputs)]
+    parameters = [
+        ("biases", (outputs,)),
+        ("weights", (outputs, math.prod(shape))),
+        *_normalised(section, outputs),
+    ]
     return (outputs, 1, 1), parameters
 
 
 def _local(section: Section, shape: Shape, _layers: list[Layer]) -> tuple[Shape, list[tuple[str, Shape]]]:
     channels, height, width = shape
-    filters, size, stride = section.positive("filters", 1), section.positive("size", 1), section.positive("stride", 1)
+    filters, size, stride = (
+        section.positive("filters", 1),
+        section.positive("size", 1),
+        section.positive("stride", 1),
+    )
     # Without padding darknet shrinks by the window, with it by one pixel less than the stride makes.
     reach = 1 if section.integer("pad", 0) else size
     output = (filters, (height - reach) // stride + 1, (width - reach) // stride + 1)

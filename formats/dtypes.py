@@ -75,3 +75,42 @@ TORCH_STORAGES: dict[str, str] = {
     "ComplexDoubleStorage": "complex128",
 }
 TORCH_STORAGE_NAMES: dict[str, str] = {dtype: storage for storage, dtype in TORCH_STORAGES.items()}
+
+# ONNX TensorProto.DataType -> dtype. Those of ONNX_PACKED lie two to a byte in the file, one to a byte in memory.
+ONNX: dict[int, DType] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<u1"),
+    3: np.dtype("<i1"),
+    4: np.dtype("<u2"),
+    5: np.dtype("<i2"),
+    6: np.dtype("<i4"),
+    7: np.dtype("<i8"),
+    9: np.dtype(np.bool_),
+    10: np.dtype("<f2"),
+    11: np.dtype("<f8"),
+    12: np.dtype("<u4"),
+    13: np.dtype("<u8"),
+    14: np.dtype("<c8"),
+    15: np.dtype("<c16"),
+    16: np.dtype(ml_dtypes.bfloat16),
+    17: np.dtype(ml_dtypes.float8_e4m3fn),
+    18: np.dtype(ml_dtypes.float8_e4m3fnuz),
+    19: np.dtype(ml_dtypes.float8_e5m2),
+    20: np.dtype(ml_dtypes.float8_e5m2fnuz),
+    21: np.dtype(ml_dtypes.uint4),
+    22: np.dtype(ml_dtypes.int4),
+    23: np.dtype(ml_dtypes.float4_e2m1fn),
+    24: np.dtype(ml_dtypes.float8_e8m0fnu),
+}
+ONNX_PACKED = frozenset({21, 22, 23})
+
+
+def unpack(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Split bytes (uint8) into 4-bit elements, one to a byte; the low half of a byte comes first."""
+    return np.stack([data & 15, data >> 4], axis=-1).reshape(-1)
+
+
+def pack(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Join 4-bit elements, one to a byte and even in number, into bytes (uint8)."""
+    pairs = array.view(np.uint8).reshape(-1, 2)
+    return pairs[:, 0] & 15 | pairs[:, 1] << 4

@@ -76,7 +76,7 @@ def view_as(data: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     other than 0 or 1 would be an invalid value.
     """
     if dtype == np.bool_:
-        return (data != 0).reshape(shape)
+        return np.not_equal(data, 0).reshape(shape)
     array = np.frombuffer(data, dtype=dtype).reshape(shape) if data.size else np.empty(shape, dtype)
     if not dtype.isnative:
         return array.astype(dtype.newbyteorder("="))
@@ -112,7 +112,14 @@ class ZipArchive:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, EOFError) as error:
+        except (
+            zipfile.BadZipFile,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            struct.error,
+            EOFError,
+        ) as error:
             raise FormatError(
                 f"{path.name}: the zip archive is broken", received=str(error), fix="obtain the file again"
             ) from error
@@ -235,6 +242,22 @@ class ZipArchive:
 
 
 @contextlib.contextmanager
+def temporary_path(folder: Path, name: str) -> Iterator[Path]:
+    """Give the path of a new file in `folder`, removed in the end. Raises MissingFileError, FileError."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:100]}.", suffix=".tmp")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"no folder {str(folder)!r} to write to", fix="create it first") from error
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot write in {str(folder)!r}", received=str(error)) from error
+    os.close(descriptor)
+    try:
+        yield Path(temporary)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it is flushed to disk and renamed to `path`.
 
@@ -243,23 +266,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise FileError(f"cannot write {str(path)!r}: it is a folder", fix="add a file name")
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-    except FileNotFoundError as error:
-        raise MissingFileError(f"no folder {str(path.parent)!r} to write to", fix="create it first") from error
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot write {str(path)!r}", received=str(error)) from error
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _publish(temporary, path)
-    except OSError as error:
-        if isinstance(error, FileError):
+    with temporary_path(path.parent, path.name) as temporary:
+        try:
+            yield temporary
+            _publish(temporary, path)
+        except FileError:
             raise
-        raise FileError(f"cannot write {str(path)!r}", received=str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot write {str(path)!r}", received=str(error)) from error
 
 
 def _publish(temporary: Path, path: Path) -> None:

@@ -60,14 +60,22 @@ def _layout(config: dict[str, Any], version: int) -> list[tuple[str, tuple[int, 
     head = dim // config["n_heads"]
     kv_dim = head * config["n_kv_heads"]
     embedding = ("token_embedding_table", (vocabulary, dim))
-    norms = [("rms_att_weight", (layers, dim)), ("rms_ffn_weight", (layers, dim)), ("rms_final_weight", (dim,))]
+    norms = [
+        ("rms_att_weight", (layers, dim)),
+        ("rms_ffn_weight", (layers, dim)),
+        ("rms_final_weight", (dim,)),
+    ]
     attention = [
         ("wq", (layers, dim, dim)),
         ("wk", (layers, kv_dim, dim)),
         ("wv", (layers, kv_dim, dim)),
         ("wo", (layers, dim, dim)),
     ]
-    feed_forward = [("w1", (layers, hidden, dim)), ("w2", (layers, dim, hidden)), ("w3", (layers, hidden, dim))]
+    feed_forward = [
+        ("w1", (layers, hidden, dim)),
+        ("w2", (layers, dim, hidden)),
+        ("w3", (layers, hidden, dim)),
+    ]
     classifier = [] if config["shared_classifier"] else [("wcls", (vocabulary, dim))]
     if version == 1:
         return [*norms, embedding, *attention, *feed_forward, *classifier]
@@ -89,7 +97,8 @@ def read(path: Path, tokenizer: str | os.PathLike[str] | None = None) -> Checkpo
         version, start, numbers = int.from_bytes(head[4:8], "little"), 256, head[8:36]
         if version != 1:
             raise UnsupportedFormatError(
-                f"{path.name}: version {version} of llama2.c's format (quantised) is not read", expected="0 or 1"
+                f"{path.name}: version {version} of llama2.c's format (quantised) is not read",
+                expected="0 or 1",
             )
     config = _config(struct.unpack("<7i", numbers)) if len(numbers) == 28 else None
     if config is None or (version == 1 and len(head) < 256):
@@ -143,7 +152,8 @@ def read_tokenizer(path: str | os.PathLike[str], vocab_size: int) -> dict[str, A
     content = data.data
     tokens, scores, position = [], [], 4
     wrong = FormatError(
-        f"{file.name}: not a llama2.c tokenizer of {vocab_size} tokens", fix="give the tokenizer of this model"
+        f"{file.name}: not a llama2.c tokenizer of {vocab_size} tokens",
+        fix="give the tokenizer of this model",
     )
     if data.size < 4 + 8 * vocab_size:
         raise wrong

@@ -139,39 +139,41 @@ def _complex(real: float, imaginary: float = 0.0) -> complex:
     return complex(float(real), float(imaginary))
 
 
+def _list(items: Any = ()) -> list[Any]:
+    return _sequence(items)
+
+
+def _tuple(items: Any = ()) -> tuple[Any, ...]:
+    return tuple(_sequence(items))
+
+
+_BUILTINS: dict[str, Callable[..., Any]] = {
+    "set": _set,
+    "frozenset": _frozenset,
+    "list": _list,
+    "tuple": _tuple,
+    "dict": _ordered_dict,
+    "bytes": _bytes,
+    "bytearray": _bytes,
+    "complex": _complex,
+}
+_MULTIARRAY: dict[str, Callable[..., Any]] = {
+    "multiarray._reconstruct": PickledArray,
+    "multiarray.scalar": _scalar,
+    "numeric._frombuffer": _frombuffer,
+}
+
 PLAIN: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": _default_dict,
     "collections.Counter": _ordered_dict,
     "_codecs.encode": _encode,
-    **{
-        f"{module}.{name}": build
-        for module in ("builtins", "__builtin__")
-        for name, build in {
-            "set": _set,
-            "frozenset": _frozenset,
-            "list": lambda items=(): _sequence(items),
-            "tuple": lambda items=(): tuple(_sequence(items)),
-            "dict": _ordered_dict,
-            "bytes": _bytes,
-            "bytearray": _bytes,
-            "complex": _complex,
-        }.items()
-    },
+    **{f"{module}.{name}": build for module in ("builtins", "__builtin__") for name, build in _BUILTINS.items()},
 }
-
 NUMPY: dict[str, Callable[..., Any]] = {
     "numpy.dtype": PickledDType,
     "numpy.ndarray": PickledArray,
-    **{
-        f"numpy.{package}.{name}": build
-        for package in ("core", "_core")
-        for name, build in {
-            "multiarray._reconstruct": PickledArray,
-            "multiarray.scalar": _scalar,
-            "numeric._frombuffer": _frombuffer,
-        }.items()
-    },
+    **{f"numpy.{package}.{name}": build for package in ("core", "_core") for name, build in _MULTIARRAY.items()},
 }
 
 

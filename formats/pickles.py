@@ -135,7 +135,8 @@ class Unpickler:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(
-                f"the pickle is corrupt near byte {self.position}", received=f"{type(error).__name__}: {error}"[:200]
+                f"the pickle is corrupt near byte {self.position}",
+                received=f"{type(error).__name__}: {error}"[:200],
             ) from error
 
     def _stop(self) -> Any:
@@ -200,20 +201,20 @@ class Unpickler:
 
     # Opcodes
 
-    def op_pop(self) -> None:
+    def _op_pop(self) -> None:
         self._stack.pop()
 
-    def op_dup(self) -> None:
+    def _op_dup(self) -> None:
         self.push(self.top())
 
-    def op_int(self) -> None:
+    def _op_int(self) -> None:
         text = self.line()
         self.push({b"00": False, b"01": True}[text] if text in (b"00", b"01") else _integer(text))
 
-    def op_long1(self) -> None:
+    def _op_long1(self) -> None:
         self._push_long(self.unpack("<B"))
 
-    def op_long4(self) -> None:
+    def _op_long4(self) -> None:
         self._push_long(self.unpack("<i"))
 
     def _push_long(self, length: int) -> None:
@@ -221,20 +222,20 @@ class Unpickler:
             raise UnsafeFileError("the pickle has an absurdly long integer", received=f"{length} bytes")
         self.push(int.from_bytes(self.take(length), "little", signed=True))
 
-    def op_string(self) -> None:
+    def _op_string(self) -> None:
         text = self.line()
         if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
             raise FormatError("the pickle has a string without quotes")
         self.push(_text_of_python2(_ESCAPE.sub(_unescape, text[1:-1])))
 
-    def op_unicode(self) -> None:
+    def _op_unicode(self) -> None:
         self.push(self.line().decode("raw_unicode_escape"))
 
-    def op_append(self) -> None:
+    def _op_append(self) -> None:
         value = self.pop()
         self._extend([value])
 
-    def op_appends(self) -> None:
+    def _op_appends(self) -> None:
         self._extend(self.pop_mark())
 
     def _extend(self, values: list[Any]) -> None:
@@ -246,12 +247,12 @@ class Unpickler:
         else:
             raise UnsafeFileError("the pickle appends to what is not a list", received=type(target).__name__)
 
-    def op_setitem(self) -> None:
+    def _op_setitem(self) -> None:
         value = self.pop()
         key = self.pop()
         self._update([key, value])
 
-    def op_setitems(self) -> None:
+    def _op_setitems(self) -> None:
         self._update(self.pop_mark())
 
     def _update(self, values: list[Any]) -> None:
@@ -265,53 +266,53 @@ class Unpickler:
         for index in range(0, len(values), 2):
             target[hashable(values[index])] = values[index + 1]
 
-    def op_additems(self) -> None:
+    def _op_additems(self) -> None:
         values = self.pop_mark()
         target = self.top()
         if type(target) is not set:
             raise UnsafeFileError("the pickle adds to what is not a set", received=type(target).__name__)
         target.update(hashable(value) for value in values)
 
-    def op_dict(self) -> None:
+    def _op_dict(self) -> None:
         values = self.pop_mark()
         self.push({})
         self._update(values)
 
-    def op_tuple(self, count: int) -> None:
+    def _op_tuple(self, count: int) -> None:
         values = tuple(self.pop() for _ in range(count))[::-1]
         self.push(values)
 
-    def op_get(self, index: int) -> None:
+    def _op_get(self, index: int) -> None:
         self.push(self._memo[index])
 
-    def op_put(self, index: int) -> None:
+    def _op_put(self, index: int) -> None:
         self._memo[index] = self.top()
 
-    def op_global(self) -> None:
+    def _op_global(self) -> None:
         module = self.line().decode()
         self.push(self._resolve(module, self.line().decode()))
 
-    def op_stack_global(self) -> None:
+    def _op_stack_global(self) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise FormatError("the pickle names a global by what is not a string")
         self.push(self._resolve(module, name))
 
-    def op_reduce(self) -> None:
+    def _op_reduce(self) -> None:
         arguments = self.pop()
         self._call(self.pop(), arguments)
 
-    def op_newobj_ex(self) -> None:
+    def _op_newobj_ex(self) -> None:
         keywords, arguments = self.pop(), self.pop()
         if keywords:
             raise UnsafeFileError("the pickle makes an object with keyword arguments")
         self._call(self.pop(), arguments)
 
-    def op_obj(self) -> None:
+    def _op_obj(self) -> None:
         values = self.pop_mark()
         self._call(values[0], tuple(values[1:]))
 
-    def op_inst(self) -> None:
+    def _op_inst(self) -> None:
         module = self.line().decode()
         target = self._resolve(module, self.line().decode())
         self._call(target, tuple(self.pop_mark()))
@@ -326,7 +327,7 @@ class Unpickler:
         else:
             raise UnsafeFileError("the pickle calls what is not a known class", received=type(target).__name__)
 
-    def op_build(self) -> None:
+    def _op_build(self) -> None:
         state = self.pop()
         target = self.pop()
         if isinstance(target, Buildable):
@@ -337,18 +338,18 @@ class Unpickler:
             raise UnsafeFileError("the pickle sets the state of plain data", received=type(target).__name__)
         self.push(target)
 
-    def op_binary_persistent_id(self) -> None:
+    def _op_binary_persistent_id(self) -> None:
         self.push(self._persistent_load(self.pop()))
 
-    def op_persistent_id(self) -> None:
+    def _op_persistent_id(self) -> None:
         self.push(self._persistent_load(self.line().decode("ascii")))
 
-    def op_protocol(self) -> None:
+    def _op_protocol(self) -> None:
         version = self.unpack("<B")
         if version > 5:
             raise FormatError("the pickle is of an unknown protocol", expected="0 to 5", received=version)
 
-    def op_frame(self) -> None:
+    def _op_frame(self) -> None:
         length = self.unpack("<Q")
         if length > len(self.data) - self.position:
             raise FormatError("the pickle ends inside a frame", fix="the file is truncated")
@@ -416,66 +417,66 @@ def _constant(make: Callable[[], Any]) -> Callable[[Unpickler], None]:
 def _handlers() -> list[Callable[[Unpickler], None] | None]:
     table: dict[bytes, Callable[[Unpickler], None]] = {
         b"(": _constant(lambda: _MARK),
-        b"0": Unpickler.op_pop,
+        b"0": Unpickler._op_pop,
         b"1": lambda u: (u.pop_mark(), None)[1],
-        b"2": Unpickler.op_dup,
+        b"2": Unpickler._op_dup,
         b"F": lambda u: u.push(float(u.line())),
-        b"I": Unpickler.op_int,
+        b"I": Unpickler._op_int,
         b"J": _number("<i"),
         b"K": _number("<B"),
         b"L": lambda u: u.push(_integer(u.line())),
         b"M": _number("<H"),
         b"N": _constant(lambda: None),
-        b"P": Unpickler.op_persistent_id,
-        b"Q": Unpickler.op_binary_persistent_id,
-        b"R": Unpickler.op_reduce,
-        b"S": Unpickler.op_string,
+        b"P": Unpickler._op_persistent_id,
+        b"Q": Unpickler._op_binary_persistent_id,
+        b"R": Unpickler._op_reduce,
+        b"S": Unpickler._op_string,
         b"T": _python2("<I"),
         b"U": _python2("<B"),
-        b"V": Unpickler.op_unicode,
+        b"V": Unpickler._op_unicode,
         b"X": _text("<I"),
-        b"a": Unpickler.op_append,
-        b"b": Unpickler.op_build,
-        b"c": Unpickler.op_global,
-        b"d": Unpickler.op_dict,
+        b"a": Unpickler._op_append,
+        b"b": Unpickler._op_build,
+        b"c": Unpickler._op_global,
+        b"d": Unpickler._op_dict,
         b"}": _constant(dict),
-        b"e": Unpickler.op_appends,
-        b"g": lambda u: u.op_get(_integer(u.line())),
-        b"h": lambda u: u.op_get(u.unpack("<B")),
-        b"i": Unpickler.op_inst,
-        b"j": lambda u: u.op_get(u.unpack("<I")),
+        b"e": Unpickler._op_appends,
+        b"g": lambda u: u._op_get(_integer(u.line())),
+        b"h": lambda u: u._op_get(u.unpack("<B")),
+        b"i": Unpickler._op_inst,
+        b"j": lambda u: u._op_get(u.unpack("<I")),
         b"l": lambda u: u.push(u.pop_mark()),
         b"]": _constant(list),
-        b"o": Unpickler.op_obj,
-        b"p": lambda u: u.op_put(_integer(u.line())),
-        b"q": lambda u: u.op_put(u.unpack("<B")),
-        b"r": lambda u: u.op_put(u.unpack("<I")),
-        b"s": Unpickler.op_setitem,
+        b"o": Unpickler._op_obj,
+        b"p": lambda u: u._op_put(_integer(u.line())),
+        b"q": lambda u: u._op_put(u.unpack("<B")),
+        b"r": lambda u: u._op_put(u.unpack("<I")),
+        b"s": Unpickler._op_setitem,
         b"t": lambda u: u.push(tuple(u.pop_mark())),
         b")": _constant(tuple),
-        b"u": Unpickler.op_setitems,
+        b"u": Unpickler._op_setitems,
         b"G": _number(">d"),
-        b"\x80": Unpickler.op_protocol,
-        b"\x81": Unpickler.op_reduce,  # NEWOBJ: for the reader's own table the same as REDUCE
-        b"\x85": lambda u: u.op_tuple(1),
-        b"\x86": lambda u: u.op_tuple(2),
-        b"\x87": lambda u: u.op_tuple(3),
+        b"\x80": Unpickler._op_protocol,
+        b"\x81": Unpickler._op_reduce,  # NEWOBJ: for the reader's own table the same as REDUCE
+        b"\x85": lambda u: u._op_tuple(1),
+        b"\x86": lambda u: u._op_tuple(2),
+        b"\x87": lambda u: u._op_tuple(3),
         b"\x88": _constant(lambda: True),
         b"\x89": _constant(lambda: False),
-        b"\x8a": Unpickler.op_long1,
-        b"\x8b": Unpickler.op_long4,
+        b"\x8a": Unpickler._op_long1,
+        b"\x8b": Unpickler._op_long4,
         b"B": _raw("<I"),
         b"C": _raw("<B"),
         b"\x8c": _text("<B"),
         b"\x8d": _text("<Q"),
         b"\x8e": _raw("<Q"),
         b"\x8f": _constant(set),
-        b"\x90": Unpickler.op_additems,
+        b"\x90": Unpickler._op_additems,
         b"\x91": lambda u: u.push(frozenset(hashable(value) for value in u.pop_mark())),
-        b"\x92": Unpickler.op_newobj_ex,
-        b"\x93": Unpickler.op_stack_global,
-        b"\x94": lambda u: u.op_put(len(u._memo)),
-        b"\x95": Unpickler.op_frame,
+        b"\x92": Unpickler._op_newobj_ex,
+        b"\x93": Unpickler._op_stack_global,
+        b"\x94": lambda u: u._op_put(len(u._memo)),
+        b"\x95": Unpickler._op_frame,
         b"\x96": _raw("<Q"),
     }
     handlers: list[Callable[[Unpickler], None] | None] = [None] * 256

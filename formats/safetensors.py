@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoonet.formats.checkpoint import Array, Checkpoint, LazyTensor
-from zoonet.formats.dtypes import SAFETENSORS, SAFETENSORS_NAMES
+from zoonet.formats.dtypes import SAFETENSORS, SAFETENSORS_NAMES, pack, unpack
 from zoonet.formats.files import atomic_path, map_file, view_as
 from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
@@ -129,23 +129,16 @@ def _check_cover(spans: list[tuple[int, int, str]], size: int, file_name: str) -
         position = end
     if position != size:
         raise FormatError(
-            f"{file_name}: the file is longer than its tensors", expected=f"{position} bytes", received=f"{size}"
+            f"{file_name}: the file is longer than its tensors",
+            expected=f"{position} bytes",
+            received=f"{size}",
         )
 
 
 def _tensor(data: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> LazyTensor:
     if dtype == _PACKED:
-        return LazyTensor(shape, dtype, lambda: _unpack(data).view(dtype).reshape(shape))
+        return LazyTensor(shape, dtype, lambda: unpack(data).view(dtype).reshape(shape))
     return LazyTensor(shape, dtype.newbyteorder("="), lambda: view_as(data, dtype, shape))
-
-
-def _unpack(data: Array) -> Array:
-    return np.stack([data & 15, data >> 4], axis=-1).reshape(-1)  # the low half of a byte is the first element
-
-
-def _pack(array: Array) -> Array:
-    pairs = array.view(np.uint8).reshape(-1, 2)
-    return pairs[:, 0] & 15 | pairs[:, 1] << 4
 
 
 def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: Path) -> None:
@@ -172,7 +165,11 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
         if tensor.dtype == _PACKED and tensor.size % 2:
             raise UnsupportedFormatError(f"safetensors: {name!r} has an odd number of 4-bit elements")
         nbytes = tensor.nbytes // 2 if tensor.dtype == _PACKED else tensor.nbytes
-        entry = {"dtype": dtype_name, "shape": list(tensor.shape), "data_offsets": [position, position + nbytes]}
+        entry = {
+            "dtype": dtype_name,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + nbytes],
+        }
         entries[name] = entry
         position += nbytes
     header.update((name, entries[name]) for name in tensors)
@@ -182,7 +179,7 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
         stream.write(struct.pack("<Q", len(encoded)) + encoded)
         for name in order:
             array = np.ascontiguousarray(tensors[name].load())
-            packed = _pack(array) if array.dtype == _PACKED else array
+            packed = pack(array) if array.dtype == _PACKED else array
             stream.write(packed.astype(packed.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
 
 

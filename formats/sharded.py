@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from zoonet.formats.checkpoint import Checkpoint, LazyTensor
 from zoonet.formats.files import atomic_path, check_relative_name
 from zoonet.formats.json_data import parse_json_object
-from zoonet.ops.errors import ArgumentError, FormatError, MissingFileError, UnsafeFileError, UnsupportedFormatError
+from zoonet.ops.errors import (
+    ArgumentError,
+    FormatError,
+    MissingFileError,
+    UnsafeFileError,
+    UnsupportedFormatError,
+)
 
 if TYPE_CHECKING:
     from zoonet.formats.registry import Probe
@@ -99,6 +105,9 @@ def write(
         file = f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors"
         safetensors.write(group, {"format": "pt"}, path.with_name(file))
         weight_map.update(dict.fromkeys(group, file))
-    kept = {**safetensors.header_metadata(metadata), "total_size": sum(tensor.nbytes for tensor in tensors.values())}
+    kept = {
+        **safetensors.header_metadata(metadata),
+        "total_size": sum(tensor.nbytes for tensor in tensors.values()),
+    }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps({"metadata": kept, "weight_map": weight_map}, indent=2) + "\n", "utf-8")

@@ -133,7 +133,7 @@ def _wrapped(value: Any, walker: _Walker) -> str | None:
             siblings = [other for other in value if other != name and "." in other and is_tensor(value[other])]
             if not siblings:
                 return name
-    holding = [name for name, inner in value.items() if walker.holds_tensors(inner)]
+    holding: list[str] = [name for name, inner in value.items() if walker.holds_tensors(inner)]
     if len(holding) == 1:
         inner = value[holding[0]]
         if isinstance(inner, dict) and any(isinstance(name, str) and "." in name for name in inner):
@@ -227,7 +227,7 @@ class _Walker:
         return None if isinstance(value, Inert) else rest or None
 
     def plain(self, value: Any, depth: int = 0) -> Any:
-        """Plain data for metadata: containers of numbers and strings, LazyTensor for arrays with axes, dicts for objects."""
+        """Plain data for metadata: containers, numbers, strings, LazyTensor for arrays with axes, dicts for objects."""
         self._count(depth)
         if is_tensor(value):
             tensor = as_lazy(value)

@@ -16,7 +16,13 @@ from zoonet.formats.checkpoint import Array, Checkpoint
 from zoonet.formats.files import ZipArchive, expansion_budget, map_file
 from zoonet.formats.pickles import Known, Resolver, Unpickler
 from zoonet.formats.state_dicts import checkpoint_from_object
-from zoonet.formats.torch_objects import Storage, StorageType, storage_from_id, tensor_from_storage, torch_resolver
+from zoonet.formats.torch_objects import (
+    Storage,
+    StorageType,
+    storage_from_id,
+    tensor_from_storage,
+    torch_resolver,
+)
 from zoonet.formats.torch_writer import write
 from zoonet.ops.errors import FormatError
 
@@ -35,7 +41,11 @@ def recognise(probe: Probe) -> bool:
     """Whether the file is one of PyTorch's containers."""
     if probe.head[:2] == b"\x80\x02" and probe.head[2:14] == _MAGIC_PICKLE:
         return True
-    if probe.head[257:262] == b"ustar" or probe.head[:100].rstrip(b"\0") in (b"sys_info", b"pickle", b"storages"):
+    if probe.head[257:262] == b"ustar" or probe.head[:100].rstrip(b"\0") in (
+        b"sys_info",
+        b"pickle",
+        b"storages",
+    ):
         return True
     return any(name.endswith("/data.pkl") or name == "data.pkl" for name in probe.members)
 

@@ -198,7 +198,14 @@ def _tensor_v2(
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, _hooks: Any, dtype: Any, flags: Any = None
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    _gradient: Any,
+    _hooks: Any,
+    dtype: Any,
+    flags: Any = None,
 ) -> LazyTensor:
     if not isinstance(dtype, TorchDType):
         raise FormatError("the file has a tensor of unknown dtype", received=repr(dtype)[:100])
