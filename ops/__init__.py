@@ -9,6 +9,7 @@ from zoonet.ops.comparisons import *
 from zoonet.ops.convolution import *
 from zoonet.ops.creation import *
 from zoonet.ops.devices import *
+from zoonet.ops.einsum import *
 from zoonet.ops.elementary import *
 from zoonet.ops.elementwise import *
 from zoonet.ops.errors import *

@@ -54,7 +54,7 @@ def number_of_elements(shape: Shape, axis: Axis) -> int:
 
 def require_elements(name: str, x: TensorType, axis: Axis) -> None:
     """Raise ShapeError where a reduction over axes has no element to choose."""
-    if any(x.shape[a] == 0 for a in normalize_axes(name, x.ndim, axis)):
+    if builtins.any(x.shape[a] == 0 for a in normalize_axes(name, x.ndim, axis)):
         raise ShapeError(
             f"{name} of no elements is not defined",
             expected="reduced axes of size 1 or more",

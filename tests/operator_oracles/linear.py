@@ -32,3 +32,8 @@ def outer(x, y):
 @torch_oracle("tensordot")
 def tensordot(x, y, axes):
     return torch.tensordot(x, y, axes if isinstance(axes, int) else [list(a) for a in axes])
+
+
+@torch_oracle("einsum")
+def einsum(equation, *operands):
+    return torch.einsum(equation, *operands)
