@@ -17,11 +17,13 @@ from zoonet.ops.execute import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
 from zoonet.ops.indexing import *
+from zoonet.ops.joining import *
 from zoonet.ops.linear import *
 from zoonet.ops.losses import *
 from zoonet.ops.normalization import *
 from zoonet.ops.padding import *
 from zoonet.ops.pooling import *
+from zoonet.ops.random import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
 from zoonet.ops.samples import *

@@ -1,4 +1,4 @@
-"""Making arrays: constants, ranges, identity matrices, triangles and diagonals, by the names of the array API and NumPy.
+"""Making arrays: constants, ranges, identity matrices, triangles, diagonals, by the names of the array API and NumPy.
 
 Operators without an array operand take `device`, "cpu" or "cuda", and give constants where they are traced.
 """
@@ -118,9 +118,7 @@ def arange(
 
 
 @arange.type
-def _(
-    start: float, stop: float | None = None, step: float = 1, dtype: Any = None, device: str = "cpu"
-) -> TensorType:
+def _(start: float, stop: float | None = None, step: float = 1, dtype: Any = None, device: str = "cpu") -> TensorType:
     first, last = (0, start) if stop is None else (start, stop)
     if step == 0:
         raise ArgumentError("arange: the step is 0", expected="another number", received=step)
@@ -329,9 +327,7 @@ def _(gy: Array, _y: Array, _x: TensorType, _shape: Any, offset: int, axis1: int
     return diagonal(gy, offset, axis1, axis2)
 
 
-@composite(
-    exact=True, samples=[sample(floats(3)), sample(floats(2), -1), sample(floats(3, 4), 1), sample(ints(2))]
-)
+@composite(exact=True, samples=[sample(floats(3)), sample(floats(2), -1), sample(floats(3, 4), 1), sample(ints(2))])
 def diag(x: Array, k: int = 0) -> Array:
     """The diagonal k of a matrix, or the square matrix with a vector on its diagonal k.
 

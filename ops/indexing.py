@@ -11,9 +11,9 @@ from zoonet.ops.registry import REGISTRY, broadcast_shapes, composite, op, type_
 from zoonet.ops.samples import bools, fixed, floats, ints, sample
 from zoonet.ops.scattering import (
     along_type,
-    taken_shape,
     check_indices,
     ravel_index,
+    taken_shape,
     untake,
     untake_along_axis,
 )
@@ -180,9 +180,7 @@ def nonzero(xp: Any, x: Array) -> tuple[Array, ...]:
 @nonzero.type
 def _(x: TensorType) -> tuple[TensorType, ...]:
     if not x.ndim:
-        raise ShapeError(
-            "nonzero needs an axis", expected="one axis or more", received=x, fix="reshape it to [1]"
-        )
+        raise ShapeError("nonzero needs an axis", expected="one axis or more", received=x, fix="reshape it to [1]")
     return (TensorType((None,), int64),) * x.ndim
 
 
@@ -209,9 +207,7 @@ def one_hot(xp: Any, indices: Array, num_classes: int, dtype: Any = "float32", a
 def _(indices: TensorType, num_classes: int, dtype: Any = "float32", axis: int = -1) -> TensorType:
     check_indices("one_hot", indices)
     if not isinstance(num_classes, int) or num_classes < 1:
-        raise ArgumentError(
-            "one_hot: wrong num_classes", expected="an integer of at least 1", received=num_classes
-        )
+        raise ArgumentError("one_hot: wrong num_classes", expected="an integer of at least 1", received=num_classes)
     place = normalize_axis("one_hot", indices.ndim + 1, axis)
     return TensorType((*indices.shape[:place], num_classes, *indices.shape[place:]), as_dtype(dtype))
 
@@ -239,9 +235,7 @@ def _padding_row(weight: TensorType, padding_idx: int | None) -> int | None:
         raise ShapeError("embedding: the weight is not a matrix", expected="[n, d]", received=weight)
     rows = weight.shape[0] or 0
     if padding_idx is not None and not -rows <= padding_idx < rows:
-        raise ShapeError(
-            "embedding: no such padding_idx", expected=f"{-rows} to {rows - 1}", received=padding_idx
-        )
+        raise ShapeError("embedding: no such padding_idx", expected=f"{-rows} to {rows - 1}", received=padding_idx)
     return padding_idx
 
 
@@ -258,7 +252,7 @@ def _(gy: Array, _y: Array, indices: Array, _weight: TensorType, padding_idx: in
     exact=True,
     samples=[
         sample(floats(2, 3), bools(2, 3), -1.5),
-        sample(floats(2, 3), bools(3), float("-inf")),
+        sample(floats(2, 3), bools(3), -7),
         sample(ints(2, 3), bools(2, 1), 7),
     ],
 )
@@ -282,9 +276,7 @@ def _check_mask(name: str, mask: TensorType) -> None:
 def _(x: TensorType, mask: TensorType, value: float) -> TensorType:
     _check_mask("masked_fill", mask)
     if broadcast_shapes("masked_fill", x.shape, mask.shape) != x.shape:
-        raise ShapeError(
-            "masked_fill: wrong mask", expected=f"one that broadcasts to {list(x.shape)}", received=mask
-        )
+        raise ShapeError("masked_fill: wrong mask", expected=f"one that broadcasts to {list(x.shape)}", received=mask)
     return x
 
 
@@ -311,9 +303,7 @@ def masked_select(x: Array, mask: Mask) -> Array:
 def _(x: TensorType, mask: TensorType) -> TensorType:
     _check_mask("masked_select", mask)
     if broadcast_shapes("masked_select", x.shape, mask.shape) != x.shape:
-        raise ShapeError(
-            "masked_select: wrong mask", expected=f"one that broadcasts to {list(x.shape)}", received=mask
-        )
+        raise ShapeError("masked_select: wrong mask", expected=f"one that broadcasts to {list(x.shape)}", received=mask)
     return TensorType((None,), x.dtype)
 
 
@@ -343,7 +333,5 @@ def _(x: TensorType, condition: TensorType, axis: int | None = None) -> TensorTy
     if axis is not None:
         shape, along = x.shape, normalize_axes("compress", x.ndim, axis)[0]
     if condition.ndim != 1 or (condition.shape[0] or 0) > (shape[along] or 0):
-        raise ShapeError(
-            "compress: wrong condition", expected=f"[n], n up to {shape[along]}", received=condition
-        )
+        raise ShapeError("compress: wrong condition", expected=f"[n], n up to {shape[along]}", received=condition)
     return TensorType((*shape[:along], None, *shape[along + 1 :]), x.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +33,7 @@ def _pairs(ndim: int, pad_width: Any) -> tuple[tuple[int, int], ...]:
             received=pad_width,
         )
     if len(pairs) != ndim:
-        raise ShapeError(
-            "pad: a pair of widths for each axis", expected=f"{ndim} pairs", received=f"{len(pairs)}"
-        )
+        raise ShapeError("pad: a pair of widths for each axis", expected=f"{ndim} pairs", received=f"{len(pairs)}")
     return pairs
 
 
@@ -86,9 +83,7 @@ def pad(xp: Any, x: Array, pad_width: Any, mode: str = "constant", value: float 
     pairs = _pairs(x.ndim, pad_width)
     if mode == "constant":
         result = xp.full([n + a + b for n, (a, b) in zip(x.shape, pairs, strict=True)], value, x.dtype)
-        inner = tuple(
-            [slice(max(a, 0), m - max(b, 0)) for m, (a, b) in zip(result.shape, pairs, strict=True)]
-        )
+        inner = tuple([slice(max(a, 0), m - max(b, 0)) for m, (a, b) in zip(result.shape, pairs, strict=True)])
         kept = tuple([slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape, pairs, strict=True)])
         result[inner] = x[kept]
         return result

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
-from zoonet.ops.devices import array_module, is_array
+from zoonet.ops.devices import array_module, is_array, module_for
 from zoonet.ops.errors import ArgumentError, OperatorError, ShapeError, ZoonetError
 from zoonet.ops.samples import Sample
 from zoonet.ops.types import COMPLEX, DType, Shape, Slice, TensorType, is_low_precision, kind_of, promote
@@ -293,7 +293,8 @@ class Op(Generic[P, R]):
 
     def evaluate(self, arguments: dict[str, Any]) -> Any:
         """Run on arrays: check types, choose a kernel or the body, and give outputs the dtypes of the type rule."""
-        xp = array_module(*self.operands(arguments))
+        operands = list(self.operands(arguments))
+        xp = array_module(*operands) if operands else module_for(arguments.get("device", "cpu"))
         key = self._key(xp, arguments)
         plan = self._plans.get(key) if key is not None else None
         if plan is None:

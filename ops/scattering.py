@@ -183,8 +183,7 @@ def along_type(name: str, x: TensorType, indices: TensorType, axis: int) -> Tens
     check_indices(name, indices)
     along = normalize_axis(name, x.ndim, axis)
     fits = x.ndim == indices.ndim and all(
-        i == along or n == m or n == 1 or m == 1
-        for i, (n, m) in enumerate(zip(x.shape, indices.shape, strict=True))
+        i == along or n == m or n == 1 or m == 1 for i, (n, m) in enumerate(zip(x.shape, indices.shape, strict=True))
     )
     if not fits:
         raise ShapeError(
@@ -265,21 +264,16 @@ def scatter_elements(
 
 def _check_scatter(name: str, reduction: str) -> None:
     if reduction not in _REDUCTIONS:
-        raise ArgumentError(
-            f"{name}: unknown reduction", expected=", ".join(_REDUCTIONS), received=repr(reduction)
-        )
+        raise ArgumentError(f"{name}: unknown reduction", expected=", ".join(_REDUCTIONS), received=repr(reduction))
 
 
 @scatter_elements.type
-def _(
-    x: TensorType, indices: TensorType, updates: TensorType, axis: int = 0, reduction: str = "none"
-) -> TensorType:
+def _(x: TensorType, indices: TensorType, updates: TensorType, axis: int = 0, reduction: str = "none") -> TensorType:
     _check_scatter("scatter_elements", reduction)
     check_indices("scatter_elements", indices)
     along = normalize_axis("scatter_elements", x.ndim, axis)
     fits = x.ndim == indices.ndim and all(
-        i == along or (m or 0) <= (n or 0)
-        for i, (n, m) in enumerate(zip(x.shape, indices.shape, strict=True))
+        i == along or (m or 0) <= (n or 0) for i, (n, m) in enumerate(zip(x.shape, indices.shape, strict=True))
     )
     if not fits or updates.shape != indices.shape:
         raise ShapeError(
@@ -293,7 +287,7 @@ def _(
 @scatter_elements.vjp
 def _(gy: Array, y: Array, x: Array, indices: Array, updates: Array, axis: int, reduction: str) -> Any:
     gather = REGISTRY["gather_elements"]
-    multiply, where, equal = REGISTRY["multiply"], REGISTRY["where"], REGISTRY["equal"]
+    multiply, equal = REGISTRY["multiply"], REGISTRY["equal"]
     zeros, ones = REGISTRY["zeros_like"], REGISTRY["ones_like"]
     if reduction == "none":
         return (
@@ -311,9 +305,7 @@ def _(gy: Array, y: Array, x: Array, indices: Array, updates: Array, axis: int, 
         )
     chosen = REGISTRY["cast"](equal(x, y), gy.dtype)
     also = REGISTRY["cast"](equal(updates, gather(y, indices, axis)), gy.dtype)
-    share = REGISTRY["divide"](
-        gy, REGISTRY["maximum"](scatter_elements(chosen, indices, also, axis, "add"), 1.0)
-    )
+    share = REGISTRY["divide"](gy, REGISTRY["maximum"](scatter_elements(chosen, indices, also, axis, "add"), 1.0))
     return multiply(share, chosen), None, lambda: multiply(gather(share, indices, axis), also)
 
 
@@ -360,15 +352,11 @@ def scatter_reduce(
     Source: torch `scatter_reduce`.
     """
     if reduction == "none":
-        raise ArgumentError(
-            "scatter_reduce: unknown reduction", expected="add, mul, max, min or mean", received="none"
-        )
+        raise ArgumentError("scatter_reduce: unknown reduction", expected="add, mul, max, min or mean", received="none")
     ones = REGISTRY["full_like"](updates, 1, x.dtype)
     start = x
     if not include_self:
-        start = scatter_elements(
-            x, indices, REGISTRY["full_like"](updates, _identity(reduction, x.dtype)), axis
-        )
+        start = scatter_elements(x, indices, REGISTRY["full_like"](updates, _identity(reduction, x.dtype)), axis)
     if reduction != "mean":
         return scatter_elements(start, indices, updates, axis, reduction)
     total = scatter_elements(start, indices, updates, axis, "add")

@@ -31,9 +31,7 @@ def _order(xp: Any, x: Any, axis: int, descending: bool, stable: bool = True) ->
     return x.shape[axis] - 1 - backwards
 
 
-@op(
-    samples=[sample(distinct(3, 4)), sample(distinct(3, 4), 0, True), sample(ints(8)), sample(distinct(2, 0))]
-)
+@op(samples=[sample(distinct(3, 4)), sample(distinct(3, 4), 0, True), sample(ints(8)), sample(distinct(2, 0))])
 def sort(xp: Any, x: Array, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """x sorted along an axis. Real numbers of any shape with an axis -> same; NaN last, or first if descending.
 
@@ -102,9 +100,7 @@ def _partitioned(xp: Any, x: Any, k: int, largest: bool) -> Any:
         sample(distinct(2, 3), 0),
     ]
 )
-def topk(
-    xp: Any, x: Array, k: int, axis: int = -1, largest: bool = True, sorted: bool = True
-) -> tuple[Array, Array]:
+def topk(xp: Any, x: Array, k: int, axis: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Array, Array]:
     """The k largest (or smallest) elements along an axis and their indices (int64), the most extreme first.
 
     x: real numbers with an axis of size k or more -> two arrays with k there. Of equal elements the one with the lower
@@ -131,17 +127,13 @@ def _(
     _check_sortable("topk", x, axis)
     along = normalize_axis("topk", x.ndim, axis)
     if not isinstance(k, int) or not 0 <= k <= (x.shape[along] or 0):
-        raise ShapeError(
-            "topk: k does not fit", expected=f"0 to {x.shape[along]}, the size of axis {axis}", received=k
-        )
+        raise ShapeError("topk: k does not fit", expected=f"0 to {x.shape[along]}, the size of axis {axis}", received=k)
     shape = (*x.shape[:along], k, *x.shape[along + 1 :])
     return TensorType(shape, x.dtype), TensorType(shape, int64)
 
 
 @topk.vjp
-def _(
-    gy: tuple[Array, Array], y: tuple[Array, Array], _x: TensorType, _k: Any, axis: int, *_rest: Any
-) -> Any:
+def _(gy: tuple[Array, Array], y: tuple[Array, Array], _x: TensorType, _k: Any, axis: int, *_rest: Any) -> Any:
     return untake_along_axis(gy[0], y[1], _x.shape, axis)
 
 
@@ -234,9 +226,7 @@ def _(x: TensorType, values: TensorType, side: str = "left") -> TensorType:
     return TensorType(values.shape, int64)
 
 
-@op(
-    differentiable=False, samples=[sample(ints(9)), sample(ints(9, high=3), 6), sample(fixed([], "int64"), 2)]
-)
+@op(differentiable=False, samples=[sample(ints(9)), sample(ints(9, high=3), 6), sample(fixed([], "int64"), 2)])
 def bincount(xp: Any, x: Array, minlength: int = 0) -> Array:
     """How often 0, 1, 2, … occur in a 1-d array of integers of at least 0: int64, minlength long or longer.
 

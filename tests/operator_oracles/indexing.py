@@ -95,14 +95,10 @@ def put_along_axis(x, indices, values, axis):
 @array_oracle("ravel_index")
 def ravel_index(indices, shape):
     positions = np.arange(int(np.prod(shape, dtype=int))).reshape(shape)
-    found = (
-        [positions[tuple(int(i) for i in row)] for row in indices.reshape(-1, indices.shape[-1])]
-        if shape
-        else 0
+    found = [positions[tuple(int(i) for i in row)] for row in indices.reshape(-1, indices.shape[-1])] if shape else 0
+    return np.broadcast_to(np.asarray(found, np.int64), indices.shape[:-1] if not shape else (len(found),)).reshape(
+        indices.shape[:-1]
     )
-    return np.broadcast_to(
-        np.asarray(found, np.int64), indices.shape[:-1] if not shape else (len(found),)
-    ).reshape(indices.shape[:-1])
 
 
 @torch_oracle("scatter_nd")

@@ -183,9 +183,7 @@ def linspace(start, stop, num, dtype, device, endpoint):
 @array_oracle("eye")
 def eye(rows, columns, offset, dtype, device):
     return (
-        np.array(
-            [[i + offset == j for j in range(rows if columns is None else columns)] for i in range(rows)]
-        )
+        np.array([[i + offset == j for j in range(rows if columns is None else columns)] for i in range(rows)])
         .reshape(rows, rows if columns is None else columns)
         .astype(dtype)
     )
