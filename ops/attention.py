@@ -15,11 +15,12 @@ from zoonet.ops.elementary import exp, tanh
 from zoonet.ops.elementwise import add, divide, multiply, negative, subtract, where
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.gradients import vjp
+from zoonet.ops.joining import concat
 from zoonet.ops.linear import matmul
 from zoonet.ops.reductions import cumsum, max, sum
 from zoonet.ops.registry import broadcast_shapes, op
 from zoonet.ops.samples import bools, fixed, floats, ints, sample
-from zoonet.ops.shapes import concat, reshape, swapaxes
+from zoonet.ops.shapes import reshape, swapaxes
 from zoonet.ops.types import BOOL, INTEGER, Array, TensorType, as_dtype, bool_, is_floating, kind_of
 
 __all__ = ["attention_gradient", "rotary_embedding", "rotary_tables", "scaled_dot_product_attention"]

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from zoonet.ops.axis_maps import map_axis
-
 from zoonet.ops.elementwise import abs, pow
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.reductions import max as max_over
