@@ -154,7 +154,7 @@ def _run(function: Callable[..., Any], arguments: Sequence[Any], positions: Sequ
     tape = Tape(getattr(function, "__name__", "tape"))
 
     def enter(leaf: Any) -> Any:
-        leaf = np.asarray(leaf, np.float32) if isinstance(leaf, float) else leaf
+        leaf = np.asarray(leaf, np.float32) if type(leaf) is float else leaf
         return tape.input(leaf) if _is_leaf_differentiable(leaf) else leaf
 
     entered = [trees.map_leaves(enter, a) if i in positions else a for i, a in enumerate(arguments)]

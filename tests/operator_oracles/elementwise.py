@@ -27,7 +27,7 @@ def same_name(name, torch_name=None, **options):
 
 for _name in (
     "add subtract multiply divide floor_divide remainder fmod negative positive abs sign square sqrt rsqrt reciprocal "
-    "pow hypot nextafter signbit maximum minimum ceil floor trunc round real "
+    "pow nextafter signbit maximum minimum ceil floor trunc round real "
     "exp expm1 log log1p log2 log10 logaddexp sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh "
     "erf erfc less less_equal greater greater_equal isfinite isinf isnan "
     "logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor "
@@ -37,6 +37,12 @@ for _name in (
 same_name("equal", "eq")
 same_name("not_equal", "ne")
 same_name("bitwise_invert", "bitwise_not")
+
+
+@torch_oracle("hypot")
+def hypot(x, y):
+    x, y = tensors(x, y)
+    return torch.hypot(x, y) if x.is_floating_point() else torch.hypot(x.float(), y.float())
 
 
 @torch_oracle("copysign")

@@ -8,42 +8,79 @@ from operator_oracles import array_oracle, torch_oracle
 
 
 @array_oracle("class_targets")
-def class_targets(target, classes, weight, ignore_index, smoothing, dtype):
-    weight = np.ones(classes, dtype) if weight is None else np.asarray(weight, np.float64)
+def class_targets(target, classes, ignore_index, smoothing, dtype):
     targets = np.zeros((*target.shape, classes))
-    weights = np.zeros(target.shape)
     for position in np.ndindex(target.shape):
-        wanted = int(target[position])
-        if wanted == ignore_index:
-            continue
-        weights[position] = weight[wanted]
         for c in range(classes):
-            targets[(*position, c)] = weight[wanted] * (1 - smoothing) * (c == wanted)
-            targets[(*position, c)] += weight[c] * smoothing / classes
-    return np.moveaxis(targets, -1, 1 if target.ndim else 0), weights
+            if int(target[position]) != ignore_index:
+                targets[(*position, c)] = (1 - smoothing) * (c == int(target[position])) + smoothing / classes
+    return np.moveaxis(targets, -1, 1 if target.ndim else 0)
+
+
+def reduce(loss, reduction):
+    return {"none": lambda a: a, "mean": torch.mean, "sum": torch.sum}[reduction](loss)
+
+
+def by_formula(torch_function, formula, *weights):
+    """torch refuses gradients by weights; where one is asked for, a formula that must equal torch's result has it."""
+    if not any(w is not None and w.requires_grad for w in weights):
+        return torch_function(*weights)
+    result = formula(*weights)
+    torch.testing.assert_close(result, torch_function(*(None if w is None else w.detach() for w in weights)))
+    return result
+
+
+def class_formula(scores, target, weight, ignore_index, reduction, smoothing):
+    one_hot = F.one_hot(torch.where(target == ignore_index, 0, target), scores.shape[1]).to(scores.dtype)
+    one_hot = one_hot * (target != ignore_index).unsqueeze(-1)
+    smooth = one_hot * (1 - smoothing) + (target != ignore_index).unsqueeze(-1) * smoothing / scores.shape[1]
+    loss = -(smooth * weight * scores).sum(1)
+    return loss.sum() / (one_hot * weight).sum() if reduction == "mean" else reduce(loss, reduction)
 
 
 @torch_oracle("nll_loss")
 def nll_loss(input, target, weight, ignore_index, reduction):
-    return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+    return by_formula(
+        lambda w: F.nll_loss(input, target, w, ignore_index=ignore_index, reduction=reduction),
+        lambda w: class_formula(input, target, w, ignore_index, reduction, 0.0),
+        weight,
+    )
 
 
 @torch_oracle("cross_entropy")
-def cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing):
-    return F.cross_entropy(
-        input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
-    )
+def cross_entropy(input, target, weight, ignore_index, reduction, smoothing):
+    def formula(w):
+        scores = F.log_softmax(input, 1)
+        if not target.is_floating_point():
+            return class_formula(scores, target, w, ignore_index, reduction, smoothing)
+        loss = -((target * (1 - smoothing) + smoothing / input.shape[1]) * w * scores).sum(1)
+        return reduce(loss, reduction)
+
+    options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": smoothing}
+    return by_formula(lambda w: F.cross_entropy(input, target, w, **options), formula, weight)
 
 
 @torch_oracle("binary_cross_entropy_with_logits")
 def binary_cross_entropy_with_logits(input, target, weight, reduction, pos_weight):
-    return F.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
+    def formula(w, p):
+        loss = -(target * F.logsigmoid(input) * (1 if p is None else p) + (1 - target) * F.logsigmoid(-input))
+        return reduce(loss if w is None else loss * w, reduction)
+
+    return by_formula(
+        lambda w, p: F.binary_cross_entropy_with_logits(input, target, w, reduction=reduction, pos_weight=p),
+        formula,
+        weight,
+        pos_weight,
+    )
 
 
-# torch's own second derivative of it is not implemented by finite differences' standard, ours is checked by them
 @torch_oracle("binary_cross_entropy")
 def binary_cross_entropy(input, target, weight, reduction):
-    return F.binary_cross_entropy(input, target, weight, reduction=reduction)
+    return by_formula(
+        lambda w: F.binary_cross_entropy(input, target, w, reduction=reduction),
+        lambda w: reduce(F.binary_cross_entropy(input, target, reduction="none") * w, reduction),
+        weight,
+    )
 
 
 @torch_oracle("sigmoid_focal_loss")
@@ -55,7 +92,7 @@ def sigmoid_focal_loss(input, target, alpha, gamma, reduction):
     loss = entropy * (1 - p_t) ** gamma
     if alpha >= 0:
         loss = (alpha * target + (1 - alpha) * (1 - target)) * loss
-    return {"none": lambda a: a, "mean": torch.mean, "sum": torch.sum}[reduction](loss)
+    return reduce(loss, reduction)
 
 
 @torch_oracle("mse_loss")
