@@ -4,6 +4,7 @@ Every operator is a function of this package (`ops.relu`, `ops.conv`, …); `op`
 """
 
 from zoonet.ops.activations import *
+from zoonet.ops.adaptive_pooling import *
 from zoonet.ops.attention import *
 from zoonet.ops.comparisons import *
 from zoonet.ops.convolution import *

@@ -94,7 +94,7 @@ def spread_windows(xp: Any, gy: Array, windows: Windows) -> Array:
 def max_with_indices(xp: Any, x: Array, taps: Sequence[Taps], sizes: Sequence[int]) -> tuple[Array, Array]:
     """The maximum of each window and the place of its first occurrence in the flattened spatial axes, int64.
 
-    Going from the last axis to the first and replacing only by larger values keeps the first in row-major order.
+    Going from the last axis to the first, the first maximum on each is the first in row-major order.
     """
     values = xp.empty((*x.shape[:2], *sizes), x.dtype)
     indices = xp.empty(values.shape, np.int64)
@@ -103,7 +103,7 @@ def max_with_indices(xp: Any, x: Array, taps: Sequence[Taps], sizes: Sequence[in
         for axis in reversed(range(len(taps))):
             best, places = _max_along(xp, best, places, taps[axis], axis, sizes[axis], x.shape[2:])
         values[images, channels] = best
-        indices[images, channels] = xp.maximum(places, 0)
+        indices[images, channels] = places
     return values, indices
 
 
@@ -112,16 +112,27 @@ def _max_along(
 ) -> tuple[Array, Array]:
     shape = (*values.shape[: 2 + axis], size, *values.shape[3 + axis :])
     best = xp.full(shape, lowest(values.dtype), values.dtype)
-    found = xp.full(shape, -1, np.int64)
-    steps = xp.arange(spatial[axis]) * prod(spatial[axis + 1 :])
     for output, input in pairs:
+        top = best[_at(axis, output)]
+        xp.maximum(top, values[_at(axis, input)], out=top)
+    # The winner is the largest code of a tap that holds the maximum; the earlier the tap, the larger its code.
+    codes = np.dtype(np.uint8 if len(pairs) < 256 else np.int32)
+    winner = xp.zeros(shape, codes)
+    unordered = kind_of(values.dtype) == FLOATING and bool(xp.isnan(best).any())
+    for tap, (output, input) in enumerate(pairs):
         candidate = values[_at(axis, input)]
-        place = steps[input].reshape(-1, *(1,) * (len(spatial) - axis - 1))
-        place = xp.broadcast_to(place, candidate.shape) if places is None else place + places[_at(axis, input)]
-        top, top_place = best[_at(axis, output)], found[_at(axis, output)]
-        larger = (candidate > top) | (top_place < 0)
-        if kind_of(values.dtype) == FLOATING:
-            larger |= candidate != candidate
-        xp.copyto(top, candidate, where=larger)
-        xp.copyto(top_place, place, where=larger)
-    return best, found
+        chosen = candidate == best[_at(axis, output)]
+        if unordered:
+            chosen |= candidate != candidate
+        place = winner[_at(axis, output)]
+        xp.maximum(place, chosen.astype(codes) * codes.type(len(pairs) - tap), out=place)
+    cells = xp.zeros((len(pairs) + 1, size), np.int64)  # by code and output position; code 0 is nowhere
+    numbers = xp.arange(spatial[axis])
+    for tap, (output, input) in enumerate(pairs):
+        cells[len(pairs) - tap, output] = numbers[input]
+    along = xp.arange(size).reshape(-1, *(1,) * (len(spatial) - axis - 1))
+    cell = cells.ravel()[winner.astype(np.int64) * size + along]
+    step = prod(spatial[axis + 1 :])
+    if places is None:
+        return best, cell
+    return best, cell * step + xp.take_along_axis(places, cell, axis=2 + axis)
