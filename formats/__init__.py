@@ -1,6 +1,6 @@
 """File formats: bytes to and from named tensors or a graph. Nothing here knows a model."""
 
-from zoonet.formats.checkpoint import Checkpoint, LazyTensor
+from zoonet.formats.checkpoint import Checkpoint, LazyTensor, as_lazy
 from zoonet.formats.registry import (
     FORMATS,
     Description,
@@ -19,6 +19,7 @@ __all__ = [
     "Format",
     "LazyTensor",
     "TensorDescription",
+    "as_lazy",
     "describe",
     "detect",
     "read",

@@ -32,22 +32,28 @@ if TYPE_CHECKING:
 __all__ = ["read", "recognise", "write"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
-# The magic number as pickled, after the protocol: LONG1 of ten bytes.
-_MAGIC_PICKLE = b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
 _TAR_MEMBERS = ("storages", "pickle")
 
 
 def recognise(probe: Probe) -> bool:
     """Whether the file is one of PyTorch's containers."""
-    if probe.head[:2] == b"\x80\x02" and probe.head[2:14] == _MAGIC_PICKLE:
-        return True
-    if probe.head[257:262] == b"ustar" or probe.head[:100].rstrip(b"\0") in (
-        b"sys_info",
-        b"pickle",
-        b"storages",
-    ):
-        return True
-    return any(name.endswith("/data.pkl") or name == "data.pkl" for name in probe.members)
+    container = _container(probe.head)
+    if container == "zip":
+        return any(name.endswith("/data.pkl") or name == "data.pkl" for name in probe.members)
+    return container is not None
+
+
+def _container(head: bytes) -> str | None:
+    """The container by its first bytes: zip (of whatever), legacy, tar, or None."""
+    if head[:4] == b"PK\x03\x04":
+        return "zip"
+    # The magic number as pickled: as LONG1 of ten bytes after the opcodes of a protocol, or as text by protocol 1.
+    binary = b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
+    if (head[:1] == b"\x80" and binary in head[:24]) or head.startswith(f"L{_MAGIC}L\n".encode()):
+        return "legacy"
+    if head[257:262] == b"ustar" or head[:100].rstrip(b"\0") in (b"sys_info", b"pickle", b"storages"):
+        return "tar"
+    return None
 
 
 def read(path: Path, key: str | None = None) -> Checkpoint:
@@ -57,12 +63,13 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     """
     with path.open("rb") as stream:
         head = stream.read(512)
-    if head[:4] == b"PK\x03\x04":
+    container = _container(head)
+    if container == "zip":
         container, value, opcodes = _read_zip(path)
-    elif head[:2] == b"\x80\x02" and head[2:14] == _MAGIC_PICKLE:
-        container, (value, opcodes) = "legacy", _LegacyReader(path).read()
-    elif head[257:262] == b"ustar" or head[:100].rstrip(b"\0") in (b"sys_info", b"pickle", b"storages"):
-        container, (value, opcodes) = "tar", _read_tar(path)
+    elif container == "legacy":
+        value, opcodes = _LegacyReader(path).read()
+    elif container == "tar":
+        value, opcodes = _read_tar(path)
     else:
         raise FormatError(
             f"{path.name} is not a PyTorch file",
