@@ -22,11 +22,11 @@ from typing import Any
 from urllib.parse import quote
 
 from zoonet.ops.errors import DownloadError, FormatError
+from zoonet.weights.http import check_status, exchange, new_session, retrying, storage_error
 from zoonet.weights.integrity import Expected
 from zoonet.weights.settings import Settings, cache_folder, hub_cache_folder, hub_endpoint
 from zoonet.weights.source import Source, is_commit, safe_relative
 from zoonet.weights.store import publish, sync_folder, write_text
-from zoonet.weights.transport import check_status, exchange, new_session, retrying, storage_error
 
 # A repository's description lists its files; a larger answer is not one.
 LARGEST_ANSWER = 16 << 20
@@ -64,8 +64,9 @@ class Repository:
         try:
             commit = (self.folder / "refs" / safe_relative(revision)).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
-            return ""
-        return commit if is_commit(commit) or commit == slug(revision) else ""
+            # What came from a mirror has no commit, and its snapshot is named by the revision.
+            return slug(revision) if self.snapshot(slug(revision)).is_dir() else ""
+        return commit if is_commit(commit) else ""
 
     def snapshot(self, commit: str) -> Path:
         """Folder of a commit's files."""
@@ -135,7 +136,7 @@ def slug(revision: str) -> str:
 
 
 def repositories(name: str) -> tuple[Repository, Repository]:
-    """A repository in the hub's own cache, and in ours, which has what came from a mirror without a commit."""
+    """A repository in the hub's own cache, and in ours, for what came from a mirror without a commit."""
     return Repository(hub_cache_folder(), name), Repository(cache_folder() / "hub", name)
 
 

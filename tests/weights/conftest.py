@@ -20,11 +20,25 @@ import pytest
 
 from zoonet.weights.settings import Settings
 
-VARIABLES = (
-    "ZOONET_CACHE ZOONET_OFFLINE ZOONET_MIRROR ZOONET_READ_TIMEOUT ZOONET_TOTAL_TIMEOUT HF_HOME HF_HUB_CACHE "
-    "HUGGINGFACE_HUB_CACHE HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN HUGGING_FACE_HUB_TOKEN HF_TOKEN_PATH "
-    "HF_HUB_DISABLE_IMPLICIT_TOKEN TORCH_HOME KERAS_HOME XDG_CACHE_HOME"
-).split()
+VARIABLES = [
+    "ZOONET_CACHE",
+    "ZOONET_OFFLINE",
+    "ZOONET_MIRROR",
+    "ZOONET_READ_TIMEOUT",
+    "ZOONET_TOTAL_TIMEOUT",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+    "TORCH_HOME",
+    "KERAS_HOME",
+    "XDG_CACHE_HOME",
+]
 
 
 @dataclass
@@ -197,14 +211,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
-@pytest.fixture()
+@pytest.fixture
 def server() -> Iterator[Server]:
     state = Server()
     yield state
     state.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def other_host() -> Iterator[Server]:
     """A server on another port, which is another host for tokens and redirects."""
     state = Server()
@@ -228,7 +242,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture()
+@pytest.fixture
 def quick() -> Settings:
     """Limits short enough for tests."""
     return Settings(
@@ -244,7 +258,10 @@ def quick() -> Settings:
 
 
 class Hub:
-    """A Hugging Face-shaped pair of servers: large files redirect to another host, small ones come directly."""
+    """A Hugging Face-shaped pair of servers:
+
+    large files redirect to another host, small ones come directly.
+    """
 
     def __init__(self, server: Server, content_host: Server) -> None:
         self.server = server
@@ -276,7 +293,7 @@ class Hub:
         self.server.add(path, b"", *faults, etag="", **headers)
 
 
-@pytest.fixture()
+@pytest.fixture
 def hub(server: Server, other_host: Server, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     return Hub(server, other_host)
@@ -293,12 +310,12 @@ def leftovers(folder: Path) -> list[str]:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def files_in() -> Any:
     return leftovers
 
 
-@pytest.fixture()
+@pytest.fixture
 def python_environment() -> dict[str, str]:
     """Environment in which a child process imports the same zoonet."""
     import zoonet.weights

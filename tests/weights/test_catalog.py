@@ -1,4 +1,7 @@
-"""The catalog's entries, and how a catalog file is read. Facts are compared with the frameworks' own metadata."""
+"""The catalog's entries, and how a catalog file is read.
+
+Facts are compared with the frameworks' own metadata.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +64,23 @@ def test_names_that_the_issue_promises(family: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "resnet50.tv2_in1k resnet50.a1_in1k resnet18.a1_in1k resnet50.keras_in1k resnet101.keras_in1k "
-    "resnet152.keras_in1k bert-base-uncased gpt2 distilgpt2 all-MiniLM-L6-v2 yolov3.coco yolox_nano.coco "
-    "mobilenet_v2.tv_in1k mobilenet_v3_large.tv2_in1k mobilenet_v1.keras_in1k".split(),
+    [
+        "resnet50.tv2_in1k",
+        "resnet50.a1_in1k",
+        "resnet18.a1_in1k",
+        "resnet50.keras_in1k",
+        "resnet101.keras_in1k",
+        "resnet152.keras_in1k",
+        "bert-base-uncased",
+        "gpt2",
+        "distilgpt2",
+        "all-MiniLM-L6-v2",
+        "yolov3.coco",
+        "yolox_nano.coco",
+        "mobilenet_v2.tv_in1k",
+        "mobilenet_v3_large.tv2_in1k",
+        "mobilenet_v1.keras_in1k",
+    ],
 )
 def test_more_names(name: str) -> None:
     assert weights.find(name).name == name
@@ -99,7 +116,7 @@ def test_keras_resnet_says_how_it_differs() -> None:
     assert (entry.preprocessing.channels, entry.preprocessing.mean) == ("bgr", (103.939, 116.779, 123.68))
 
 
-# Bytes a parameter takes where it is not 4: halves, and a file that holds two classifiers more than the network.
+# Bytes a parameter takes where it is not 4: halves, and a file with two classifiers more than the network.
 STORED = {"wide_resnet50_2.tv_in1k": 2, "wide_resnet101_2.tv_in1k": 2, "googlenet.tv_in1k": 7.87}
 
 
@@ -212,7 +229,10 @@ def test_labels() -> None:
 
 
 def test_labels_agree_with_another_list() -> None:
-    """The names that come with Google's test pictures: the same classes in the same order, after the background."""
+    """The names that come with Google's test pictures:
+
+    the same classes in the same order, after the background.
+    """
     path = SHARED / "assets" / "photos" / "imagenet_labels.txt"
     if not path.exists():
         pytest.skip("the folder shared/ is absent")

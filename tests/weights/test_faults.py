@@ -1,4 +1,6 @@
-"""Every fault of a server, a disk or another process ends in the right file or a clear error, nothing corrupt left."""
+"""Every fault of a server, a disk or another process ends in the right file or a clear error, nothing corrupt
+left.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 FetchFile = Callable[..., Path]
 
 
-@pytest.fixture()
+@pytest.fixture
 def get(quick: Settings) -> FetchFile:
     def run(url: str, **changes: Any) -> Path:
         return weights.fetch(f"{url}#sha256={SHA256}", settings=replace(quick, **changes))
@@ -107,7 +109,7 @@ class TestNetwork:
     def test_too_long_a_wait_is_told_at_once(self, server: Any, get: FetchFile) -> None:
         url = server.add("/busy.bin", DATA, "status:429:3600")
         began = time.monotonic()
-        with pytest.raises(DownloadError, match="later.*3600 seconds"):
+        with pytest.raises(DownloadError, match=r"later.*3600 seconds"):
             get(url)
         assert time.monotonic() - began < 2
 
@@ -122,7 +124,7 @@ class TestNetwork:
 
     def test_server_error_for_good(self, server: Any, get: FetchFile) -> None:
         url = server.add("/model.bin", DATA, *["status:500"] * 9)
-        with pytest.raises(DownloadError, match="3 attempts.*status 500"):
+        with pytest.raises(DownloadError, match=r"3 attempts.*status 500"):
             get(url)
         assert len(server.seen) == 3
 
@@ -158,7 +160,7 @@ class TestBody:
         self, server: Any, quick: Settings, clean_environment: Path, files_in: Any
     ) -> None:
         url = server.add("/model.bin", DATA, *["length:1000"] * 3)
-        with pytest.raises(IntegrityError, match="expected sha256.*received sha256"):
+        with pytest.raises(IntegrityError, match=r"expected sha256.*received sha256"):
             weights.fetch(f"{url}#sha256={SHA256}", settings=quick)
         assert files_in(clean_environment) == []
 
@@ -264,8 +266,8 @@ class TestBody:
 
     def test_more_than_the_published_size_is_not_stored(self, server: Any, quick: Settings) -> None:
         entry = weights.Entry(
-            "a.b", "a", "t", (Source.parse(server.add("/model.bin", DATA, "nolength")),), "torch", "timm", "test",
-            sha256=(SHA256,), size=1000,
+            "a.b", "a", "t", (Source.parse(server.add("/model.bin", DATA, "nolength")),),
+            "torch", "timm", "test", sha256=(SHA256,), size=1000,
         )  # fmt: skip
         with pytest.raises(IntegrityError, match="expected 1000 bytes"):
             weights.fetch(entry, settings=quick)
@@ -415,7 +417,7 @@ class TestDisk:
             monkeypatch.setenv("ZOONET_CACHE", str(tmp_path / "disk"))
             sha256 = hashlib.sha256(DATA[:100_000]).hexdigest()
             before = weights.fetch(f"{small}#sha256={sha256}")
-            with pytest.raises(StorageError, match="no room for model.bin.*ZOONET_CACHE"):
+            with pytest.raises(StorageError, match=r"no room for model.bin.*ZOONET_CACHE"):
                 get(url)
             assert before.read_bytes() == DATA[:100_000]
             assert files_in(tmp_path / "disk") == ["small.bin"]
@@ -442,7 +444,7 @@ class TestDisk:
             path = get(url)
             subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
             assert get(url) == path
-            with pytest.raises(StorageError, match="cannot be written.*ZOONET_CACHE"):
+            with pytest.raises(StorageError, match=r"cannot be written.*ZOONET_CACHE"):
                 get(other)
         assert len(server.seen) == 1
 
@@ -488,7 +490,8 @@ class TestOffline:
         )
         process = subprocess.run(
             [sys.executable, "-c", code, f"{url}#sha256={SHA256}"],
-            env={**python_environment, "ZOONET_OFFLINE": offline}, capture_output=True, text=True, check=False,
+            env={**python_environment, "ZOONET_OFFLINE": offline},
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert process.stdout.split() == [str(path), str(path), "1"], process.stderr
 

@@ -235,14 +235,14 @@ class TestToken:
     @pytest.mark.parametrize("status", [401, 403])
     def test_refused(self, hub: Any, quick: Settings, status: int) -> None:
         hub.server.add("/api/models/org/gated/revision/main", b"", *[f"status:{status}"] * 9)
-        with pytest.raises(AccessDeniedError, match="token was refused.*accept the terms") as caught:
+        with pytest.raises(AccessDeniedError, match=r"token was refused.*accept the terms") as caught:
             weights.fetch("org/gated", settings=quick)
         assert "hf_secret_token" not in str(caught.value)
 
     def test_missing(self, hub: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("HF_TOKEN")
         hub.server.add("/org/gated/resolve/main/model.safetensors", b"", *["status:401"] * 9)
-        with pytest.raises(AccessDeniedError, match="no Hugging Face token is set: org/gated.*HF_TOKEN"):
+        with pytest.raises(AccessDeniedError, match=r"no Hugging Face token is set: org/gated.*HF_TOKEN"):
             weights.fetch("hf://org/gated/model.safetensors", settings=quick)
 
     def test_from_the_login_file(self, hub: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_malformed_references(text: str) -> None:
 
 
 def test_text_that_names_nothing() -> None:
-    with pytest.raises(UnknownModelError, match="did you mean.*resnet50"):
+    with pytest.raises(UnknownModelError, match=r"did you mean.*resnet50"):
         weights.fetch("resnet5O.tv_in1k")
 
 
