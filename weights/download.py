@@ -95,8 +95,11 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
     try:
         if what.startswith(("http://", "https://")):
             url, _, fragment = what.partition("#")
-            sha256 = fragment.removeprefix("sha256=").lower() if fragment.startswith("sha256=") else ""
-            return Source.parse(url), Expected(sha256=(sha256,) if sha256 else ())
+            kind, _, digest = fragment.lower().partition("=")
+            if fragment and kind not in ("sha256", "md5"):
+                raise ValueError(f"#{fragment} is not #sha256=… or #md5=…")
+            hashes = {kind: (digest,)}
+            return Source.parse(url), Expected(sha256=hashes.get("sha256", ()), md5=hashes.get("md5", ()))
         if what.startswith("hf://"):
             reference = HubReference.parse(what)
             return (Source.parse(what), Expected()) if reference.file else reference

@@ -123,8 +123,9 @@ def exchange(
     settings: Settings,
     *,
     stay: bool = False,
+    hops: list[Mapping[str, str]] | None = None,
 ) -> Any:
-    """Response after redirects. stay: stop at a redirect to another host (it carries the hub's metadata).
+    """Response after redirects. stay: stop at a redirect to another host. hops: takes each answer's headers.
 
     Raises DownloadError for a redirect loop or a redirect that leaves HTTPS, and Again for what may pass.
     """
@@ -132,6 +133,8 @@ def exchange(
     for _ in range(MOST_REDIRECTS + 1):
         visited.append(url)
         response = _send(session, method, url, headers, settings)
+        if hops is not None:
+            hops.append(response.headers)
         if response.status_code not in REDIRECTS or "Location" not in response.headers:
             return response
         target = urljoin(url, response.headers["Location"])

@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,21 +184,21 @@ def file_facts(source: Source, settings: Settings, deadline: float) -> FileFacts
     url = source.url(hub_endpoint())
 
     def ask() -> FileFacts:
-        with (
-            new_session() as session,
-            contextlib.closing(exchange(session, "HEAD", url, {}, settings, stay=True)) as r,
-        ):
-            check_status(r, url)
-            headers = r.headers
-            size = headers.get("X-Linked-Size") or (
-                headers.get("Content-Length", "") if r.status_code == 200 else ""
-            )
-            commit = headers.get("X-Repo-Commit", "")
-            return FileFacts(
-                commit if is_commit(commit) else "",
-                _etag(headers.get("X-Linked-Etag") or headers.get("ETag", "")),
-                int(size) if size.isdecimal() else None,
-            )
+        hops: list[Mapping[str, str]] = []
+        with new_session() as session:
+            response = exchange(session, "HEAD", url, {}, settings, stay=True, hops=hops)
+            response.close()
+            check_status(response, url)
+        # The hub tells some facts on the way and some at the end; the first word counts.
+        told = {key.lower(): value for hop in reversed(hops) for key, value in hop.items()}
+        last = response.headers if response.status_code == 200 else {}
+        size = told.get("x-linked-size") or last.get("Content-Length", "")
+        commit = told.get("x-repo-commit", "")
+        return FileFacts(
+            commit if is_commit(commit) else "",
+            _etag(told.get("x-linked-etag") or last.get("ETag", "")),
+            int(size) if size.isdecimal() else None,
+        )
 
     result: FileFacts = retrying(ask, settings, deadline, url)
     return result

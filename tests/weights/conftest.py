@@ -60,14 +60,23 @@ class Seen:
     headers: dict[str, str]
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """Clients that go away in the middle are what these tests are about."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
 class Server:
     """HTTP on 127.0.0.1 with faults by name: see Handler.fault."""
 
     def __init__(self) -> None:
         self.resources: dict[str, Resource] = {}
         self.seen: list[Seen] = []
-        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_state": self}))
-        self.httpd.daemon_threads = True
+        self.httpd = _QuietServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_state": self}))
         self.thread = threading.Thread(
             target=self.httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )

@@ -10,15 +10,17 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -153,6 +155,50 @@ class TestNetwork:
         url = server.add("/a.bin", b"", "redirect:file:///etc/passwd")
         with pytest.raises(DownloadError, match="not HTTP"):
             get(url)
+
+    def test_proxy_of_the_environment(
+        self, server: Any, get: FetchFile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NO_PROXY")
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        monkeypatch.setenv("http_proxy", server.url)
+        server.add("http://files.example/model.bin", DATA)
+        assert_whole(get("http://files.example/model.bin"))
+
+    def test_certificates(
+        self, server: Any, get: FetchFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that nobody vouches for is refused; one in REQUESTS_CA_BUNDLE is taken, as requests does."""
+        certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+        make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+        if (
+            shutil.which("openssl") is None
+            or subprocess.run(make, capture_output=True, check=False).returncode
+        ):
+            pytest.skip("a certificate cannot be made without openssl")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.httpd.socket = context.wrap_socket(server.httpd.socket, server_side=True)
+        url = server.add("/model.bin", DATA).replace("http://", "https://")
+        with pytest.raises(DownloadError, match=r"certificate of 127.0.0.1 cannot be verified.*CA_BUNDLE"):
+            get(url)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        assert_whole(get(url))
+
+    def test_redirect_from_https_to_http_is_refused(
+        self, get: FetchFile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Answer:
+            status_code = 302
+            headers: ClassVar = {"Location": "http://files.example/model.bin"}
+
+            def close(self) -> None:
+                pass
+
+        monkeypatch.setattr("zoonet.weights.http._send", lambda *_: Answer())
+        with pytest.raises(DownloadError, match="from https to unprotected http"):
+            get("https://files.example/model.bin")
 
 
 class TestBody:

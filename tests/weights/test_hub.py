@@ -127,6 +127,19 @@ class TestRepository:
         with pytest.raises(NotAvailableError, match=r"no weights that can be read.*model\.gguf"):
             weights.fetch("org/name", settings=quick)
 
+    def test_small_file_behind_a_redirect_on_the_hub_itself(self, hub: Any, quick: Settings) -> None:
+        """As the hub answers for small files: the commit on the way, the file under another path."""
+        data = FILES["vocab.txt"]
+        blob = hashlib.sha1(b"blob %d\x00" % len(data) + data).hexdigest()
+        hub.server.add("/api/resolve-cache/vocab.txt", data, etag=blob)
+        here = "/org/name/resolve/main/vocab.txt"
+        hub.server.add(
+            here, b"", *["redirect:/api/resolve-cache/vocab.txt"] * 9, etag="", X_Repo_Commit=COMMIT
+        )
+        path = weights.fetch("hf://org/name/vocab.txt", settings=quick)
+        assert (path.read_bytes(), path.parent.name) == (data, COMMIT)
+        assert Path(os.path.realpath(path)).name == blob
+
     def test_missing_repository(self, hub: Any, quick: Settings) -> None:
         with pytest.raises(NotAvailableError, match="does not exist"):
             weights.fetch("org/missing", settings=quick)
