@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zoonet.weights import cache, mirror
-    from zoonet.weights.download import LicenceWarning, UnverifiedWarning, cached, fetch, fetch_files, resolve
+    from zoonet.weights.bring import UnverifiedWarning
+    from zoonet.weights.download import LicenceWarning, cached, fetch, fetch_files, resolve
     from zoonet.weights.entry import Companion, Entry, Metric, Preprocessing
     from zoonet.weights.registry import entries, find, label_names, suggest, tasks
     from zoonet.weights.settings import Progress, Settings
@@ -49,7 +50,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "download": ("LicenceWarning", "UnverifiedWarning", "cached", "fetch", "fetch_files", "resolve"),
+    "bring": ("UnverifiedWarning",),
+    "download": ("LicenceWarning", "cached", "fetch", "fetch_files", "resolve"),
     "entry": ("Companion", "Entry", "Metric", "Preprocessing"),
     "registry": ("entries", "find", "label_names", "suggest", "tasks"),
     "settings": ("Progress", "Settings"),

@@ -16,17 +16,18 @@ import contextlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from zoonet.ops.errors import DownloadError, FormatError
+from zoonet.weights.http import check_status, exchange, new_session, retrying, storage_error
 from zoonet.weights.integrity import Expected
 from zoonet.weights.settings import Settings, cache_folder, hub_cache_folder, hub_endpoint
 from zoonet.weights.source import Source, is_commit, safe_relative
 from zoonet.weights.store import publish, sync_folder, write_text
-from zoonet.weights.transport import check_status, exchange, new_session, retrying, storage_error
 
 # A repository's description lists its files; a larger answer is not one.
 LARGEST_ANSWER = 16 << 20
@@ -64,8 +65,9 @@ class Repository:
         try:
             commit = (self.folder / "refs" / safe_relative(revision)).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
-            return ""
-        return commit if is_commit(commit) or commit == slug(revision) else ""
+            # What came from a mirror has no commit, and its snapshot is named by the revision.
+            return slug(revision) if self.snapshot(slug(revision)).is_dir() else ""
+        return commit if is_commit(commit) else ""
 
     def snapshot(self, commit: str) -> Path:
         """Folder of a commit's files."""
@@ -135,7 +137,7 @@ def slug(revision: str) -> str:
 
 
 def repositories(name: str) -> tuple[Repository, Repository]:
-    """A repository in the hub's own cache, and in ours, which has what came from a mirror without a commit."""
+    """A repository in the hub's own cache, and in ours, for what came from a mirror without a commit."""
     return Repository(hub_cache_folder(), name), Repository(cache_folder() / "hub", name)
 
 
@@ -182,21 +184,21 @@ def file_facts(source: Source, settings: Settings, deadline: float) -> FileFacts
     url = source.url(hub_endpoint())
 
     def ask() -> FileFacts:
-        with (
-            new_session() as session,
-            contextlib.closing(exchange(session, "HEAD", url, {}, settings, stay=True)) as r,
-        ):
-            check_status(r, url)
-            headers = r.headers
-            size = headers.get("X-Linked-Size") or (
-                headers.get("Content-Length", "") if r.status_code == 200 else ""
-            )
-            commit = headers.get("X-Repo-Commit", "")
-            return FileFacts(
-                commit if is_commit(commit) else "",
-                _etag(headers.get("X-Linked-Etag") or headers.get("ETag", "")),
-                int(size) if size.isdecimal() else None,
-            )
+        hops: list[Mapping[str, str]] = []
+        with new_session() as session:
+            response = exchange(session, "HEAD", url, {}, settings, stay=True, hops=hops)
+            response.close()
+            check_status(response, url)
+        # The hub tells some facts on the way and some at the end; the first word counts.
+        told = {key.lower(): value for hop in reversed(hops) for key, value in hop.items()}
+        last = response.headers if response.status_code == 200 else {}
+        size = told.get("x-linked-size") or last.get("Content-Length", "")
+        commit = told.get("x-repo-commit", "")
+        return FileFacts(
+            commit if is_commit(commit) else "",
+            _etag(told.get("x-linked-etag") or last.get("ETag", "")),
+            int(size) if size.isdecimal() else None,
+        )
 
     result: FileFacts = retrying(ask, settings, deadline, url)
     return result

@@ -14,11 +14,12 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from zoonet.ops.errors import DownloadError, NotAvailableError
+from zoonet.weights.http import storage_error
 from zoonet.weights.integrity import CHUNK, Expected, Hasher, hash_file
 from zoonet.weights.settings import HUB, Progress, Settings
 from zoonet.weights.source import Source, safe_relative
 from zoonet.weights.store import write_atomic
-from zoonet.weights.transport import Received, Request, discard, storage_error
+from zoonet.weights.transport import Received, Request, discard
 
 
 def places(source: Source, expected: Expected) -> tuple[str, ...]:

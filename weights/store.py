@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from zoonet.ops.errors import DownloadError
+from zoonet.weights.http import storage_error
 from zoonet.weights.integrity import Digests, Expected
 from zoonet.weights.settings import Settings, cache_folder
 from zoonet.weights.source import Source
-from zoonet.weights.transport import storage_error
 
 
 @dataclass(frozen=True, slots=True)

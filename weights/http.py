@@ -1,0 +1,248 @@
+"""Requests and answers over HTTP: redirects, the hub's token, statuses, waits, and errors in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import errno
+import os
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+from zoonet.ops.errors import AccessDeniedError, DownloadError, NotAvailableError, StorageError
+from zoonet.weights.settings import Settings, hub_token, is_hub
+
+if TYPE_CHECKING:
+    import requests
+
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REDIRECTS = 10
+
+
+class Again(Exception):
+    """An attempt failed in a way that may pass. wait: seconds that the server asked for, or None."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def public_url(url: str) -> str:
+    """A URL fit for messages and records: without password, and without a query, which may be a signature."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    if parts.port:
+        host = f"{host}:{parts.port}"
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def new_session() -> requests.Session:
+    """A session that asks for plain bytes, so that lengths and ranges mean the file's own."""
+    import requests
+
+    session = requests.Session()
+    session.headers["User-Agent"] = "zoonet"
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
+class _HubAuthorization:
+    """The hub's token, or nothing.
+
+    Being there, it keeps requests from sending a ~/.netrc password to the hub.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def __call__(self, request: Any) -> Any:
+        if self.token:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
+
+
+def _send(
+    session: requests.Session, method: str, url: str, headers: Mapping[str, str], settings: Settings
+) -> Any:
+    """One exchange without redirects. The token goes to the hub's host only, decided anew for each URL."""
+    import requests
+
+    auth = _HubAuthorization(hub_token()) if is_hub(url) else None
+    try:
+        return session.request(
+            method,
+            url,
+            headers=dict(headers),
+            auth=auth,
+            allow_redirects=False,
+            stream=True,
+            timeout=(settings.connect_timeout, settings.read_timeout),
+        )
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        raise DownloadError(f"{public_url(url)} is not a usable URL", received=type(error).__name__) from None
+    except requests.exceptions.SSLError as error:
+        raise DownloadError(
+            f"the certificate of {urlsplit(url).hostname} cannot be verified",
+            received=reason_of(error),
+            fix="set REQUESTS_CA_BUNDLE to your network's certificate file",
+        ) from None
+    except requests.exceptions.RequestException as error:
+        raise Again(reason_of(error)) from None
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost cause, without the URL (which may carry a signature) and without nested class names."""
+    seen = str(error)
+    if "NameResolutionError" in seen or "getaddrinfo failed" in seen:
+        return "the host name cannot be resolved (is there a network?)"
+    if "Connection refused" in seen:
+        return "the connection was refused"
+    if "timed out" in seen.lower():
+        return "no answer in time"
+    if "CERTIFICATE_VERIFY_FAILED" in seen:
+        return "certificate verification failed"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__
+    return "the connection was dropped"
+
+
+def exchange(
+    session: requests.Session,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    settings: Settings,
+    *,
+    stay: bool = False,
+    hops: list[Mapping[str, str]] | None = None,
+) -> Any:
+    """Response after redirects. stay: stop at a redirect to another host. hops: takes each answer's headers.
+
+    Raises DownloadError for a redirect loop or a redirect that leaves HTTPS, and Again for what may pass.
+    """
+    visited = []
+    for _ in range(MOST_REDIRECTS + 1):
+        visited.append(url)
+        response = _send(session, method, url, headers, settings)
+        if hops is not None:
+            hops.append(response.headers)
+        if response.status_code not in REDIRECTS or "Location" not in response.headers:
+            return response
+        target = urljoin(url, response.headers["Location"])
+        if stay and urlsplit(target).netloc != urlsplit(url).netloc:
+            return response
+        response.close()
+        if urlsplit(target).scheme not in ("http", "https"):
+            raise DownloadError(f"{public_url(url)} redirects to something that is not HTTP")
+        if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
+            raise DownloadError(
+                f"{public_url(url)} redirects from https to unprotected http", fix="use another source"
+            )
+        url = target
+    raise DownloadError(
+        f"{public_url(visited[0])} redirects without end",
+        expected=f"at most {MOST_REDIRECTS} redirects",
+        received=f"a loop through {public_url(visited[-1])}",
+    )
+
+
+def check_status(response: Any, url: str) -> None:
+    """Raise what a status other than success means:
+
+    NotAvailableError, AccessDeniedError, DownloadError or Again.
+    """
+    status = response.status_code
+    if status < 400:
+        return
+    response.close()
+    where = public_url(url)
+    if status in (408, 425, 429) or status >= 500:
+        raise Again(f"status {status}", _retry_after(response.headers.get("Retry-After")))
+    if status in (404, 410):
+        raise NotAvailableError(
+            f"{where} does not exist (status {status})", fix="check the name and the revision"
+        )
+    if status in (401, 403):
+        raise AccessDeniedError(f"{where} refuses access (status {status})", fix=_denied_fix(url))
+    raise DownloadError(f"{where} answers with status {status}", expected="the file")
+
+
+def _denied_fix(url: str) -> str:
+    if not is_hub(url):
+        return f"put credentials for {urlsplit(url).hostname} into ~/.netrc, or use another source"
+    page = "/".join(urlsplit(url).path.split("/")[1:3])
+    if hub_token():
+        return f"the Hugging Face token was refused: check it, and accept the terms of {page} on its page"
+    return (
+        f"no Hugging Face token is set: {page} does not exist, is private, or its terms must be accepted on "
+        "its page; then set HF_TOKEN"
+    )
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date."""
+    if not value:
+        return None
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(value))
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    return None
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """What the operating system's refusal to write means for the user."""
+    folder = path.parent
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(
+            f"there is no room for {path.name} in {folder} ({os.strerror(error.errno)})",
+            fix="free space there, or set ZOONET_CACHE (for Hugging Face files: HF_HOME) to a roomy folder",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(
+            f"the cache {folder} cannot be written ({os.strerror(error.errno)})",
+            fix="set ZOONET_CACHE (HF_HOME for Hugging Face files) to a folder that you may write",
+        )
+    return StorageError(f"{path} cannot be written", received=error.strerror or str(error))
+
+
+def retrying(action: Any, settings: Settings, deadline: float, what: str) -> Any:
+    """Result of action(), called again after failures that may pass, with growing waits.
+
+    Raises DownloadError when attempts or time are used up.
+    """
+    fruitless = 0
+    while True:
+        try:
+            return action()
+        except Again as again:
+            fruitless += 1
+            pause(again, fruitless, settings, deadline, what)
+
+
+def pause(again: Again, fruitless: int, settings: Settings, deadline: float, what: str) -> None:
+    """Wait before the next attempt, or raise DownloadError if there should be none."""
+    if fruitless > settings.retries:
+        raise DownloadError(
+            f"{public_url(what)} could not be read in {fruitless} attempts", received=str(again)
+        ) from None
+    wait = settings.backoff * 2 ** (fruitless - 1) * random.uniform(0.75, 1.25)
+    if again.wait is not None:
+        if again.wait > settings.longest_wait:
+            raise DownloadError(
+                f"{public_url(what)} asks to come back later",
+                received=f"Retry-After of {again.wait:.0f} seconds",
+            ) from None
+        wait = max(wait, again.wait)
+    if time.monotonic() + wait > deadline:
+        raise DownloadError(f"{public_url(what)} took too long", received=f"last: {again}") from None
+    time.sleep(wait)
