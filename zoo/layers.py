@@ -13,7 +13,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.modules import Array, Module, generator
+from zoonet.zoo.modules import Array, Module
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Array:
@@ -26,16 +26,7 @@ def kaiming_normal(rng: np.random.Generator, shape: tuple[int, ...], fan: int) -
     return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan))
 
 
-class Layer(Module):
-    """A layer with parameters: they are drawn when it is made, unless `initialised_by(None)` leaves them zero."""
-
-    def _draw(self) -> None:
-        rng = generator()
-        if rng is not None:
-            self.reset(rng)
-
-
-class Conv2d(Layer):
+class Conv2d(Module):
     """Convolution of pictures: (N, inputs, H, W) -> (N, outputs, H', W').
 
     weight: (outputs, inputs / groups, kernel, kernel); bias: (outputs,) or None. padding: rows and columns of zeros
@@ -80,7 +71,7 @@ class Conv2d(Layer):
         return ops.conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class Linear(Layer):
+class Linear(Module):
     """y = x · weightᵀ + bias: (…, inputs) -> (…, outputs). weight: (outputs, inputs); bias: (outputs,) or None."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
@@ -100,7 +91,7 @@ class Linear(Layer):
         return ops.linear(x, self.weight, self.bias)
 
 
-class BatchNorm2d(Layer):
+class BatchNorm2d(Module):
     """Batch normalisation over (N, H, W) of each channel (Ioffe & Szegedy, 2015): (N, C, H, W) -> the same.
 
     In training it uses the batch's mean and variance, and assigns new running statistics:
@@ -113,21 +104,31 @@ class BatchNorm2d(Layer):
     def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         self.eps = eps
         self.momentum = momentum
-        self.reset(None)
+        self._fill(channels)
 
+    def _fill(self, channels: int) -> None:
         self.weight = np.ones(channels, np.float32)
         self.bias = np.zeros(channels, np.float32)
         self.running_mean = np.zeros(channels, np.float32)
         self.running_var = np.ones(channels, np.float32)
         self.num_batches_tracked = np.zeros((), np.int64)
 
+    def reset(self, rng: np.random.Generator) -> None:
+        """Weight and variance one, bias, mean and count zero."""
+        self._fill(self.weight.shape[0])
+
     def forward(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, C, H, W)."""
         if not self.training:
             return ops.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+        y, self.running_mean, self.running_var = ops.batch_norm_training(
+            x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps
+        )
+        self.num_batches_tracked = ops.add(self.num_batches_tracked, 1)
+        return y
 
 
-class LayerNorm(Layer):
+class LayerNorm(Module):
     """Layer normalisation over the last axis (Ba et al., 2016): (…, features) -> the same."""
 
     def __init__(self, features: int, *, eps: float = 1e-5) -> None:
@@ -144,7 +145,7 @@ class LayerNorm(Layer):
         return ops.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-class Embedding(Layer):
+class Embedding(Module):
     """Rows of a table by index: integers (…) -> (…, features). weight: (entries, features), standard normal."""
 
     def __init__(self, entries: int, features: int) -> None:

@@ -95,6 +95,12 @@ class Module:
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the module's own parameters anew; layers override this."""
 
+    def _draw(self) -> None:
+        """Draw them now, at the end of a constructor, unless `initialised_by(None)` leaves them zero."""
+        rng = _generator.get()
+        if rng is not None:
+            self.reset(rng)
+
     # -- the walk ------------------------------------------------------------------------------------------------
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -290,6 +296,16 @@ def compare_shapes(own: Mapping[str, Any], given: Mapping[str, Any]) -> Misfits:
             if name in given and tuple(own[name].shape) != tuple(given[name].shape)
         },
     )
+
+
+def sizes(shapes: Mapping[str, Any], **axes: tuple[str, int]) -> dict[str, int]:
+    """Sizes read off the arrays of a state dict: keyword=(name, axis); those whose array is absent are left out."""
+    found = {}
+    for keyword, (name, axis) in axes.items():
+        shape = tuple(shapes[name].shape) if name in shapes else ()
+        if len(shape) > axis and shape[axis] > 0:
+            found[keyword] = int(shape[axis])
+    return found
 
 
 def _some(names: list[str], limit: int = 8) -> str:

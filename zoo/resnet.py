@@ -9,14 +9,16 @@ of akamaster/pytorch_resnet_cifar10 for the CIFAR networks.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from zoonet import ops
 from zoonet.zoo.layers import BatchNorm2d, Conv2d, Linear, Sequential, kaiming_normal
-from zoonet.zoo.modules import Array, Module
+from zoonet.zoo.modules import Array, Module, sizes
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class ResNetConfig:
 
     blocks: number of blocks per stage; the first stage is `width` wide and each further one twice as wide.
     bottleneck: 1×1, 3×3, 1×1 convolutions with an expansion of 4, or two 3×3. groups, group_width: the 3×3 of a
-    bottleneck has groups, and is group_width / 64 times as wide as the stage. stem: widths of further 3×3 convolutions
-    in the place of the 7×7; "cifar" for a single 3×3 without pooling. shortcut: where shapes change, "conv" 1×1,
+    bottleneck has groups, and is group_width / 64 times as wide as the stage. stem: widths of two 3×3 convolutions before
+    a third, in the place of the 7×7. cifar: for small pictures, the stem is one 3×3 without pooling. shortcut: where shapes change, "conv" 1×1,
     "pool" for average pooling before it, "pad" for slices padded with zero channels. stride_first: a bottleneck
     strides in its first convolution. bias, eps: of convolutions and of batch norms.
     """
@@ -38,7 +40,8 @@ class ResNetConfig:
     width: int = 64
     groups: int = 1
     group_width: int = 64
-    stem: tuple[int, ...] | str = ()
+    stem: tuple[int, ...] = ()
+    cifar: bool = False
     shortcut: str = "conv"
     stride_first: bool = False
     bias: bool = False
@@ -140,16 +143,13 @@ class ResNet(Module):
         self.config = config
         block = Bottleneck if config.bottleneck else BasicBlock
         width = config.width
-        if config.stem == "cifar":
-            self.conv1: Module = config.conv(config.channels, width, 3)
-        elif config.stem:
-            sizes = [config.channels, *map(int, config.stem), width]
+        if config.stem:
             layers: list[Any] = []
-            for position, (inputs, outputs) in enumerate(pairwise(sizes)):
+            for position, (inputs, outputs) in enumerate(pairwise((config.channels, *config.stem, width))):
                 layers += [config.conv(inputs, outputs, 3, 1 if position else 2), config.norm(outputs), ops.relu]
-            self.conv1 = Sequential(*layers[:-2])  # the last norm and ReLU are the network's own
+            self.conv1: Module = Sequential(*layers[:-2])  # the last norm and ReLU are the network's own
         else:
-            self.conv1 = config.conv(config.channels, width, 7, 2)
+            self.conv1 = config.conv(config.channels, width, *((3, 1) if config.cifar else (7, 2)))
         self.bn1 = config.norm(width)
         inputs = width
         for stage, count in enumerate(config.blocks):
@@ -160,11 +160,19 @@ class ResNet(Module):
                 inputs = (width << stage) * block.expansion
             setattr(self, f"layer{stage + 1}", Sequential(*blocks))
         setattr(self, self.head, Linear(inputs, config.classes))
+        self._draw()
 
     @property
     def head(self) -> str:
         """The name of the last layer."""
-        return "linear" if self.config.stem == "cifar" else "fc"
+        return "linear" if self.config.cifar else "fc"
+
+    @classmethod
+    def fit(cls, config: ResNetConfig, shapes: Mapping[str, Any]) -> ResNetConfig:
+        """The configuration with as many classes and channels as the arrays of a state dict have."""
+        head = "linear.weight" if config.cifar else "fc.weight"
+        stem = "conv1.0.weight" if config.stem else "conv1.weight"
+        return replace(config, **sizes(shapes, classes=(head, 0), channels=(stem, 1)))
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw convolutions as torchvision and He et al. (2015) do: normal, by the number of outputs."""
@@ -176,7 +184,7 @@ class ResNet(Module):
     def forward(self, x: Array) -> Array:
         """(N, channels, H, W) -> (N, classes)."""
         y = ops.relu(self.bn1(self.conv1(x)))  # (N, width, H/2, W/2)
-        if self.config.stem != "cifar":
+        if not self.config.cifar:
             y = ops.max_pool(y, 3, 2, 1)  # (N, width, H/4, W/4)
         for stage in range(len(self.config.blocks)):
             y = vars(self)[f"layer{stage + 1}"](y)  # (N, width·2^stage·expansion, H/(4·2^stage), …)
@@ -189,7 +197,7 @@ _R26, _R50, _R101, _R152, _R200 = (
     ResNetConfig(blocks)
     for blocks in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3))
 )
-_CIFAR = ResNetConfig((), bottleneck=False, classes=10, width=16, stem="cifar", shortcut="pad")
+_CIFAR = ResNetConfig((), bottleneck=False, classes=10, width=16, cifar=True, shortcut="pad")
 
 #: Every variant by name.
 RESNETS: dict[str, ResNetConfig] = {
