@@ -87,6 +87,7 @@ def _direction(plane: Plane) -> float:
 
     The paper is a quadratic surface fitted to the pixels that agree with it best, beginning at the border.
     """
+    plane = plane[:: max(1, len(plane) // 48), :: max(1, plane.shape[1] // 48)]
     height, width = plane.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1).reshape(-1, 6)
@@ -103,10 +104,9 @@ def _direction(plane: Plane) -> float:
 
 def _blur(plane: Plane) -> Plane:
     """Weights 1, 2, 1 along both axes."""
-    for axis in (0, 1):
-        padded = np.pad(plane, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
-        parts = [np.take(padded, range(i, i + plane.shape[axis]), axis) for i in (0, 1, 2)]
-        plane = (parts[0] + 2 * parts[1] + parts[2]) / 4
+    for _ in (0, 1):
+        padded = np.pad(plane, ((1, 1), (0, 0)), mode="edge")
+        plane = ((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4).T
     return plane
 
 
@@ -117,17 +117,15 @@ def _opening(plane: Plane, reach: int) -> Plane:
 
 def _dilate(plane: Plane, reach: int) -> Plane:
     """The maximum over squares of `reach` pixels around each pixel, by doubling shifts."""
-    for axis in (0, 1):
-        before, after = reach // 2, reach - 1 - reach // 2
-        widths = [(before, after) if a == axis else (0, 0) for a in (0, 1)]
-        padded = np.pad(plane, widths, mode="edge")
-        length, size = 1, plane.shape[axis]
+    for _ in (0, 1):
+        height = len(plane)
+        padded = np.pad(plane, ((reach // 2, reach - 1 - reach // 2), (0, 0)), mode="edge")
+        length = 1
         while length < reach:
             step = min(length, reach - length)
-            stop = padded.shape[axis] - step
-            padded = np.maximum(np.take(padded, range(stop), axis), np.take(padded, range(step, step + stop), axis))
+            padded = np.maximum(padded[:-step], padded[step:])
             length += step
-        plane = np.take(padded, range(size), axis)
+        plane = np.ascontiguousarray(padded[:height].T)
     return plane
 
 
@@ -163,7 +161,7 @@ def _connected(mask: Plane) -> Plane:
         spread = np.where(weight > 0, _dilate(labels, 3), 0)
         if (spread == labels).all():
             break
-        labels = spread
+        labels = np.append(0, spread)[spread]  # each takes the label that its label's own cell has by now
     found = np.unique(labels[labels > 0])
     masses = {int(n): float(weight[labels == n].sum()) for n in found}
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])

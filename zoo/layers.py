@@ -26,6 +26,11 @@ def kaiming_normal(rng: np.random.Generator, shape: tuple[int, ...], fan: int) -
     return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan))
 
 
+def undrawn(*shape: int) -> Array:
+    """A float32 zero of this shape that takes no memory (and cannot be written to), until it is drawn or loaded."""
+    return np.broadcast_to(np.float32(0), shape)
+
+
 class Conv2d(Module):
     """Convolution of pictures: (N, inputs, H, W) -> (N, outputs, H', W').
 
@@ -55,8 +60,8 @@ class Conv2d(Module):
         self.padding = dilation * (kernel - 1) // 2 if padding is None else padding
         self.dilation = dilation
         self.groups = groups
-        self.weight = np.zeros((outputs, inputs // groups, kernel, kernel), np.float32)
-        self.bias = np.zeros(outputs, np.float32) if bias else None
+        self.weight = undrawn(outputs, inputs // groups, kernel, kernel)
+        self.bias = undrawn(outputs) if bias else None
         self._draw()
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -75,8 +80,8 @@ class Linear(Module):
     """y = x · weightᵀ + bias: (…, inputs) -> (…, outputs). weight: (outputs, inputs); bias: (outputs,) or None."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
-        self.weight = np.zeros((outputs, inputs), np.float32)
-        self.bias = np.zeros(outputs, np.float32) if bias else None
+        self.weight = undrawn(outputs, inputs)
+        self.bias = undrawn(outputs) if bias else None
         self._draw()
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -107,10 +112,8 @@ class BatchNorm2d(Module):
         self._fill(channels)
 
     def _fill(self, channels: int) -> None:
-        self.weight = np.ones(channels, np.float32)
-        self.bias = np.zeros(channels, np.float32)
-        self.running_mean = np.zeros(channels, np.float32)
-        self.running_var = np.ones(channels, np.float32)
+        self.weight, self.running_var = np.ones((2, channels), np.float32)
+        self.bias, self.running_mean = np.zeros((2, channels), np.float32)
         self.num_batches_tracked = np.zeros((), np.int64)
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -149,7 +152,7 @@ class Embedding(Module):
     """Rows of a table by index: integers (…) -> (…, features). weight: (entries, features), standard normal."""
 
     def __init__(self, entries: int, features: int) -> None:
-        self.weight = np.zeros((entries, features), np.float32)
+        self.weight = undrawn(entries, features)
         self._draw()
 
     def reset(self, rng: np.random.Generator) -> None:
