@@ -124,7 +124,7 @@ class Model:
             training = [module for _, module in self.network.named_modules() if module.training]
             self.network.eval()
             try:
-                program = ops.compile(ops.trace(self.network, signature, name=self.architecture), self.device)
+                program = ops.compile(ops.trace(self.network, signature, name=self.architecture), device=self.device)
             except ShapeError as error:
                 raise InputError(
                     f"{self.architecture} cannot take an input of shape {list(signature.shape)}", fix=str(error)

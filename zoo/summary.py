@@ -76,10 +76,9 @@ def summarize(network: Module, shape: Sequence[int], name: str = "network") -> S
     dtype = next(array.dtype for _, array in network.named_parameters())
     names = {id(module): path for path, module in network.named_modules()}
     calls: list[tuple[Module, Any, int, int]] = []
-    position: dict[str, Any] = {}
 
     def observe(module: Module, inputs: tuple[Any, ...]) -> Any:
-        graph: Graph = position["graph"] = inputs[0].trace.graph
+        graph: Graph = inputs[0].trace.graph
         first = len(graph.nodes)
         output = module.forward(*inputs)
         calls.append((module, output, first, len(graph.nodes)))
