@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoonet.zoo.facade import list as list
+    from zoonet.zoo.listing import list as list
     from zoonet.zoo.model import Card as Card
     from zoonet.zoo.model import Model as Model
     from zoonet.zoo.modules import Module as Module
@@ -39,7 +39,7 @@ _HOMES = {
     "create": "storage",
     "functional_call": "modules",
     "initialised_by": "modules",
-    "list": "storage",
+    "list": "listing",
     "load": "storage",
     "value_and_grad": "modules",
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from zoonet import weights
 from zoonet.zoo import architectures
-from zoonet.zoo.storage import EMBEDDED
+from zoonet.zoo.storage import EMBEDDED, runs
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _all() -> Iterator[Listed]:
         yield Listed(name, "image-classification", architecture, "embedded", licence="Apache-2.0")
     known = architectures.names()
     for entry in weights.entries(architectures=known):
-        if entry.architecture in known:
+        if runs(entry):
             accuracy = next((f"{m.value:g} % {m.name}" for m in entry.metrics), "")
             yield Listed(
                 entry.name, entry.task, entry.architecture, "catalog", entry.parameters, accuracy, entry.licence

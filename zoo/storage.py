@@ -6,10 +6,11 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
+from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
     ArgumentError,
     FormatError,
@@ -26,10 +27,11 @@ from zoonet.zoo.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:
     from zoonet.formats import Checkpoint
+    from zoonet.weights import Entry
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-#: Models whose weights are in the package, by name: the file below zoo/data.
-EMBEDDED = {"digits": "digits.safetensors"}
+#: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
+EMBEDDED = {"digits": "digitnet"}
 _PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPreprocessing}
 _SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
 
@@ -53,7 +55,6 @@ def configuration(model: Model) -> dict[str, Any]:
 
 def save(model: Model, path: pathlib.Path) -> None:
     """See `Model.save`."""
-    from zoonet.formats import Checkpoint
     from zoonet.formats.files import atomic_path
 
     config = {"zoonet": configuration(model)}
@@ -61,9 +62,9 @@ def save(model: Model, path: pathlib.Path) -> None:
     if is_folder:
         path.mkdir(parents=True, exist_ok=True)
     file = path / WEIGHTS if is_folder else path
-    in_header = formats.registry.format_of_suffix(file)
+    in_header = format_of_suffix(file)
     metadata = {"format": "pt", **config} if in_header and in_header.name == "safetensors" else {}
-    formats.write(Checkpoint(_on_cpu(model.network), metadata), file)
+    formats.write(formats.Checkpoint(_on_cpu(model.network), metadata), file)
     if is_folder or not metadata:
         beside = path / CONFIG if is_folder else file.with_name(file.name + ".json")
         with atomic_path(beside) as temporary:
@@ -100,8 +101,10 @@ def load(
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
-    path, name = _resolve(source)
-    checkpoint, config = _read(path)
+    found = _locate(source)
+    checkpoint, config = _read(found.path)
+    config = {**found.config, **config}
+    path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
     network = _network(architecture, checkpoint, path)
     if dtype is not None:
@@ -113,11 +116,8 @@ def load(
     if labels is None:
         labels = config.get("labels") or default_labels(defaults.labels.get(classes), classes)
     if len(labels) != classes:
-        raise ArgumentError(
-            f"{path.name}: the labels do not fit", expected=f"{classes} labels", received=len(labels)
-        )
-    card = _card(config.get("card"), name or path.name)
-    return Model(network, architecture, preprocessing, labels, card=card, device=device)
+        raise ArgumentError(f"{path.name}: the labels do not fit", expected=f"{classes} labels", received=len(labels))
+    return Model(network, architecture, preprocessing, labels, card=_card(config.get("card"), path.name), device=device)
 
 
 def create(
@@ -158,31 +158,89 @@ def default_labels(list_name: str | None, classes: int) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(classes))
 
 
-def _resolve(source: str | os.PathLike[str]) -> tuple[pathlib.Path, str | None]:
-    """The file or folder that a name or a path stands for, and the name."""
+@dataclass(frozen=True)
+class _Located:
+    """A file or folder, and what is known of it from elsewhere, as in a configuration."""
+
+    path: pathlib.Path
+    config: Mapping[str, Any]
+
+
+def _locate(source: str | os.PathLike[str]) -> _Located:
+    """What a name or a path stands for; weights of the catalog are downloaded if they are not there yet."""
     if not isinstance(source, str | os.PathLike):
         raise ArgumentError("load takes a name or a path", received=type(source).__name__)
     text = os.fspath(source)
-    if isinstance(source, str) and text in EMBEDDED:
-        return pathlib.Path(__file__).parent / "data" / EMBEDDED[text], text
+    if text in EMBEDDED:
+        return _Located(pathlib.Path(__file__).parent / "data" / f"{text}.safetensors", {})
     path = pathlib.Path(text)
     try:
         if path.exists():
-            return path, None
+            return _Located(path, {})
     except (OSError, ValueError):
         pass
     if os.sep in text or "/" in text or not isinstance(source, str) or text.endswith(_SUFFIXES):
         raise MissingFileError("there is no such weights file", received=text, fix="check the path")
-    known = [*EMBEDDED, *architectures.names()]
-    if text in known:
+    return _from_catalog(text)
+
+
+def _from_catalog(name: str) -> _Located:
+    from zoonet import weights
+
+    known = architectures.names()
+    try:
+        entry = weights.find(name)
+    except UnknownModelError:
+        if name in known:
+            raise UnknownModelError(
+                f"{name} is an architecture, and the catalog has no weights of that name",
+                fix=f'load a file, zoo.load("weights.safetensors", arch="{name}"), or make random parameters with '
+                f'zoo.create("{name}")',
+            ) from None
+        everything = [*EMBEDDED, *known, *(e.name for e in weights.entries(architectures=known))]
         raise UnknownModelError(
-            f"{text} is an architecture, and no weights for it come with zoonet",
-            fix=f'load a file, zoo.load("weights.safetensors", arch="{text}"), or make random parameters with '
-            f'zoo.create("{text}")',
+            f"there is no model and no file named {name!r}",
+            fix=architectures.nearest(name, everything) or "`zoonet list` prints all names",
+        ) from None
+    if not runs(entry):
+        raise UnknownModelError(
+            f"zoonet knows the weights {entry.name}, but has no network for them yet",
+            received=f"{entry.architecture} with names of {entry.vocabulary}",
+            fix="`zoonet list` prints what it can run",
         )
-    raise UnknownModelError(
-        f"there is no model and no file named {text!r}",
-        fix=architectures.nearest(text, known) or "`zoonet list` prints all names",
+    card = {
+        "name": entry.name,
+        "source": entry.origin,
+        "licence": entry.licence,
+        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
+        "notes": entry.note,
+    }
+    config: dict[str, Any] = {"architecture": entry.architecture, "card": card}
+    if entry.preprocessing is not None:
+        given = entry.preprocessing
+        crop = list(given.crop) if given.crop else None
+        exact = given.resize == "exact" and isinstance(given.size, int)
+        config["preprocessing"] = {
+            "resize": [given.size, given.size] if exact else given.size,
+            "crop": crop,
+            "mean": list(given.mean),
+            "std": list(given.std),
+            "interpolation": given.interpolation,
+            "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
+            "scale": given.scale,
+        }
+    if entry.labels:
+        config["labels"] = list(weights.label_names(entry.labels))
+    return _Located(weights.fetch(entry), config)
+
+
+def runs(entry: Entry) -> bool:
+    """True for weights in the catalog whose network is in the zoo under the same parameter names."""
+    return (
+        entry.architecture in architectures.names()
+        and entry.vocabulary in ("torchvision", "timm")
+        and entry.format in ("torch", "safetensors")
+        and entry.task == "image-classification"
     )
 
 
