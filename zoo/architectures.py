@@ -1,0 +1,171 @@
+"""The architectures: every network of the zoo by name, and what pictures and classes its weights usually expect."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+from zoonet.ops.errors import ArgumentError, UnknownModelError
+from zoonet.ops.types import TensorType
+from zoonet.zoo.modules import Module, compare_shapes, initialised_by
+from zoonet.zoo.preprocessing import ImagePreprocessing
+
+@dataclass(frozen=True)
+class Family:
+    """One file of networks: module of zoonet.zoo, class of the network, and its table from names to configurations.
+
+    The class takes a configuration (a dataclass) and has a classmethod `fit(config, shapes)`: the configuration with
+    the number of classes and channels that a state dict has.
+    """
+
+    module: str
+    network: str
+    table: str
+
+
+FAMILIES = (
+    Family("resnet", "ResNet", "RESNETS"),
+    Family("mobilenet", "MobileNetV1", "MOBILENETS"),
+    Family("digits", "DigitNet", "DIGIT_NETS"),
+)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What weights that say nothing themselves expect: preprocessing, and the list of labels by number of classes."""
+
+    preprocessing: Any
+    labels: Mapping[int, str]
+
+
+_IMAGENET = Defaults(ImagePreprocessing(), {1000: "imagenet-1k"})
+_KERAS = Defaults(
+    ImagePreprocessing(
+        resize=(224, 224),
+        crop=None,
+        mean=(103.939, 116.779, 123.68),
+        std=(1.0, 1.0, 1.0),
+        channels="BGR",
+        scale=1.0,
+    ),
+    {1000: "imagenet-1k"},
+)
+_CIFAR = Defaults(ImagePreprocessing(resize=32, crop=(32, 32)), {10: "cifar-10"})
+#: The first pattern that fits an architecture's name decides.
+DEFAULTS: tuple[tuple[str, Defaults], ...] = (
+    ("resnet*_keras", _KERAS),
+    *((f"resnet{depth}", _CIFAR) for depth in (20, 32, 44, 56, 110)),
+    ("*", _IMAGENET),
+)
+
+
+def defaults(name: str) -> Defaults:
+    """What the weights of an architecture expect if they say nothing."""
+    return next(entry for pattern, entry in DEFAULTS if fnmatch.fnmatchcase(name, pattern))
+
+
+@lru_cache(maxsize=None)
+def _table() -> dict[str, tuple[Any, Any]]:
+    """Network class and configuration by name."""
+    result = {}
+    for family in FAMILIES:
+        module = importlib.import_module(f"zoonet.zoo.{family.module}")
+        for name, config in getattr(module, family.table).items():
+            result[name] = (getattr(module, family.network), config)
+    return result
+
+
+def names(pattern: str = "*") -> list[str]:
+    """The names of all architectures that a shell pattern fits, sorted with numbers in their order."""
+    return sorted(fnmatch.filter(_table(), pattern), key=natural_order)
+
+
+def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:
+    """A key that sorts resnet50 before resnet101."""
+    parts = re.split(r"(\d+)", name)
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """A fix that names the known names nearest to a mistyped one."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else None
+
+
+def find(name: str) -> tuple[Any, Any]:
+    """Network class and configuration of an architecture. Raises UnknownModelError that suggests the nearest."""
+    if name not in _table():
+        raise UnknownModelError(
+            f"there is no architecture named {name!r}",
+            fix=nearest(name, _table()) or "`zoonet list` prints all names",
+        )
+    return _table()[name]
+
+
+def build(name: str, *, seed: int | None = None, **changes: Any) -> Module:
+    """The network of an architecture; its parameters drawn from a seed, or zero (to be loaded) without one.
+
+    changes: fields of its configuration, such as classes=10. Raises UnknownModelError or ArgumentError.
+    """
+    network, config = find(name)
+    known = {field.name for field in fields(config)}
+    for key, value in changes.items():
+        if key not in known:
+            raise ArgumentError(f"{name} has no option {key!r}", expected=", ".join(sorted(known)))
+        number = isinstance(getattr(config, key), int) and not isinstance(getattr(config, key), bool)
+        if number and (not isinstance(value, int) or value < 1):
+            raise ArgumentError(f"{name} cannot have this {key}", expected="a positive integer", received=repr(value))
+    return make(network, replace(config, **changes), seed)
+
+
+def make(network: Any, config: Any, seed: int | None) -> Module:
+    """The network of a class and a configuration; seed as in `build`."""
+    with initialised_by(seed):
+        result: Module = network(config)
+        return result
+
+
+@lru_cache(maxsize=None)
+def _shapes(name: str, classes: int, channels: int) -> dict[str, Any]:
+    network, config = find(name)
+    return {
+        name: TensorType(array.shape, array.dtype)
+        for name, array in make(network, replace(config, classes=classes, channels=channels), None).state_dict().items()
+    }
+
+
+def fitted(name: str, state: Mapping[str, Any]) -> Module:
+    """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has."""
+    network, config = find(name)
+    return make(network, network.fit(config, state), None)
+
+
+def recognise(state: Mapping[str, Any]) -> list[str]:
+    """The architectures that the names and shapes of a state dict fit exactly, most often one or none."""
+    result = []
+    for name, (network, config) in _table().items():
+        fit = network.fit(config, state)
+        own = _shapes(name, fit.classes, fit.channels)
+        misfits = compare_shapes(own, state)
+        missing = [n for n in misfits.missing if not n.endswith("num_batches_tracked")]
+        if not missing and not misfits.unexpected and not misfits.wrong:
+            result.append(name)
+    return result
+
+
+def closest(state: Mapping[str, Any]) -> str | None:
+    """The architecture that shares most names and shapes with a state dict; None where none shares a third."""
+    best, best_share = None, 1 / 3
+    for name, (network, config) in _table().items():
+        fit = network.fit(config, state)
+        misfits = compare_shapes(own := _shapes(name, fit.classes, fit.channels), state)
+        share = (len(own) - len(misfits.missing) - len(misfits.wrong)) / (len(own) + len(misfits.unexpected))
+        if share > best_share:
+            best, best_share = name, share
+    return best

@@ -1,0 +1,184 @@
+"""Ink: find what is written in a picture, whatever its size, polarity and light, and bring it to one form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoonet.ops.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Plane = np.ndarray[Any, Any]  # float32 (height, width)
+_SEARCH, _DETAIL = 256, 96  # longer side, in pixels, at which a digit is looked for, and at which it is cut out
+_FAINTEST = 0.03  # of the range from black to white: less contrast is no ink
+
+
+def find_ink(image: Image) -> Plane:
+    """The writing in a picture of mode L, cut to its bounding box: 1 is ink, 0 is paper, longer side about 60 to 96.
+
+    Raises InputError where the picture has one colour.
+    """
+    for _ in range(2):  # once in the whole picture, once in what was found
+        plane = _grey(image, _SEARCH)
+        top, bottom, left, right = _bounds(_ink(plane))
+        scale = max(image.size) / max(plane.shape)
+        margin = 0.2 * max(bottom - top, right - left)
+        box = (left - margin, top - margin, right + margin, bottom + margin)
+        wanted = tuple(
+            int(np.clip(round(v * scale), 0, limit)) for v, limit in zip(box, image.size * 2, strict=True)
+        )
+        if (wanted[2] - wanted[0]) * (wanted[3] - wanted[1]) > 0.9 * image.width * image.height:
+            break
+        image = image.crop(wanted)
+    ink = _ink(_grey(image, _DETAIL))
+    top, bottom, left, right = _bounds(ink)
+    return ink[top:bottom, left:right]
+
+
+def fit_box(ink: Plane, box: int, size: int) -> Plane:
+    """Ink scaled so that its longer side is `box`, in the centre of (size, size) pixels."""
+    from PIL import Image as images
+
+    scale = box / max(ink.shape)
+    height, width = (max(1, round(n * scale)) for n in ink.shape)
+    scaled = images.fromarray(ink).resize((width, height), images.Resampling.BILINEAR)
+    result = np.zeros((size, size), np.float32)
+    top, left = (size - height) // 2, (size - width) // 2
+    result[top : top + height, left : left + width] = np.asarray(scaled)
+    return result
+
+
+def _grey(image: Image, longest: int) -> Plane:
+    """The picture with a longer side of `longest` pixels, from 0 to 1."""
+    from PIL import Image as images
+
+    scale = longest / max(image.size)
+    width, height = (max(1, round(n * scale)) for n in image.size)
+    kind = images.Resampling.BICUBIC if scale > 1 else images.Resampling.BOX
+    pixels = np.asarray(image.resize((width, height), kind), np.float32) / 255
+    return pixels
+
+
+def _ink(plane: Plane) -> Plane:
+    """How much each pixel is ink, 0 to 1: what differs from the paper around it, in the direction that ink has."""
+    smooth = _blur(plane)
+    direction = _direction(smooth)
+    reach = max(3, int(0.4 * max(plane.shape)))
+    signed = direction * smooth
+    difference = signed - _opening(signed, reach)
+    threshold = _otsu(difference)
+    above = difference > threshold
+    if not above.any() or float(difference.max()) < _FAINTEST:
+        raise InputError(
+            "there is no digit in the picture",
+            expected="ink that differs from the paper",
+            received="a picture of one colour",
+        )
+    paper, full = np.median(difference[~above]), np.percentile(difference[above], 60)
+    ink = np.clip((difference - paper) / max(full - paper, 1e-6), 0, 1).astype(np.float32)
+    return ink * _connected(ink > 0.45)
+
+
+def _direction(plane: Plane) -> float:
+    """1 for ink lighter than the paper, -1 for darker.
+
+    The paper is a quadratic surface fitted to the pixels that agree with it best, beginning at the border.
+    """
+    plane = plane[:: max(1, len(plane) // 48), :: max(1, plane.shape[1] // 48)]
+    height, width = plane.shape
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1).reshape(-1, 6)
+    values = plane.reshape(-1)
+    edge = np.maximum(abs(x), abs(y)).reshape(-1) > 0.95
+    surface = np.full_like(values, np.median(values[edge]))
+    for count in (3, 3, 6, 6):
+        error = abs(values - surface)
+        kept = error <= np.quantile(error, 0.6)
+        surface = terms[:, :count] @ np.linalg.lstsq(terms[kept, :count], values[kept], rcond=None)[0]
+    residual = values - surface
+    return 1.0 if (residual.clip(0) ** 2).sum() > (residual.clip(max=0) ** 2).sum() else -1.0
+
+
+def _blur(plane: Plane) -> Plane:
+    """Weights 1, 2, 1 along both axes."""
+    for _ in (0, 1):
+        padded = np.pad(plane, ((1, 1), (0, 0)), mode="edge")
+        plane = ((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4).T
+    return plane
+
+
+def _opening(plane: Plane, reach: int) -> Plane:
+    """The plane without what is lighter than its surroundings and narrower than `reach` (erosion, then dilation)."""
+    return _dilate(-_dilate(-plane, reach), reach)
+
+
+def _dilate(plane: Plane, reach: int) -> Plane:
+    """The maximum over squares of `reach` pixels around each pixel, by doubling shifts."""
+    for _ in (0, 1):
+        height = len(plane)
+        padded = np.pad(plane, ((reach // 2, reach - 1 - reach // 2), (0, 0)), mode="edge")
+        length = 1
+        while length < reach:
+            step = min(length, reach - length)
+            padded = np.maximum(padded[:-step], padded[step:])
+            length += step
+        plane = np.ascontiguousarray(padded[:height].T)
+    return plane
+
+
+def _otsu(plane: Plane) -> float:
+    """The threshold that splits the values into the two classes of least variance (Otsu, 1979)."""
+    counts, edges = np.histogram(plane, 128)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1]
+    above = counts.sum() - below
+    total = np.cumsum(counts * centres)
+    valid = (below > 0) & (above > 0)
+    between = np.where(
+        valid,
+        below * above * (total[:-1] / np.maximum(below, 1) - (total[-1] - total[:-1]) / np.maximum(above, 1)) ** 2,
+        -1,
+    )
+    return float(edges[1 + int(between.argmax())])
+
+
+def _connected(mask: Plane) -> Plane:
+    """The part of a mask that is the heaviest connected piece, with pieces of some weight close to it; widened a little.
+
+    Pieces are found on a grid of at most 64 cells, so that small gaps in a stroke do not part it. A piece that
+    touches the border counts less: it is more often a table's edge than a digit.
+    """
+    cell = -(-max(mask.shape) // 64)
+    rows, columns = (-(-n // cell) for n in mask.shape)
+    padded = np.zeros((rows * cell, columns * cell), bool)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    weight = padded.reshape(rows, cell, columns, cell).sum((1, 3))
+    labels = np.where(weight > 0, np.arange(1, weight.size + 1).reshape(weight.shape), 0)
+    while True:
+        spread = np.where(weight > 0, _dilate(labels, 3), 0)
+        if (spread == labels).all():
+            break
+        labels = np.append(0, spread)[spread]  # each takes the label that its label's own cell has by now
+    found = np.unique(labels[labels > 0])
+    masses = {int(n): float(weight[labels == n].sum()) for n in found}
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    main = max(masses, key=lambda n: masses[n] * (0.3 if n in edge else 1.0))
+    kept = labels == main
+    top, bottom, left, right = _bounds(kept)
+    near = 0.15 * max(bottom - top, right - left) + 1
+    for label, mass in masses.items():
+        if label != main and mass > 0.1 * masses[main]:
+            t, b, l, r = _bounds(labels == label)
+            if max(top - b, t - bottom, left - r, l - right) < near:
+                kept |= labels == label
+    wide = np.repeat(np.repeat(_dilate(kept.astype(np.float32), 3), cell, 0), cell, 1)
+    return wide[: mask.shape[0], : mask.shape[1]]
+
+
+def _bounds(ink: Plane) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of what is more than half ink, ends excluded."""
+    rows, columns = (np.flatnonzero((ink > 0.5).any(axis)) for axis in (1, 0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1

@@ -1,0 +1,343 @@
+"""Models in files: weights with the configuration that makes them run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from zoonet import formats
+from zoonet.formats.registry import format_of_suffix
+from zoonet.ops.errors import (
+    ArgumentError,
+    FormatError,
+    MissingFileError,
+    StateDictError,
+    UnknownModelError,
+    ZoonetError,
+)
+from zoonet.zoo import architectures
+from zoonet.zoo.digits import DigitPreprocessing
+from zoonet.zoo.model import Card, Model
+from zoonet.zoo.modules import Module, compare_shapes
+from zoonet.zoo.preprocessing import ImagePreprocessing
+
+if TYPE_CHECKING:
+    from zoonet.formats import Checkpoint
+    from zoonet.weights import Entry
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+#: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
+EMBEDDED = {"digits": "digitnet"}
+_PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPreprocessing}
+_SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+def configuration(model: Model) -> dict[str, Any]:
+    """Everything of a model but its weights, as plain data for JSON."""
+    config = model.network.config  # type: ignore[attr-defined]
+    kind = next(name for name, cls in _PREPROCESSINGS.items() if isinstance(model.preprocessing, cls))
+    return {
+        "architecture": model.architecture,
+        "configuration": {"classes": config.classes, "channels": config.channels},
+        "task": model.task,
+        "preprocessing": {"kind": kind, **model.preprocessing.to_config()},
+        "labels": list(model.labels),
+        "card": {key: value for key, value in vars(model.card).items() if value},
+    }
+
+
+def save(model: Model, path: pathlib.Path) -> None:
+    """See `Model.save`."""
+    from zoonet.formats.files import atomic_path
+
+    config = {"zoonet": configuration(model)}
+    is_folder = path.is_dir() or not path.suffix
+    if is_folder:
+        path.mkdir(parents=True, exist_ok=True)
+    file = path / WEIGHTS if is_folder else path
+    in_header = format_of_suffix(file)
+    metadata = {"format": "pt", **config} if in_header and in_header.name == "safetensors" else {}
+    formats.write(formats.Checkpoint(_on_cpu(model.network), metadata), file)
+    if is_folder or not metadata:
+        beside = path / CONFIG if is_folder else file.with_name(file.name + ".json")
+        with atomic_path(beside) as temporary:
+            temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _on_cpu(network: Module) -> dict[str, Any]:
+    from zoonet import ops
+    from zoonet.formats.checkpoint import as_lazy
+
+    return {name: as_lazy(ops.to_device(array, "cpu")) for name, array in network.state_dict().items()}
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+
+def load(
+    source: str | os.PathLike[str],
+    arch: str | None = None,
+    *,
+    device: str = "cpu",
+    dtype: Any = None,
+    labels: Sequence[str] | None = None,
+    preprocessing: Any = None,
+) -> Model:
+    """A model that runs: from a name, a weights file, or a folder that `Model.save` wrote.
+
+    source: an embedded model's name ("digits"), or a path. arch: the architecture of a bare state dict (its number of
+    classes is taken from the tensors); recognised by names and shapes where None. device: 'cpu', 'cuda', 'cuda:N'.
+    dtype: a floating dtype to run in; that of the file, or float32, where None. labels, preprocessing: in the place of
+    the file's or the architecture's own. Raises UnknownModelError (suggests the nearest), MissingFileError,
+    FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError or DTypeError.
+    """
+    from zoonet.ops.devices import module_for
+
+    module_for(device)  # complains about a wrong device before the file is read
+    found = _locate(source)
+    checkpoint, config = _read(found.path)
+    config = {**found.config, **config}
+    path = found.path
+    architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
+    network = _network(architecture, checkpoint, path)
+    if dtype is not None:
+        network.to(dtype=dtype)
+    defaults = architectures.defaults(architecture)
+    if preprocessing is None:
+        preprocessing = _preprocessing(config.get("preprocessing"), path) or defaults.preprocessing
+    classes = network.config.classes  # type: ignore[attr-defined]
+    if labels is None:
+        labels = config.get("labels") or default_labels(defaults.labels.get(classes), classes)
+    if len(labels) != classes:
+        raise ArgumentError(f"{path.name}: the labels do not fit", expected=f"{classes} labels", received=len(labels))
+    return Model(network, architecture, preprocessing, labels, card=_card(config.get("card"), path.name), device=device)
+
+
+def create(
+    arch: str,
+    *,
+    seed: int = 0,
+    labels: Sequence[str] | None = None,
+    preprocessing: Any = None,
+    device: str = "cpu",
+    **configuration: Any,
+) -> Model:
+    """A model with random parameters, to be trained: `create("resnet18", classes=10, seed=1)`.
+
+    configuration: fields of the architecture's configuration (classes, channels, …). Raises UnknownModelError or
+    ArgumentError.
+    """
+    if labels is not None:
+        configuration.setdefault("classes", len(labels))
+    network = architectures.build(arch, seed=seed, **configuration)
+    defaults = architectures.defaults(arch)
+    classes = network.config.classes  # type: ignore[attr-defined]
+    return Model(
+        network,
+        arch,
+        preprocessing or defaults.preprocessing,
+        labels or default_labels(defaults.labels.get(classes), classes),
+        card=Card(name=arch, notes="random parameters"),
+        device=device,
+    )
+
+
+def default_labels(list_name: str | None, classes: int) -> tuple[str, ...]:
+    """The labels of a named list, or "class 0", "class 1", … where there is none."""
+    if list_name is not None:
+        from zoonet.weights import label_names
+
+        return label_names(list_name)
+    return tuple(f"class {index}" for index in range(classes))
+
+
+@dataclass(frozen=True)
+class _Located:
+    """A file or folder, and what is known of it from elsewhere, as in a configuration."""
+
+    path: pathlib.Path
+    config: Mapping[str, Any]
+
+
+def _locate(source: str | os.PathLike[str]) -> _Located:
+    """What a name or a path stands for; weights of the catalog are downloaded if they are not there yet."""
+    if not isinstance(source, str | os.PathLike):
+        raise ArgumentError("load takes a name or a path", received=type(source).__name__)
+    text = os.fspath(source)
+    if text in EMBEDDED:
+        return _Located(pathlib.Path(__file__).parent / "data" / f"{text}.safetensors", {})
+    path = pathlib.Path(text)
+    try:
+        if path.exists():
+            return _Located(path, {})
+    except (OSError, ValueError):
+        pass
+    if os.sep in text or "/" in text or not isinstance(source, str) or text.endswith(_SUFFIXES):
+        raise MissingFileError("there is no such weights file", received=text, fix="check the path")
+    return _from_catalog(text)
+
+
+def _from_catalog(name: str) -> _Located:
+    from zoonet import weights
+
+    known = architectures.names()
+    try:
+        entry = weights.find(name)
+    except UnknownModelError:
+        if name in known:
+            raise UnknownModelError(
+                f"{name} is an architecture, and the catalog has no weights of that name",
+                fix=f'load a file, zoo.load("weights.safetensors", arch="{name}"), or make random parameters with '
+                f'zoo.create("{name}")',
+            ) from None
+        everything = [*EMBEDDED, *known, *(e.name for e in weights.entries(architectures=known))]
+        raise UnknownModelError(
+            f"there is no model and no file named {name!r}",
+            fix=architectures.nearest(name, everything) or "`zoonet list` prints all names",
+        ) from None
+    if not runs(entry):
+        raise UnknownModelError(
+            f"zoonet knows the weights {entry.name}, but has no network for them yet",
+            received=f"{entry.architecture} with names of {entry.vocabulary}",
+            fix="`zoonet list` prints what it can run",
+        )
+    card = {
+        "name": entry.name,
+        "source": entry.origin,
+        "licence": entry.licence,
+        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
+        "notes": entry.note,
+    }
+    config: dict[str, Any] = {"architecture": entry.architecture, "card": card}
+    if entry.preprocessing is not None:
+        given = entry.preprocessing
+        crop = list(given.crop) if given.crop else None
+        exact = given.resize == "exact" and isinstance(given.size, int)
+        config["preprocessing"] = {
+            "resize": [given.size, given.size] if exact else given.size,
+            "crop": crop,
+            "mean": list(given.mean),
+            "std": list(given.std),
+            "interpolation": given.interpolation,
+            "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
+            "scale": given.scale,
+        }
+    if entry.labels:
+        config["labels"] = list(weights.label_names(entry.labels))
+    return _Located(weights.fetch(entry), config)
+
+
+def runs(entry: Entry) -> bool:
+    """True for weights in the catalog whose network is in the zoo under the same parameter names."""
+    return (
+        entry.architecture in architectures.names()
+        and entry.vocabulary in ("torchvision", "timm")
+        and entry.format in ("torch", "safetensors")
+        and entry.task == "image-classification"
+    )
+
+
+def _read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """The weights of a file or folder, and its configuration (empty where it has none)."""
+    beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
+    file = path
+    if path.is_dir():
+        file = path / WEIGHTS
+        if not file.exists():
+            raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
+    checkpoint = formats.read(file)
+    found: Any = checkpoint.metadata.get("zoonet")
+    if found is None and beside.is_file():
+        found = _read_config(beside)
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except (ValueError, RecursionError):
+            raise _malformed(file) from None
+    if found is None:
+        return checkpoint, {}
+    shapes = {"architecture": str, "preprocessing": dict, "labels": list, "card": dict}
+    if not isinstance(found, dict) or any(k in found and not isinstance(found[k], t) for k, t in shapes.items()):
+        raise _malformed(file)
+    if not all(isinstance(label, str) for label in found.get("labels", [])):
+        raise _malformed(file)
+    return checkpoint, found
+
+
+def _read_config(path: pathlib.Path) -> Any:
+    try:
+        if path.stat().st_size > 64 << 20:
+            raise ValueError
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read", received=error) from None
+    except (ValueError, RecursionError):
+        raise _malformed(path) from None
+    return content.get("zoonet") if isinstance(content, dict) else None
+
+
+def _malformed(path: pathlib.Path) -> FormatError:
+    return FormatError(
+        f"the configuration in {path} is malformed",
+        expected='a JSON object with "architecture", "preprocessing", "labels", "card"',
+        fix='name the architecture, load(path, arch="…"), on a file without configuration',
+    )
+
+
+def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
+    found = architectures.recognise(checkpoint)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise StateDictError(
+            f"the weights in {path.name} fit several architectures: {', '.join(found)}",
+            fix=f'choose one, zoo.load("{path.name}", arch="{found[0]}") or --arch {found[0]}',
+        )
+    near = architectures.closest(checkpoint)
+    raise StateDictError(
+        f"the weights in {path.name} ({len(checkpoint)} tensors) fit no architecture of the zoo",
+        received=", ".join(list(checkpoint)[:3]) + (", …" if len(checkpoint) > 3 else ""),
+        fix=(f"the nearest is {near}: " if near else "name it: ")
+        + f'zoo.load("{path.name}", arch="{near or "resnet50"}") or --arch says what does not fit',
+    )
+
+
+def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> Module:
+    network = architectures.fitted(architecture, checkpoint)
+    try:
+        network.load_state_dict(checkpoint)
+    except StateDictError as error:
+        misfits = compare_shapes(network.state_dict(), checkpoint)
+        if not (misfits.missing or misfits.unexpected or misfits.wrong):
+            raise
+        others = architectures.recognise(checkpoint)
+        hint = f"\n  Fix: these are the weights of {' or '.join(others)}" if others else ""
+        message = error.message.replace(type(network).__name__, architecture, 1)
+        raise StateDictError(f"{path.name}: {message}{hint}") from None
+    return network
+
+
+def _preprocessing(config: Any, path: pathlib.Path) -> Any:
+    if not config:
+        return None
+    options = dict(config)
+    kind = _PREPROCESSINGS.get(options.pop("kind", "image"))
+    if kind is None:
+        raise FormatError(f"the preprocessing in {path} is of an unknown kind", received=config.get("kind"))
+    try:
+        return kind.from_config(options)
+    except (ZoonetError, TypeError, ValueError) as error:
+        raise FormatError(f"the preprocessing in {path} is malformed", received=error) from None
+
+
+def _card(config: Any, name: str) -> Card:
+    known = {field.name for field in fields(Card)}
+    entries = {k: v for k, v in (config or {}).items() if k in known and isinstance(v, str)}
+    return Card(**{"name": name, **entries})
