@@ -1,0 +1,17 @@
+"""The ONNX operator set: every version of every operator as a function over the shared operators.
+
+Operators are found by `find_operator(domain, name, opset)`: the newest version not above the opset. Each family is a
+file; importing this package declares them all.
+"""
+
+from __future__ import annotations
+
+from zoonet.ops.sets.onnx import (
+    arithmetic,
+    elementwise,
+    reduction,
+    shape,
+)
+from zoonet.ops.sets.onnx.registry import DOMAINS, Operator, Subgraph, find_operator, onnx_operator, operators
+
+__all__ = ["DOMAINS", "Operator", "Subgraph", "find_operator", "onnx_operator", "operators"]
