@@ -35,3 +35,5 @@ from zoonet.ops.sorting import *
 from zoonet.ops.statistics import *
 from zoonet.ops.tracing import *
 from zoonet.ops.types import *
+
+from zoonet.ops import kernels as kernels  # registers them; last, since kernels use every operator
