@@ -16,6 +16,8 @@ from typing import Any
 
 from zoonet.ops.errors import FormatError, UnsafeFileError
 
+_UINT8, _UINT16, _UINT32, _UINT64 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
+_INT32, _DOUBLE = struct.Struct("<i"), struct.Struct(">d")
 _MAX_LINE = 4096
 _MAX_OPCODES = 4_000_000  # an opcode of one byte can make an object of 64: this bounds memory and time
 _MAX_INTEGER_BYTES = 256  # longer integers take quadratic time to print and mean nothing in a weights file
@@ -88,9 +90,6 @@ def no_persistent_ids(identifier: Any) -> Any:
     raise FormatError("the pickle refers to data outside itself")
 
 
-_MARK = object()
-
-
 class Unpickler:
     """Interprets one pickle of `data` from `position`; after `load`, `position` is where it ended and
     `opcodes` how many opcodes it took.
@@ -110,7 +109,8 @@ class Unpickler:
         self.position = position
         self._resolve = resolve
         self._persistent_load = persistent_load
-        self._stack: list[Any] = []
+        self._stack: list[Any] = []  # what stands above the last mark
+        self._below: list[list[Any]] = []  # what stands below each mark
         self._memo: dict[int, Any] = {}
         self.opcodes = 0
 
@@ -126,10 +126,7 @@ class Unpickler:
                 if opcode == 0x2E:  # STOP
                     self.opcodes = count + 1
                     return self._stop()
-                handler = handlers[opcode]
-                if handler is None:
-                    raise FormatError(f"the pickle has an opcode that does not exist or is refused: {opcode:#04x}")
-                handler(self)
+                handlers[opcode](self)
             raise UnsafeFileError("the pickle is absurdly long", expected=f"at most {_MAX_OPCODES} opcodes")
         except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
             if isinstance(error, FormatError):
@@ -140,7 +137,7 @@ class Unpickler:
             ) from error
 
     def _stop(self) -> Any:
-        if len(self._stack) != 1 or self._stack[0] is _MARK:
+        if len(self._stack) != 1 or self._below:
             raise FormatError("the pickle ends with other than one object")
         return self._stack[0]
 
@@ -157,9 +154,11 @@ class Unpickler:
         self.position += count
         return self.data[self.position - count : self.position]
 
-    def unpack(self, layout: str) -> Any:
+    def unpack(self, layout: struct.Struct) -> Any:
         """Return one number."""
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        value = layout.unpack_from(self.data, self.position)[0]
+        self.position += layout.size
+        return value
 
     def line(self) -> bytes:
         """Return the bytes before the next newline."""
@@ -178,44 +177,41 @@ class Unpickler:
 
     def pop(self) -> Any:
         """Take a value off the stack."""
-        value = self._stack.pop()
-        if value is _MARK:
-            raise FormatError("the pickle takes a value where there is none")
-        return value
-
-    def top(self) -> Any:
-        """The value on top of the stack."""
-        if self._stack[-1] is _MARK:
-            raise FormatError("the pickle uses a value where there is none")
-        return self._stack[-1]
+        return self._stack.pop()
 
     def pop_mark(self) -> list[Any]:
-        """Take everything above the last mark off the stack."""
-        stack = self._stack
-        for index in range(len(stack) - 1, -1, -1):
-            if stack[index] is _MARK:
-                values = stack[index + 1 :]
-                del stack[index:]
-                return values
-        raise FormatError("the pickle refers to a mark that it never set")
+        """Take everything above the last mark off the stack, and the mark."""
+        values = self._stack
+        self._stack = self._below.pop()
+        return values
 
     # Opcodes
 
+    def _op_mark(self) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
     def _op_pop(self) -> None:
-        self._stack.pop()
+        if self._stack:
+            self._stack.pop()
+        else:
+            self.pop_mark()
+
+    def _op_pop_mark(self) -> None:
+        self.pop_mark()
 
     def _op_dup(self) -> None:
-        self.push(self.top())
+        self._stack.append(self._stack[-1])
 
     def _op_int(self) -> None:
         text = self.line()
         self.push({b"00": False, b"01": True}[text] if text in (b"00", b"01") else _integer(text))
 
     def _op_long1(self) -> None:
-        self._push_long(self.unpack("<B"))
+        self._push_long(self.unpack(_UINT8))
 
     def _op_long4(self) -> None:
-        self._push_long(self.unpack("<i"))
+        self._push_long(self.unpack(_INT32))
 
     def _push_long(self, length: int) -> None:
         if length > _MAX_INTEGER_BYTES:
@@ -239,7 +235,7 @@ class Unpickler:
         self._extend(self.pop_mark())
 
     def _extend(self, values: list[Any]) -> None:
-        target = self.top()
+        target = self._stack[-1]
         if type(target) is list:
             target.extend(values)
         elif type(target) is Inert:
@@ -256,7 +252,7 @@ class Unpickler:
         self._update(self.pop_mark())
 
     def _update(self, values: list[Any]) -> None:
-        target = self.top()
+        target = self._stack[-1]
         if type(target) is Inert:
             target = target.items
         if not isinstance(target, dict):
@@ -268,7 +264,7 @@ class Unpickler:
 
     def _op_additems(self) -> None:
         values = self.pop_mark()
-        target = self.top()
+        target = self._stack[-1]
         if type(target) is not set:
             raise UnsafeFileError("the pickle adds to what is not a set", received=type(target).__name__)
         target.update(hashable(value) for value in values)
@@ -278,15 +274,36 @@ class Unpickler:
         self.push({})
         self._update(values)
 
+    def _op_tuple1(self) -> None:
+        self._stack[-1] = (self._stack[-1],)
+
     def _op_tuple(self, count: int) -> None:
-        values = tuple(self.pop() for _ in range(count))[::-1]
-        self.push(values)
+        values = tuple(self._stack[-count:])
+        if len(values) != count:
+            raise FormatError("the pickle makes a tuple of values that are not there")
+        self._stack[-count:] = [values]
+
+    def _op_uint8(self) -> None:
+        self._stack.append(self.data[self.position])
+        self.position += 1
+
+    def _op_get_uint8(self) -> None:
+        self._stack.append(self._memo[self.data[self.position]])
+        self.position += 1
+
+    def _op_put_uint8(self) -> None:
+        self._memo[self.data[self.position]] = self._stack[-1]
+        self.position += 1
+
+    def _op_refused(self) -> None:
+        opcode = self.data[self.position - 1]
+        raise FormatError(f"the pickle has an opcode that does not exist or is refused: {opcode:#04x}")
 
     def _op_get(self, index: int) -> None:
         self.push(self._memo[index])
 
     def _op_put(self, index: int) -> None:
-        self._memo[index] = self.top()
+        self._memo[index] = self._stack[-1]
 
     def _op_global(self) -> None:
         module = self.line().decode()
@@ -345,12 +362,12 @@ class Unpickler:
         self.push(self._persistent_load(self.line().decode("ascii")))
 
     def _op_protocol(self) -> None:
-        version = self.unpack("<B")
+        version = self.unpack(_UINT8)
         if version > 5:
             raise FormatError("the pickle is of an unknown protocol", expected="0 to 5", received=version)
 
     def _op_frame(self) -> None:
-        length = self.unpack("<Q")
+        length = self.unpack(_UINT64)
         if length > len(self.data) - self.position:
             raise FormatError("the pickle ends inside a frame", fix="the file is truncated")
 
@@ -385,56 +402,56 @@ def _text_of_python2(raw: bytes) -> str | bytes:
     return raw.decode() if raw.isascii() else raw
 
 
-def _text(length_layout: str) -> Callable[[Unpickler], None]:
+def _text(length_layout: struct.Struct) -> Callable[[Unpickler], None]:
     def handle(unpickler: Unpickler) -> None:
         unpickler.push(str(unpickler.take(unpickler.unpack(length_layout)), "utf-8", "surrogatepass"))
 
     return handle
 
 
-def _raw(length_layout: str) -> Callable[[Unpickler], None]:
+def _raw(length_layout: struct.Struct) -> Callable[[Unpickler], None]:
     def handle(unpickler: Unpickler) -> None:
         unpickler.push(bytes(unpickler.take(unpickler.unpack(length_layout))))
 
     return handle
 
 
-def _python2(length_layout: str) -> Callable[[Unpickler], None]:
+def _python2(length_layout: struct.Struct) -> Callable[[Unpickler], None]:
     def handle(unpickler: Unpickler) -> None:
         unpickler.push(_text_of_python2(bytes(unpickler.take(unpickler.unpack(length_layout)))))
 
     return handle
 
 
-def _number(layout: str) -> Callable[[Unpickler], None]:
+def _number(layout: struct.Struct) -> Callable[[Unpickler], None]:
     return lambda unpickler: unpickler.push(unpickler.unpack(layout))
 
 
 def _constant(make: Callable[[], Any]) -> Callable[[Unpickler], None]:
-    return lambda unpickler: unpickler.push(make())
+    return lambda unpickler: unpickler._stack.append(make())
 
 
-def _handlers() -> list[Callable[[Unpickler], None] | None]:
+def _handlers() -> list[Callable[[Unpickler], None]]:
     table: dict[bytes, Callable[[Unpickler], None]] = {
-        b"(": _constant(lambda: _MARK),
+        b"(": Unpickler._op_mark,
         b"0": Unpickler._op_pop,
-        b"1": lambda u: (u.pop_mark(), None)[1],
+        b"1": Unpickler._op_pop_mark,
         b"2": Unpickler._op_dup,
         b"F": lambda u: u.push(float(u.line())),
         b"I": Unpickler._op_int,
-        b"J": _number("<i"),
-        b"K": _number("<B"),
+        b"J": _number(_INT32),
+        b"K": Unpickler._op_uint8,
         b"L": lambda u: u.push(_integer(u.line())),
-        b"M": _number("<H"),
+        b"M": _number(_UINT16),
         b"N": _constant(lambda: None),
         b"P": Unpickler._op_persistent_id,
         b"Q": Unpickler._op_binary_persistent_id,
         b"R": Unpickler._op_reduce,
         b"S": Unpickler._op_string,
-        b"T": _python2("<I"),
-        b"U": _python2("<B"),
+        b"T": _python2(_UINT32),
+        b"U": _python2(_UINT8),
         b"V": Unpickler._op_unicode,
-        b"X": _text("<I"),
+        b"X": _text(_UINT32),
         b"a": Unpickler._op_append,
         b"b": Unpickler._op_build,
         b"c": Unpickler._op_global,
@@ -442,34 +459,34 @@ def _handlers() -> list[Callable[[Unpickler], None] | None]:
         b"}": _constant(dict),
         b"e": Unpickler._op_appends,
         b"g": lambda u: u._op_get(_integer(u.line())),
-        b"h": lambda u: u._op_get(u.unpack("<B")),
+        b"h": Unpickler._op_get_uint8,
         b"i": Unpickler._op_inst,
-        b"j": lambda u: u._op_get(u.unpack("<I")),
+        b"j": lambda u: u._op_get(u.unpack(_UINT32)),
         b"l": lambda u: u.push(u.pop_mark()),
         b"]": _constant(list),
         b"o": Unpickler._op_obj,
         b"p": lambda u: u._op_put(_integer(u.line())),
-        b"q": lambda u: u._op_put(u.unpack("<B")),
-        b"r": lambda u: u._op_put(u.unpack("<I")),
+        b"q": Unpickler._op_put_uint8,
+        b"r": lambda u: u._op_put(u.unpack(_UINT32)),
         b"s": Unpickler._op_setitem,
         b"t": lambda u: u.push(tuple(u.pop_mark())),
         b")": _constant(tuple),
         b"u": Unpickler._op_setitems,
-        b"G": _number(">d"),
+        b"G": _number(_DOUBLE),
         b"\x80": Unpickler._op_protocol,
         b"\x81": Unpickler._op_reduce,  # NEWOBJ: for the reader's own table the same as REDUCE
-        b"\x85": lambda u: u._op_tuple(1),
+        b"\x85": Unpickler._op_tuple1,
         b"\x86": lambda u: u._op_tuple(2),
         b"\x87": lambda u: u._op_tuple(3),
         b"\x88": _constant(lambda: True),
         b"\x89": _constant(lambda: False),
         b"\x8a": Unpickler._op_long1,
         b"\x8b": Unpickler._op_long4,
-        b"B": _raw("<I"),
-        b"C": _raw("<B"),
-        b"\x8c": _text("<B"),
-        b"\x8d": _text("<Q"),
-        b"\x8e": _raw("<Q"),
+        b"B": _raw(_UINT32),
+        b"C": _raw(_UINT8),
+        b"\x8c": _text(_UINT8),
+        b"\x8d": _text(_UINT64),
+        b"\x8e": _raw(_UINT64),
         b"\x8f": _constant(set),
         b"\x90": Unpickler._op_additems,
         b"\x91": lambda u: u.push(frozenset(hashable(value) for value in u.pop_mark())),
@@ -477,9 +494,9 @@ def _handlers() -> list[Callable[[Unpickler], None] | None]:
         b"\x93": Unpickler._op_stack_global,
         b"\x94": lambda u: u._op_put(len(u._memo)),
         b"\x95": Unpickler._op_frame,
-        b"\x96": _raw("<Q"),
+        b"\x96": _raw(_UINT64),
     }
-    handlers: list[Callable[[Unpickler], None] | None] = [None] * 256
+    handlers: list[Callable[[Unpickler], None]] = [Unpickler._op_refused] * 256
     for opcode, handler in table.items():
         handlers[opcode[0]] = handler
     return handlers
