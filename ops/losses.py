@@ -155,7 +155,7 @@ def _loss_of_classes(
     if reduction != "mean":
         return _reduce(name, loss, reduction)
     if column is None:
-        return divide(sum(loss), sum(not_equal(target, ignore_index)))
+        return divide(sum(loss), sum(not_equal(cast(target, "int64"), ignore_index)))
     hard = class_targets(target, classes, ignore_index, 0.0, scores.dtype) if smoothing else targets
     return divide(sum(loss), sum(multiply(hard, column)))
 

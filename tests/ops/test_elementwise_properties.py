@@ -134,6 +134,13 @@ def test_integer_labels_keep_the_precision_of_float64_inputs(dtype: type) -> Non
     np.testing.assert_allclose(ops.sigmoid_focal_loss(x, labels, 0.3), focal.numpy(), rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_class_targets_of_any_integer_dtype(dtype: type) -> None:
+    scores, target = np.linspace(0, 1, 6).reshape(2, 3), np.array([2, 0])
+    wanted = F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(target)).numpy()
+    np.testing.assert_allclose(ops.cross_entropy(scores, target.astype(dtype)), wanted, rtol=1e-14)
+
+
 TIES = [[1.0, 2.0, 2.0, -1.0], [0.0, 0.0, 0.0, 0.0], [3.0, 1.0, 3.0, 3.0]]
 
 
