@@ -23,6 +23,7 @@ from zoonet.ops.linear import *
 from zoonet.ops.losses import *
 from zoonet.ops.normalization import *
 from zoonet.ops.padding import *
+from zoonet.ops.parts import *
 from zoonet.ops.pooling import *
 from zoonet.ops.random import *
 from zoonet.ops.reductions import *

@@ -9,8 +9,8 @@ import numpy as np
 
 from zoonet.ops.types import Array
 
-#: Elements of a block: 64 to 128 KB, which a second-level cache holds with a few temporaries.
-BLOCK = 16384
+#: Elements of a block: 256 KB of float32, the fastest of 16 KB to 6 MB for sigmoid, GELU and erf where measured.
+BLOCK = 65536
 
 
 def blockwise(xp: Any, formula: Callable[[Array, Array], None], x: Array) -> Array:

@@ -124,6 +124,7 @@ def write_erf(xp: Any, x: Array, out: Array) -> None:
         xp.clip(x, -_SINGLE_ONE, _SINGLE_ONE, out=out)
         ratio = _ratio(xp, xp.square(out), _SINGLE_NUMERATOR, _SINGLE_DENOMINATOR)
         out *= ratio
+        xp.clip(out, -1, 1, out=out)
         return
     size = xp.abs(x)
     small = xp.minimum(size, _SMALL)

@@ -12,7 +12,20 @@ import numpy as np
 from zoonet.ops.activations import log_sigmoid, log_softmax, sigmoid
 from zoonet.ops.comparisons import equal, less, not_equal
 from zoonet.ops.elementary import exp, log
-from zoonet.ops.elementwise import abs, add, clip, divide, maximum, multiply, negative, pow, square, subtract, where
+from zoonet.ops.elementwise import (
+    abs,
+    add,
+    cast,
+    clip,
+    divide,
+    maximum,
+    multiply,
+    negative,
+    pow,
+    square,
+    subtract,
+    where,
+)
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.reductions import mean, sum
 from zoonet.ops.registry import REGISTRY, composite, op
@@ -53,6 +66,11 @@ def _require_same_shape(name: str, input: Array, target: Array) -> None:
             received=list(target.shape),
             fix="reshape or broadcast the target first",
         )
+
+
+def _floating(target: Array, input: Array) -> Array:
+    """Integer or bool labels in the input's dtype: beside Python numbers alone they would become float32."""
+    return target if kind_of(target.dtype) >= FLOATING else cast(target, input.dtype)
 
 
 # -- classes -----------------------------------------------------------------------------------------------------
@@ -137,7 +155,7 @@ def _loss_of_classes(
     if reduction != "mean":
         return _reduce(name, loss, reduction)
     if column is None:
-        return divide(sum(loss), sum(not_equal(target, ignore_index)))
+        return divide(sum(loss), sum(not_equal(cast(target, "int64"), ignore_index)))
     hard = class_targets(target, classes, ignore_index, 0.0, scores.dtype) if smoothing else targets
     return divide(sum(loss), sum(multiply(hard, column)))
 
@@ -237,6 +255,7 @@ def binary_cross_entropy_with_logits(
     else []. Raises ShapeError if shapes differ.
     """
     _require_same_shape("binary_cross_entropy_with_logits", input, target)
+    target = _floating(target, input)
     likelihood = log_sigmoid(input)
     if pos_weight is not None:
         likelihood = multiply(likelihood, add(multiply(subtract(pos_weight, 1), target), 1))
@@ -304,6 +323,8 @@ def sigmoid_focal_loss(
     input (logits), target: any one shape -> that shape for "none", else []. A negative alpha means no such weight.
     Raises ShapeError if shapes differ. Source: arXiv:1708.02002, torchvision.ops.sigmoid_focal_loss.
     """
+    _require_same_shape("sigmoid_focal_loss", input, target)
+    target = _floating(target, input)
     p = sigmoid(input)
     loss = binary_cross_entropy_with_logits(input, target, None, "none")
     missed = subtract(add(p, target), multiply(multiply(p, target), 2))  # 1 - p_t

@@ -15,10 +15,12 @@ def same_name(name, torch_name=None, **options):
     torch_oracle(name, **options)(lambda x, *parameters: function(floating(x), *parameters))
 
 
-for _name in (
-    "relu6 leaky_relu threshold hardshrink softshrink hardswish softplus elu celu selu silu mish softsign tanhshrink "
-    "hardtanh softmax log_softmax prelu glu"
-).split():
+NAMES = """
+    relu6 leaky_relu threshold hardshrink softshrink hardswish softplus elu
+    celu selu silu mish softsign tanhshrink hardtanh softmax
+    log_softmax prelu glu
+"""
+for _name in NAMES.split():
     same_name(_name)
 
 

@@ -25,14 +25,17 @@ def same_name(name, torch_name=None, **options):
     torch_oracle(name, **options)(lambda *operands: function(*tensors(*operands)))
 
 
-for _name in (
-    "add subtract multiply divide floor_divide remainder fmod negative positive abs sign square sqrt rsqrt reciprocal "
-    "pow nextafter signbit maximum minimum ceil floor trunc round real "
-    "exp expm1 log log1p log2 log10 logaddexp sin cos tan asin acos atan atan2 sinh cosh tanh asinh acosh atanh "
-    "erf erfc less less_equal greater greater_equal isfinite isinf isnan "
-    "logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor "
-    "bitwise_left_shift bitwise_right_shift"
-).split():
+NAMES = """
+    add subtract multiply divide floor_divide remainder fmod negative
+    positive abs sign square sqrt rsqrt reciprocal pow
+    nextafter signbit maximum minimum ceil floor trunc round
+    real exp expm1 log log1p log2 log10 logaddexp
+    sin cos tan asin acos atan atan2 sinh
+    cosh tanh asinh acosh atanh erf erfc less
+    less_equal greater greater_equal isfinite isinf isnan logical_and logical_or
+    logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift
+"""
+for _name in NAMES.split():
     same_name(_name, {"sign": "sgn"}.get(_name))
 same_name("equal", "eq")
 same_name("not_equal", "ne")
