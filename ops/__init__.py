@@ -18,7 +18,6 @@ from zoonet.ops.execute import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
 from zoonet.ops.indexing import *
-from zoonet.ops.joining import *
 from zoonet.ops.linear import *
 from zoonet.ops.losses import *
 from zoonet.ops.normalization import *
@@ -27,6 +26,7 @@ from zoonet.ops.pooling import *
 from zoonet.ops.random import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
+from zoonet.ops.repetition import *
 from zoonet.ops.samples import *
 from zoonet.ops.scattering import *
 from zoonet.ops.shapes import *

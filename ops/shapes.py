@@ -1,30 +1,32 @@
-"""Shapes: reshaping and rearranging arrays, by the names of the array API and NumPy."""
+"""Shapes: reshaping, joining and cutting up arrays, by the names of the array API and NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.reductions import Axis, normalize_axes
 from zoonet.ops.reductions import sum as sum_
-from zoonet.ops.registry import REGISTRY, broadcast_shapes, composite, op
+from zoonet.ops.registry import broadcast_shapes, composite, op
 from zoonet.ops.samples import floats, ints, sample
-from zoonet.ops.types import Array, TensorType
+from zoonet.ops.types import Array, DType, TensorType, promote
 
 __all__ = [
     "broadcast_to",
+    "concat",
     "expand_dims",
     "flip",
     "moveaxis",
-    "repeat",
     "reshape",
-    "roll",
+    "split",
     "squeeze",
+    "stack",
     "swapaxes",
-    "tile",
     "transpose",
+    "unstack",
 ]
 
 
@@ -249,6 +251,174 @@ def _(gy: Array, _y: Array, _x: TensorType, _axis: Any) -> Any:
     return reshape(gy, _x.shape)
 
 
+def _joined_dtype(name: str, arrays: Sequence[TensorType]) -> DType:
+    if not arrays:
+        raise ArgumentError(f"{name} needs arrays", expected="at least one", received="none")
+    return promote(arrays)
+
+
+@op(
+    exact=True,
+    samples=[
+        sample((floats(2, 3), floats(2, 1), floats(2, 0)), 1),
+        sample([floats(2, 3), ints(1, 3)]),
+        sample([ints(2)], -1),
+        sample([floats(2, 3)], -1),
+    ],
+)
+def concat(xp: Any, arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Arrays one after another along an axis.
+
+    arrays: at least one, of equal shapes except on `axis`, any dtypes -> the promoted dtype. Raises ShapeError where
+    they do not fit, ArgumentError for none. Source: array API `concat`.
+    """
+    dtype = promote(arrays)
+    return xp.concatenate([a.astype(dtype, copy=False) for a in arrays], axis)
+
+
+@concat.type
+def _(arrays: Sequence[TensorType], axis: int = 0) -> TensorType:
+    dtype = _joined_dtype("concat", arrays)
+    first = arrays[0].shape
+    along = normalize_axis("concat", len(first), axis)
+    for a in arrays:
+        if a.ndim != len(first) or any(
+            n != m for i, (n, m) in enumerate(zip(a.shape, first, strict=True)) if i != along
+        ):
+            raise ShapeError(
+                "concat: shapes differ",
+                expected=f"equal sizes on every axis but {axis}",
+                received=", ".join(str(list(b.shape)) for b in arrays),
+            )
+    sizes = [a.shape[along] for a in arrays]
+    joined = None if None in sizes else sum(n for n in sizes if n is not None)
+    return TensorType((*first[:along], joined, *first[along + 1 :]), dtype)
+
+
+@concat.vjp
+def _(gy: Array, _y: Array, _arrays: Sequence[TensorType], axis: int) -> Any:
+    along = normalize_axis("concat", _arrays[0].ndim, axis)
+    points: list[int] = []
+    for a in _arrays[:-1]:
+        points.append((points[-1] if points else 0) + (a.shape[along] or 0))
+    return list(split(gy, tuple(points), along))
+
+
+@op(
+    exact=True,
+    samples=[
+        sample((floats(2, 3), floats(2, 3))),
+        sample([floats(2), ints(2)], -1),
+        sample([floats(2, 3)], 1),
+    ],
+)
+def stack(xp: Any, arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Arrays of equal shapes along a new axis, which is `axis` of the result.
+
+    arrays: at least one, any dtypes -> the promoted dtype. Raises ShapeError where shapes differ, ArgumentError for
+    none. Source: array API `stack`.
+    """
+    dtype = promote(arrays)
+    return xp.stack([a.astype(dtype, copy=False) for a in arrays], axis)
+
+
+@stack.type
+def _(arrays: Sequence[TensorType], axis: int = 0) -> TensorType:
+    dtype = _joined_dtype("stack", arrays)
+    shape = arrays[0].shape
+    if any(a.shape != shape for a in arrays):
+        raise ShapeError(
+            "stack: shapes differ",
+            expected="equal shapes",
+            received=", ".join(str(list(a.shape)) for a in arrays),
+        )
+    along = normalize_axis("stack", len(shape) + 1, axis)
+    return TensorType((*shape[:along], len(arrays), *shape[along:]), dtype)
+
+
+@stack.vjp
+def _(gy: Array, _y: Array, _arrays: Sequence[TensorType], axis: int) -> Any:
+    return list(unstack(gy, axis))
+
+
+@op(exact=True, view=True, samples=[sample(floats(2, 3)), sample(floats(2, 3), -1), sample(ints(1, 2))])
+def unstack(xp: Any, x: Array, axis: int = 0) -> tuple[Array, ...]:
+    """The slices of x along an axis, which they no longer have, as a tuple. Any dtype; at least one axis.
+
+    Raises ShapeError for an axis that x does not have. Source: array API `unstack`.
+    """
+    return tuple(xp.moveaxis(x, axis, 0))
+
+
+@unstack.type
+def _(x: TensorType, axis: int = 0) -> tuple[TensorType, ...]:
+    along = normalize_axis("unstack", x.ndim, axis)
+    return (TensorType((*x.shape[:along], *x.shape[along + 1 :]), x.dtype),) * (x.shape[along] or 0)
+
+
+@unstack.vjp
+def _(gy: Sequence[Array], _y: Any, _x: TensorType, axis: int) -> Any:
+    return stack(gy, axis)
+
+
+@op(
+    exact=True,
+    view=True,
+    samples=[
+        sample(floats(2, 6), 3, 1),
+        sample(floats(5, 2), (1, 3)),
+        sample(floats(2, 5), (2, 2, 4), -1),
+        sample(ints(4), 2),
+        sample(floats(3), (5,)),
+    ],
+)
+def split(xp: Any, x: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Array, ...]:
+    """x cut along an axis into a tuple: a number gives so many equal parts, a sequence the positions of the cuts.
+
+    x: any dtype, at least one axis. Raises ShapeError where a number does not divide the size, ArgumentError for
+    cuts that are negative or descend. Source: NumPy `split`.
+    """
+    along = axis % x.ndim
+    cuts = _cuts(x.shape[along], indices_or_sections)
+    whole = (slice(None),) * along
+    return tuple(x[(*whole, slice(a, b))] for a, b in pairwise(cuts))
+
+
+def _cuts(size: int, indices_or_sections: int | Sequence[int]) -> list[int]:
+    """The positions of the cuts with both ends."""
+    if not isinstance(indices_or_sections, int):
+        points = list(indices_or_sections)
+        if any(not isinstance(p, int) or p < 0 for p in points) or points != sorted(points):
+            raise ArgumentError(
+                "split: wrong positions",
+                expected="ascending positions of at least 0",
+                received=indices_or_sections,
+            )
+        return [0, *(min(p, size) for p in points), size]
+    if indices_or_sections < 1 or size % indices_or_sections:
+        raise ShapeError(
+            "split: the parts are not equal",
+            expected=f"a number that divides {size}",
+            received=indices_or_sections,
+            fix="give the positions of the cuts as a tuple",
+        )
+    step = size // indices_or_sections
+    return [i * step for i in range(indices_or_sections + 1)]
+
+
+@split.type
+def _(x: TensorType, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[TensorType, ...]:
+    along = normalize_axis("split", x.ndim, axis)
+    cuts = _cuts(x.shape[along] or 0, indices_or_sections)
+    sizes = [b - a for a, b in pairwise(cuts)]
+    return tuple(TensorType((*x.shape[:along], n, *x.shape[along + 1 :]), x.dtype) for n in sizes)
+
+
+@split.vjp
+def _(gy: Sequence[Array], _y: Any, _x: TensorType, _indices_or_sections: Any, axis: int) -> Any:
+    return concat(gy, axis)
+
+
 @op(
     exact=True,
     view=True,
@@ -271,92 +441,3 @@ def _(x: TensorType, axis: Axis = None) -> TensorType:
 @flip.vjp
 def _(gy: Array, _y: Array, _x: TensorType, axis: Axis) -> Any:
     return flip(gy, axis)
-
-
-@op(
-    exact=True,
-    samples=[
-        sample(floats(2, 3), 4),
-        sample(floats(2, 3), -1, 1),
-        sample(floats(2, 3), (1, 2), (0, -1)),
-        sample(ints(4), 3),
-        sample(floats(0, 2), 1, 0),
-    ],
-)
-def roll(xp: Any, x: Array, shift: int | Sequence[int], axis: Axis = None) -> Array:
-    """x shifted along axes, with what leaves at the end entering at the start; None shifts the flattened elements.
-
-    x: any shape and dtype. shift: a number, or one per axis. Raises ArgumentError where their numbers differ.
-    Source: array API `roll`.
-    """
-    return xp.roll(x, shift, axis)
-
-
-@roll.type
-def _(x: TensorType, shift: int | Sequence[int], axis: Axis = None) -> TensorType:
-    axes = [axis] if isinstance(axis, int) else axis
-    if axes is not None:
-        for a in axes:
-            normalize_axis("roll", x.ndim, a)
-    if not isinstance(shift, int) and len(shift) != (1 if axes is None else len(axes)):
-        raise ArgumentError(
-            "roll: shifts and axes differ in number", expected=f"one for each of {axis}", received=shift
-        )
-    return x
-
-
-@roll.vjp
-def _(gy: Array, _y: Array, _x: TensorType, shift: int | Sequence[int], axis: Axis) -> Any:
-    return roll(gy, -shift if isinstance(shift, int) else tuple(-s for s in shift), axis)
-
-
-@composite(
-    exact=True,
-    samples=[
-        sample(floats(2, 3), (2, 1)),
-        sample(floats(2, 3), 2),
-        sample(floats(3), (2, 1, 3)),
-        sample(ints(2, 3), (1, 0)),
-    ],
-)
-def tile(x: Array, repetitions: int | Sequence[int]) -> Array:
-    """x repeated as a whole along each axis; missing axes of x or repetitions count as 1 in front.
-
-    x: any shape and dtype. Raises ShapeError for a negative number. Source: array API `tile`.
-    """
-    times = checked_shape("tile", repetitions)
-    ndim = max(len(times), len(x.shape))
-    times = (1,) * (ndim - len(times)) + times
-    shape = (1,) * (ndim - len(x.shape)) + tuple(x.shape)
-    interleaved = reshape(x, [size for n in shape for size in (1, n)])
-    full = broadcast_to(interleaved, [size for pair in zip(times, shape, strict=True) for size in pair])
-    return reshape(full, [t * n for t, n in zip(times, shape, strict=True)])
-
-
-@composite(
-    exact=True,
-    samples=[
-        sample(floats(2, 3), 2, 1),
-        sample(floats(2, 3), 2),
-        sample(floats(3, 2), (2, 0, 1), 0),
-        sample(ints(3), 3, -1),
-    ],
-)
-def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> Array:
-    """x with each element repeated along an axis; None repeats the flattened elements.
-
-    x: any shape and dtype. repeats: a number, or one for each position on the axis. Raises ArgumentError where there
-    are not as many. Source: array API `repeat`.
-    """
-    if axis is None:
-        x, axis = reshape(x, -1), 0
-    along = normalize_axis("repeat", len(x.shape), axis)
-    size = x.shape[along]
-    if isinstance(repeats, int):
-        (times,) = checked_shape("repeat", repeats)
-        parts = broadcast_to(expand_dims(x, along + 1), (*x.shape[: along + 1], times, *x.shape[along + 1 :]))
-        return reshape(parts, (*x.shape[:along], size * times, *x.shape[along + 1 :]))
-    counts = checked_shape("repeat", repeats)
-    if len(counts) != size:
-        raise ArgumentError("repeat: wrong number of repeats", expected=f"1 or {size}", received=len(counts))
-    return REGISTRY["take"](x, [i for i, times in enumerate(counts) for _ in range(times)], along)
