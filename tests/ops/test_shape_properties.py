@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from zoonet import ops
 from zoonet.ops.slicing import getitem
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=100, deadline=None)
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)
 
 
