@@ -18,6 +18,7 @@ from zoonet.ops.execute import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
 from zoonet.ops.indexing import *
+from zoonet.ops.joining import *
 from zoonet.ops.linear import *
 from zoonet.ops.losses import *
 from zoonet.ops.normalization import *
