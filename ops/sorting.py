@@ -78,7 +78,7 @@ def _(x: TensorType, axis: int = -1, descending: bool = False, stable: bool = Tr
 
 
 def _extremes(x: Any, k: int, largest: bool) -> Any:
-    """The indices of the k extreme elements on the last axis, ascending, of ties the first; None where NaN is a limit."""
+    """The indices of the k extreme elements on the last axis, ascending, of ties the first; None if NaN is a limit."""
     edge = x.shape[-1] - k if largest else k - 1
     limit = np.partition(x, edge, -1)[..., edge : edge + 1]
     if np.isnan(limit).any():
