@@ -9,7 +9,7 @@ from typing import Any
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.reductions import Axis, normalize_axes
 from zoonet.ops.reductions import sum as sum_
-from zoonet.ops.registry import REGISTRY, broadcast_shapes, composite, op
+from zoonet.ops.registry import broadcast_shapes, composite, op
 from zoonet.ops.samples import floats, ints, sample
 from zoonet.ops.types import Array, TensorType
 
@@ -18,12 +18,9 @@ __all__ = [
     "expand_dims",
     "flip",
     "moveaxis",
-    "repeat",
     "reshape",
-    "roll",
     "squeeze",
     "swapaxes",
-    "tile",
     "transpose",
 ]
 
@@ -271,92 +268,3 @@ def _(x: TensorType, axis: Axis = None) -> TensorType:
 @flip.vjp
 def _(gy: Array, _y: Array, _x: TensorType, axis: Axis) -> Any:
     return flip(gy, axis)
-
-
-@op(
-    exact=True,
-    samples=[
-        sample(floats(2, 3), 4),
-        sample(floats(2, 3), -1, 1),
-        sample(floats(2, 3), (1, 2), (0, -1)),
-        sample(ints(4), 3),
-        sample(floats(0, 2), 1, 0),
-    ],
-)
-def roll(xp: Any, x: Array, shift: int | Sequence[int], axis: Axis = None) -> Array:
-    """x shifted along axes, with what leaves at the end entering at the start; None shifts the flattened elements.
-
-    x: any shape and dtype. shift: a number, or one per axis. Raises ArgumentError where their numbers differ.
-    Source: array API `roll`.
-    """
-    return xp.roll(x, shift, axis)
-
-
-@roll.type
-def _(x: TensorType, shift: int | Sequence[int], axis: Axis = None) -> TensorType:
-    axes = [axis] if isinstance(axis, int) else axis
-    if axes is not None:
-        for a in axes:
-            normalize_axis("roll", x.ndim, a)
-    if not isinstance(shift, int) and len(shift) != (1 if axes is None else len(axes)):
-        raise ArgumentError(
-            "roll: shifts and axes differ in number", expected=f"one for each of {axis}", received=shift
-        )
-    return x
-
-
-@roll.vjp
-def _(gy: Array, _y: Array, _x: TensorType, shift: int | Sequence[int], axis: Axis) -> Any:
-    return roll(gy, -shift if isinstance(shift, int) else tuple(-s for s in shift), axis)
-
-
-@composite(
-    exact=True,
-    samples=[
-        sample(floats(2, 3), (2, 1)),
-        sample(floats(2, 3), 2),
-        sample(floats(3), (2, 1, 3)),
-        sample(ints(2, 3), (1, 0)),
-    ],
-)
-def tile(x: Array, repetitions: int | Sequence[int]) -> Array:
-    """x repeated as a whole along each axis; missing axes of x or repetitions count as 1 in front.
-
-    x: any shape and dtype. Raises ShapeError for a negative number. Source: array API `tile`.
-    """
-    times = checked_shape("tile", repetitions)
-    ndim = max(len(times), len(x.shape))
-    times = (1,) * (ndim - len(times)) + times
-    shape = (1,) * (ndim - len(x.shape)) + tuple(x.shape)
-    interleaved = reshape(x, [size for n in shape for size in (1, n)])
-    full = broadcast_to(interleaved, [size for pair in zip(times, shape, strict=True) for size in pair])
-    return reshape(full, [t * n for t, n in zip(times, shape, strict=True)])
-
-
-@composite(
-    exact=True,
-    samples=[
-        sample(floats(2, 3), 2, 1),
-        sample(floats(2, 3), 2),
-        sample(floats(3, 2), (2, 0, 1), 0),
-        sample(ints(3), 3, -1),
-    ],
-)
-def repeat(x: Array, repeats: int | Sequence[int], axis: int | None = None) -> Array:
-    """x with each element repeated along an axis; None repeats the flattened elements.
-
-    x: any shape and dtype. repeats: a number, or one for each position on the axis. Raises ArgumentError where there
-    are not as many. Source: array API `repeat`.
-    """
-    if axis is None:
-        x, axis = reshape(x, -1), 0
-    along = normalize_axis("repeat", len(x.shape), axis)
-    size = x.shape[along]
-    if isinstance(repeats, int):
-        (times,) = checked_shape("repeat", repeats)
-        parts = broadcast_to(expand_dims(x, along + 1), (*x.shape[: along + 1], times, *x.shape[along + 1 :]))
-        return reshape(parts, (*x.shape[:along], size * times, *x.shape[along + 1 :]))
-    counts = checked_shape("repeat", repeats)
-    if len(counts) != size:
-        raise ArgumentError("repeat: wrong number of repeats", expected=f"1 or {size}", received=len(counts))
-    return REGISTRY["take"](x, [i for i, times in enumerate(counts) for _ in range(times)], along)

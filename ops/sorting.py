@@ -77,16 +77,16 @@ def _(x: TensorType, axis: int = -1, descending: bool = False, stable: bool = Tr
     return TensorType(x.shape, int64)
 
 
-def _partitioned(xp: Any, x: Any, k: int, largest: bool) -> Any:
-    """The indices of the k extreme elements on the last axis, ascending; None where ties or NaN leave a choice."""
-    size = x.shape[-1]
-    edge = size - k if largest else k - 1
-    beyond = edge - 1 if largest else k
-    order = np.argpartition(x, sorted((edge, beyond)), -1)
-    limit, next_one = (np.take_along_axis(x, order[..., i : i + 1], -1) for i in (edge, beyond))
-    if not np.all(limit > next_one if largest else limit < next_one):
+def _extremes(x: Any, k: int, largest: bool) -> Any:
+    """The indices of the k extreme elements on the last axis, ascending, of ties the first; None if NaN is a limit."""
+    edge = x.shape[-1] - k if largest else k - 1
+    limit = np.partition(x, edge, -1)[..., edge : edge + 1]
+    if np.isnan(limit).any():
         return None
-    return np.sort(order[..., edge:] if largest else order[..., : edge + 1], -1)
+    chosen = ~(x <= limit) if largest else x < limit  # NaN is largest
+    ties = x == limit
+    chosen |= ties & (np.cumsum(ties, -1) <= k - chosen.sum(-1, keepdims=True))
+    return np.nonzero(chosen)[-1].reshape(*x.shape[:-1], k)
 
 
 @op(
@@ -110,7 +110,7 @@ def topk(xp: Any, x: Array, k: int, axis: int = -1, largest: bool = True, sorted
     moved = xp.moveaxis(x, axis, -1)
     chosen = None
     if xp is np and 0 < k < moved.shape[-1] // 4 and x.size:
-        chosen = _partitioned(xp, moved, k, largest)
+        chosen = _extremes(moved, k, largest)
     if chosen is None:
         indices = _order(xp, moved, -1, largest)[..., :k]
     else:

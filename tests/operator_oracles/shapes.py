@@ -217,3 +217,9 @@ def undiagonal(x, shape, offset, axis1, axis2):
 @torch_oracle("diag")
 def diag(x, k):
     return torch.diag(x, k)
+
+
+@torch_oracle("unrepeat")
+def unrepeat(x, repeats, axis):
+    parts = torch.split(x, list(repeats), axis)
+    return torch.stack([part.sum(axis) for part in parts], axis)
