@@ -27,6 +27,7 @@ from zoonet.ops.pooling import *
 from zoonet.ops.random import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
+from zoonet.ops.resampling import *
 from zoonet.ops.samples import *
 from zoonet.ops.scattering import *
 from zoonet.ops.shapes import *
