@@ -26,7 +26,6 @@ from zoonet.ops.windows import (
     Padding,
     PerAxis,
     Windows,
-    padding_pairs,
     per_axis,
     sliding_windows,
     spatial_rank,

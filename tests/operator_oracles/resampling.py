@@ -7,6 +7,7 @@ from onnx.reference import ReferenceEvaluator
 from torch.nn import functional
 
 from operator_oracles import array_oracle, torch_oracle
+from operator_oracles.convolution import flat, pairs, per_axis
 
 
 def onnx_resize(x, sizes, scales, axes, **attributes):
@@ -57,3 +58,63 @@ def resize(x, sizes, scales, axes, mode, coordinates, nearest, cubic, exclude_ou
 def interpolate(x, size, scale_factor, mode, align_corners, antialias):
     corners = align_corners if mode in ("linear", "bilinear", "trilinear", "bicubic") else None
     return functional.interpolate(x, size, scale_factor, mode, corners, None, antialias)
+
+
+def together(x, grid):
+    """torch wants both in one dtype."""
+    dtype = torch.promote_types(x.dtype, grid.dtype)
+    return x.to(dtype), grid.to(dtype)
+
+
+@torch_oracle("grid_sample")
+def grid_sample(x, grid, mode, padding_mode, align_corners):
+    return functional.grid_sample(*together(x, grid), mode, padding_mode, align_corners)
+
+
+@torch_oracle("affine_grid")
+def affine_grid(theta, size, align_corners):
+    return functional.affine_grid(theta, size, align_corners)
+
+
+@torch_oracle("pixel_shuffle")
+def pixel_shuffle(x, factor):
+    return functional.pixel_shuffle(x, factor)
+
+
+@torch_oracle("pixel_unshuffle")
+def pixel_unshuffle(x, factor):
+    return functional.pixel_unshuffle(x, factor)
+
+
+@torch_oracle("channel_shuffle")
+def channel_shuffle(x, groups):
+    return torch.nn.ChannelShuffle(groups)(x)
+
+
+@torch_oracle("unfold")
+def unfold(x, kernel, dilation, padding, stride):
+    rank = x.ndim - 2
+    kernel, dilation, stride = (per_axis(v, rank) for v in (kernel, dilation, stride))
+    windows = functional.pad(x, flat(pairs(padding, rank)))
+    for axis in range(rank):
+        windows = windows.unfold(2 + axis, dilation[axis] * (kernel[axis] - 1) + 1, stride[axis])
+        windows = windows[..., :: dilation[axis]]
+    order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
+    return windows.permute(order).flatten(1, 1 + rank).flatten(2)
+
+
+@torch_oracle("fold")
+def fold(x, output_size, kernel, dilation, padding, stride):
+    rank = len(output_size)
+    if rank == 1:  # torch folds images only
+        kernel, dilation, stride, padding = (
+            (1, kernel),
+            (1, dilation),
+            (1, stride),
+            (0, padding),
+        )
+        return fold(x, (1, *output_size), kernel, dilation, padding, stride)[:, :, 0]
+    padding = pairs(padding, rank)
+    padded = [n + a + b for n, (a, b) in zip(output_size, padding, strict=True)]
+    y = functional.fold(x, padded, kernel, dilation, 0, stride)
+    return functional.pad(y, [-n for n in flat(padding)])
