@@ -17,6 +17,7 @@ from zoonet.ops.errors import *
 from zoonet.ops.execute import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
+from zoonet.ops.grid_sampling import *
 from zoonet.ops.indexing import *
 from zoonet.ops.joining import *
 from zoonet.ops.linear import *
@@ -26,9 +27,11 @@ from zoonet.ops.padding import *
 from zoonet.ops.parts import *
 from zoonet.ops.pooling import *
 from zoonet.ops.random import *
+from zoonet.ops.rearranging import *
 from zoonet.ops.reductions import *
 from zoonet.ops.registry import *
 from zoonet.ops.repetition import *
+from zoonet.ops.resampling import *
 from zoonet.ops.samples import *
 from zoonet.ops.scattering import *
 from zoonet.ops.shapes import *

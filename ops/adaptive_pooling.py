@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zoonet.ops.axis_maps import map_axis
+from zoonet.ops.axis_maps import Bands, map_axis
 from zoonet.ops.errors import ShapeError
 from zoonet.ops.pooling import require_real, scatter_spatial
 from zoonet.ops.registry import op
@@ -32,12 +32,13 @@ def _adaptive_sizes(name: str, shape: Sequence[Any], output_size: OutputSize) ->
 
 
 @lru_cache(maxsize=256)
-def _averages(inputs: int, outputs: int) -> np.ndarray[Any, Any]:
-    """The matrix (outputs, inputs) of averages over ⌊o·n/m⌋ to ⌈(o + 1)·n/m⌉."""
-    matrix = np.zeros((outputs, inputs))
-    for o, (start, stop) in enumerate(_adaptive_ranges(inputs, outputs)):
-        matrix[o, start:stop] = 1 / (stop - start)
-    return matrix
+def _averages(inputs: int, outputs: int) -> Bands:
+    """The averages over ⌊o·n/m⌋ to ⌈(o + 1)·n/m⌉."""
+    ranges = np.array(_adaptive_ranges(inputs, outputs)).reshape(-1, 2)
+    lengths = ranges[:, 1] - ranges[:, 0]
+    taps = np.arange(int(lengths.max(initial=1)))
+    indices = np.minimum(ranges[:, :1] + taps, inputs - 1)
+    return Bands(inputs, indices, (taps < lengths[:, None]) / lengths[:, None])
 
 
 def _adaptive_ranges(inputs: int, outputs: int) -> list[tuple[int, int]]:
@@ -77,7 +78,7 @@ def _(gy: Array, _y: TensorType, _x: TensorType, _output_size: OutputSize) -> An
 def adaptive_avg_pool_gradient(xp: Any, gy: Array, spatial: tuple[int, ...]) -> Array:
     """The gradient of adaptive_avg_pool by x: (N, C, positions...) -> (N, C, spatial...)."""
     for axis, size in enumerate(spatial):
-        gy = map_axis(xp, gy, _averages(size, gy.shape[2 + axis]).T, 2 + axis)
+        gy = map_axis(xp, gy, _averages(size, gy.shape[2 + axis]), 2 + axis, transposed=True)
     return gy
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-
 from zoonet.ops.elementwise import abs, pow
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.reductions import max as max_over
@@ -27,7 +26,6 @@ from zoonet.ops.windows import (
     Padding,
     PerAxis,
     Windows,
-    padding_pairs,
     per_axis,
     sliding_windows,
     spatial_rank,
@@ -482,7 +480,10 @@ def lp_pool(
 
 @composite(samples=[sample(floats(2, 3, 4, 5)), sample(floats(2, 3, 4)), sample(floats(1, 2, 2, 3, 2))])
 def global_avg_pool(x: Array) -> Array:
-    """The average over all spatial axes. x: (N, C, spatial...), real -> (N, C, 1...). Source: ONNX GlobalAveragePool."""
+    """The average over all spatial axes. x: (N, C, spatial...), real -> (N, C, 1...).
+
+    Source: ONNX GlobalAveragePool.
+    """
     return mean(x, tuple(range(2, 2 + spatial_rank("global_avg_pool", len(x.shape)))), True)
 
 
