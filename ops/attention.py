@@ -1,29 +1,28 @@
-"""Attention: scaled dot products in blocks of bounded memory, and rotary position embeddings."""
+"""Attention: scaled dot products in blocks of bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, prod, sqrt
 from typing import Any
 
-import numpy as np
-
-from zoonet.ops.comparisons import equal, greater_equal, less_equal, logical_and
+from zoonet.ops.comparisons import equal, greater_equal, less_equal
 from zoonet.ops.creation import full_like
 from zoonet.ops.elementary import exp, tanh
-from zoonet.ops.elementwise import add, divide, multiply, negative, subtract, where
+from zoonet.ops.elementwise import add, divide, multiply, subtract, where
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.gradients import vjp
-from zoonet.ops.joining import concat
 from zoonet.ops.linear import matmul
-from zoonet.ops.reductions import cumsum, max, sum
+from zoonet.ops.reductions import cumsum
+from zoonet.ops.reductions import max as maximum_over
+from zoonet.ops.reductions import sum as sum_over
 from zoonet.ops.registry import broadcast_shapes, op
-from zoonet.ops.samples import bools, fixed, floats, ints, sample
+from zoonet.ops.samples import bools, fixed, floats, sample
 from zoonet.ops.shapes import reshape, swapaxes
-from zoonet.ops.types import BOOL, INTEGER, Array, TensorType, as_dtype, bool_, is_floating, kind_of
+from zoonet.ops.types import Array, TensorType, bool_, is_floating
 
-__all__ = ["attention_gradient", "rotary_embedding", "rotary_tables", "scaled_dot_product_attention"]
+__all__ = ["attention_gradient", "scaled_dot_product_attention"]
 
 #: Most scores that exist at one time, unless the keys of one query are more: 4 MB of float32 on the CPU.
 _SCORES = {"numpy": 1 << 20, "cupy": 1 << 26}
@@ -217,14 +216,12 @@ def _(
             received=", ".join(t.dtype.name for t in (query, key, value)),
         )
     if mask is not None and mask.dtype != bool_ and not is_floating(mask.dtype):
-        raise DTypeError(
-            f"{name}: the mask is of another kind", expected="bool or floating", received=mask.dtype.name
-        )
+        raise DTypeError(f"{name}: the mask is of another kind", expected="bool or floating", received=mask.dtype.name)
     q, k, v = query.shape, key.shape, value.shape
     ranks = query.ndim == key.ndim == value.ndim and query.ndim >= 2
     agree = ranks and k[:-1] == v[:-1] and q[-1] == k[-1] and q[:-3] == k[:-3]
     if agree and query.ndim > 2:
-        agree = q[-3] == k[-3] or (bool(k[-3]) and q[-3] % k[-3] == 0)  # type: ignore[operator]
+        agree = q[-3] == k[-3] or (bool(k[-3]) and q[-3] % k[-3] == 0)
     if not agree:
         raise ShapeError(
             f"{name}: shapes do not agree",
@@ -350,7 +347,7 @@ def _(g: Any, _y: Any, gy: Array, query: Array, key: Array, value: Array, mask: 
 def _in_operators(query: Any, key: Any, value: Any, mask: Any, *arguments: Any) -> Any:
     """Attention with all scores at one time, written in operators: what derivatives of gradients are taken of."""
     options = _options(query.shape[-1], *arguments)
-    leading, (queries, depth), keys = query.shape[:-3], query.shape[-2:], key.shape[-2]
+    leading, (queries, depth) = query.shape[:-3], query.shape[-2:]
     shared = key.shape[-3] if len(key.shape) > 2 else 1
     group = prod(query.shape[-3:-2]) // shared
     q = reshape(query, (*leading, shared, group, queries, depth))
@@ -370,144 +367,8 @@ def _in_operators(query: Any, key: Any, value: Any, mask: Any, *arguments: Any) 
             scores = where(greater_equal(distance, -options.left), scores, -inf)
         if options.right is not None:
             scores = where(less_equal(distance, options.right), scores, -inf)
-    top = max(scores, -1, True)
+    top = maximum_over(scores, -1, True)
     weights = exp(subtract(scores, where(equal(top, -inf), 0.0, top)))
-    total = sum(weights, -1, True)
+    total = sum_over(weights, -1, True)
     y = matmul(divide(weights, where(equal(total, 0.0), 1.0, total)), v)
     return reshape(y, (*query.shape[:-1], value.shape[-1]))
-
-
-# -- rotary position embeddings ---------------------------------------------------------------------------------------
-
-
-def _halves(x: Any, depth: int, interleaved: bool) -> tuple[Any, Any]:
-    """Views of the two members of each rotated pair."""
-    return (x[..., : 2 * depth : 2], x[..., 1 : 2 * depth : 2]) if interleaved else (x[..., :depth], x[..., depth : 2 * depth])
-
-
-@op(
-    samples=[
-        sample(floats(2, 3, 4, 6), floats(4, 3), floats(4, 3)),
-        sample(floats(2, 3, 4, 6), floats(2, 1, 4, 3), floats(2, 1, 4, 3), True),
-        sample(floats(3, 4, 7), floats(4, 2), floats(4, 2)),
-        sample(floats(4, 5), floats(1, 1), floats(1, 1), True),
-    ]
-)
-def rotary_embedding(xp: Any, x: Array, cos: Array, sin: Array, interleaved: bool = False) -> Array:
-    """Pairs of features of x rotated by angles that depend on the position.
-
-    x: (..., T, D), floating; cos, sin: broadcast to (..., T, R/2), R ≤ D -> as x. Feature i < R/2 is paired with
-    i + R/2, or, interleaved, 2i with 2i + 1; features from R on stay as they are. Raises ShapeError, DTypeError.
-    Source: Su et al. 2021 (arXiv:2104.09864); pairs as in Hugging Face's Llama, interleaved as in Meta's.
-    """
-    depth = cos.shape[-1]
-    y = x.copy()
-    (first, second), (out1, out2) = _halves(x, depth, interleaved), _halves(y, depth, interleaved)
-    out1 *= cos
-    out1 -= second * sin
-    out2 *= cos
-    out2 += first * sin
-    return y
-
-
-@rotary_embedding.type
-def _(x: TensorType, cos: TensorType, sin: TensorType, interleaved: bool) -> TensorType:
-    for label, operand in (("x", x), ("cos", cos), ("sin", sin)):
-        if not is_floating(operand.dtype):
-            raise DTypeError(
-                f"rotary_embedding: {label} is not floating", expected="a floating dtype", received=operand.dtype.name
-            )
-    fits = cos.shape == sin.shape and 1 <= cos.ndim <= x.ndim and 2 * (cos.shape[-1] or 0) <= (x.shape[-1] or 0)
-    if fits:
-        rotated = (*x.shape[:-1], cos.shape[-1])
-        fits = broadcast_shapes("rotary_embedding", cos.shape, rotated) == rotated
-    if not fits:
-        raise ShapeError(
-            "rotary_embedding: cos and sin do not fit x",
-            expected=f"one shape that broadcasts to {x.shape[:-1]} and at most {(x.shape[-1] or 0) // 2} angles",
-            received=f"{cos.shape} and {sin.shape}",
-        )
-    return x
-
-
-@rotary_embedding.vjp
-def _(gy: Array, _y: Array, x: Array, cos: Array, sin: Array, interleaved: bool) -> Any:
-    depth = cos.shape[-1]
-
-    def correlate(swapped: bool) -> Any:
-        (first, second), (g1, g2) = _halves(x, depth, interleaved), _halves(gy, depth, interleaved)
-        if swapped:
-            total = subtract(multiply(g2, first), multiply(g1, second))
-        else:
-            total = add(multiply(g1, first), multiply(g2, second))
-        leading = len(total.shape) - len(cos.shape)
-        axes = [i for i, n in enumerate(total.shape) if i < leading or (cos.shape[i - leading] == 1 and n != 1)]
-        return reshape(sum(total, tuple(axes)) if axes else total, tuple(cos.shape))
-
-    return (
-        lambda: rotary_embedding(gy, cos, negative(sin), interleaved),
-        lambda: correlate(False),
-        lambda: correlate(True),
-    )
-
-
-@op(
-    differentiable=False,
-    samples=[
-        sample(ints(5, low=0, high=50), 6),
-        sample(ints(2, 3, low=0, high=50), 4, 500.0, None, 0.5),
-        sample(ints(3, low=0, high=9), 4, 10000.0, (1.0, 0.25), 1.0, "float64"),
-    ],
-)
-def rotary_tables(
-    xp: Any,
-    positions: Array,
-    dimension: int,
-    base: float = 10000.0,
-    frequencies: Sequence[float] | None = None,
-    attention_factor: float = 1.0,
-    dtype: Any = "float32",
-) -> tuple[Array, Array]:
-    """cos and sin of position · frequency for `rotary_embedding`, times attention_factor.
-
-    positions: (..., T), integers -> two of (..., T, dimension / 2). frequencies: dimension / 2 numbers (for scaled
-    variants) in place of base ** (-2i / dimension). Angles are computed in float32, as checkpoints were trained.
-    Raises DTypeError, ArgumentError.
-    """
-    rates = _frequencies(dimension, base, frequencies)
-    angles = positions[..., None].astype(xp.float32) * xp.asarray(rates, xp.float32)
-    return xp.cos(angles) * attention_factor, xp.sin(angles) * attention_factor
-
-
-def _frequencies(dimension: int, base: float, frequencies: Sequence[float] | None) -> Any:
-    if frequencies is not None:
-        return np.asarray(frequencies, np.float32)
-    exponents = np.arange(0, dimension, 2, dtype=np.float32) / np.float32(dimension)
-    return np.float32(1) / np.float32(base) ** exponents
-
-
-@rotary_tables.type
-def _(
-    positions: TensorType,
-    dimension: int,
-    base: float,
-    frequencies: Sequence[float] | None,
-    attention_factor: float,
-    dtype: Any,
-) -> tuple[TensorType, TensorType]:
-    if kind_of(positions.dtype) not in (BOOL, INTEGER):
-        raise DTypeError("rotary_tables: positions are not integers", received=positions.dtype.name)
-    if dimension < 2 or dimension % 2 or not base > 0:
-        raise ArgumentError(
-            "rotary_tables: dimension or base is out of range",
-            expected="an even dimension and a base above 0",
-            received=f"{dimension} and {base}",
-        )
-    if frequencies is not None and len(frequencies) != dimension // 2:
-        raise ArgumentError(
-            "rotary_tables: frequencies do not fit the dimension",
-            expected=f"{dimension // 2} numbers",
-            received=len(frequencies),
-        )
-    table = TensorType((*positions.shape, dimension // 2), as_dtype(dtype))
-    return table, table

@@ -14,9 +14,7 @@ def scaled_dot_product_attention(q, k, v, mask, is_causal, scale, window, query_
     rows, columns = torch.meshgrid(torch.arange(q.shape[-2]), torch.arange(k.shape[-2]), indexing="ij")
     grouped = q.ndim > 2 and q.shape[-3] != k.shape[-3]
     if window is None and softcap is None and not (is_causal and (query_offset or mask is not None)):
-        return F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped
-        )
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
     bias = torch.zeros(q.shape[-2], k.shape[-2], dtype=q.dtype)
     if mask is not None:
         bias = bias.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else bias + mask
