@@ -308,7 +308,7 @@ def sizes(shapes: Mapping[str, Any], **axes: tuple[str, int]) -> dict[str, int]:
     return found
 
 
-def _some(names: list[str], limit: int = 8) -> str:
+def _some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" … and {len(names) - limit} more" if len(names) > limit else "")
 
 

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: The formats that are read. Those that run a program to be drawn (EPS by Ghostscript, WMF) are left out on purpose.
-FORMATS = (
-    ("AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO")
-    + ("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM")
-)  # fmt: skip
+#: The first are those that PIL knows without loading all its plugins. JPEG includes MPO.
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM")
+MORE_FORMATS = ("AVIF", "DDS", "ICNS", "ICO", "JPEG2000", "PCX", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM")
 SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .ico .jp2 .jpeg .jpg .jpe .jfif .mpo .pbm .pcx .pgm .png .pnm .ppm .qoi .tga .tif .tiff "
     ".webp".split()
@@ -127,7 +126,7 @@ def _decode(file: Any, name: str, mode: str) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of malformed metadata, and of sizes that are checked below
-            with Image.open(file, formats=FORMATS) as image:
+            with _identify(file) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise too_large
                 image.seek(0)
@@ -149,6 +148,17 @@ def _decode(file: Any, name: str, mode: str) -> Image:
             received=f"{type(error).__name__}: {error}",
             fix="obtain the file again",
         ) from None
+
+
+def _identify(file: Any) -> Image:
+    """The opened, not yet decoded image."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        Image.init()
+        return Image.open(file, formats=[name for name in MORE_FORMATS if name in Image.OPEN])
 
 
 def _first_bytes(file: Any) -> str:

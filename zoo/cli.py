@@ -1,0 +1,68 @@
+"""The command line: `zoonet list | show | run`. Every failure that the library foresees is one message and status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+
+def application() -> typer.Typer:
+    """The commands; typer and rich are imported here, when a command runs."""
+    import typer
+
+    from zoonet.zoo import commands
+
+    app = typer.Typer(
+        name="zoonet",
+        help="Standard neural networks to load, run, train, save and convert.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.command("list")(commands.list_models)
+    app.command("show")(commands.show)
+    app.command("run")(commands.run)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status: 0, 1 (interrupted, or the reader of our output is gone) or 2 (bad input)."""
+    from zoonet.ops.errors import ZoonetError
+
+    try:
+        status = application()(arguments, prog_name="zoonet", standalone_mode=False)
+    except ZoonetError as error:
+        return _fail(f"zoonet: {error}")
+    except MemoryError:
+        return _fail("zoonet: there is not enough memory. Fix: make --batch smaller")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit is silent
+        return 1
+    except KeyboardInterrupt:
+        return _fail("zoonet: interrupted", 1)
+    except Exception as error:
+        # typer raises the errors of click, or of its own copy of it, by version: no such option, a missing argument
+        if type(error).__name__ == "Abort":
+            return _fail("zoonet: interrupted", 1)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return _fail(str(error))
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "zoonet"
+        return _fail(f"zoonet: {error.format_message()} Try `{path} --help`.")
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int = 2) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""The commands of `zoonet`, one file each."""
+
+from zoonet.zoo.commands.list import list_models
+from zoonet.zoo.commands.run import run
+from zoonet.zoo.commands.show import show
+
+__all__ = ["list_models", "run", "show"]

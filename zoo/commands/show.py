@@ -1,0 +1,133 @@
+"""`zoonet show`: what is known of a model, or what a weights file holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from zoonet import formats
+from zoonet.ops.errors import UnknownModelError
+from zoonet.zoo import architectures
+from zoonet.zoo.commands.output import console
+from zoonet.zoo.storage import EMBEDDED, WEIGHTS, create, load
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A name from `zoonet list`, or a weights file.")],
+    arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Print every layer, its shape and its cost.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a model: card, classes, preprocessing, size; with --layers its layers; for a weights file its tensors."""
+    facts: dict[str, Any]
+    if os.path.exists(name):
+        facts = file_facts(name, arch)
+    elif name in EMBEDDED:
+        facts = model_facts(load(name))
+    elif name in architectures.names():
+        facts = model_facts(create(name))
+    else:
+        facts = catalog_facts(name)
+    summary = None
+    if layers:
+        model = load(name, arch) if os.path.exists(name) or name in EMBEDDED else create(facts["architecture"])
+        summary = model.summary()
+    if as_json:
+        print(json.dumps(facts | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False))
+        return
+    tensors = facts.pop("tensors", None)
+    print("\n".join(f"{key + ':':<16}{_text(value)}" for key, value in facts.items() if value not in ("", None)))
+    if summary:
+        print(f"\n{summary}")
+    elif tensors:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for title in ("tensor", "dtype", "shape"):
+            table.add_column(title, no_wrap=True)
+        table.add_column("bytes", justify="right")
+        for tensor in tensors:
+            table.add_row(tensor["name"], tensor["dtype"], "×".join(map(str, tensor["shape"])) or "-", f"{tensor['bytes']:,}")
+        print()
+        console().print(table)
+
+
+def model_facts(model: Any) -> dict[str, Any]:
+    """What a model says of itself."""
+    summary = model.summary()
+    return {
+        **vars(model.card),
+        "architecture": model.architecture,
+        "task": model.task,
+        "classes": len(model.labels),
+        "labels": list(model.labels),
+        "input": list(model.input_shape),
+        "preprocessing": model.preprocessing.to_config(),
+        "parameters": summary.parameters,
+        "multiply_adds": summary.multiply_adds,
+        "flops": summary.flops,
+    }
+
+
+def file_facts(path: str, arch: str | None) -> dict[str, Any]:
+    """What a weights file holds, told from its header."""
+    if os.path.isdir(path):
+        path = os.path.join(path, WEIGHTS)
+    described = formats.describe(path)
+    checkpoint = formats.read(path)
+    found = [arch] if arch else architectures.recognise(checkpoint)
+    if found:
+        network = architectures.fitted(found[0], checkpoint)
+        looks = f"{' or '.join(found)}, {network.config.classes} classes"  # type: ignore[attr-defined]
+    else:
+        near = architectures.closest(checkpoint)
+        looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
+    return {
+        "file": described.path,
+        "format": described.format,
+        "file size": described.file_size,
+        "architecture": found[0] if len(found) == 1 else None,
+        "looks like": looks,
+        "tensors in all": len(described.tensors),
+        "numbers": described.parameters,
+        "bytes": described.nbytes,
+        "metadata": {k: v for k, v in described.metadata.items() if isinstance(v, str | int | float | bool | dict)},
+        "tensors": [
+            {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes} for t in described.tensors
+        ],
+    }
+
+
+def catalog_facts(name: str) -> dict[str, Any]:
+    """What the catalog says of weights; nothing is downloaded."""
+    from zoonet import weights
+
+    try:
+        entry = weights.find(name)
+    except UnknownModelError:
+        load(name)  # says what is near; a name that neither knows cannot load
+        raise
+    return {
+        "name": entry.name,
+        "architecture": entry.architecture,
+        "task": entry.task,
+        "parameters": entry.parameters,
+        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
+        "licence": entry.licence,
+        "source": entry.sources[0].file_name,
+        "citation": entry.citation,
+        "note": entry.note,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        texts = list(map(str, value))
+        return ", ".join(texts[:10]) + (f", … ({len(texts)} in all)" if len(texts) > 10 else "")
+    if isinstance(value, dict):
+        text = ", ".join(f"{key}={item}" for key, item in value.items())
+        return text if len(text) <= 500 else text[:500] + " …"
+    return f"{value:,}" if isinstance(value, int) else str(value)
