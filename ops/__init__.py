@@ -46,4 +46,5 @@ from zoonet.ops.statistics import *
 from zoonet.ops.tracing import *
 from zoonet.ops.types import *
 
+# isort: split
 from zoonet.ops import kernels as kernels  # registers them; last, since kernels use every operator

@@ -107,7 +107,7 @@ def _combine(xp: Any, target: Any, indices: Any, values: Any, reduction: str) ->
     ordered = indices[order]
     place = xp.arange(ordered.size)
     first = xp.concatenate([xp.ones(1, bool), ordered[1:] != ordered[:-1]]) if ordered.size else place > 0
-    rank = place - xp.maximum.accumulate(xp.where(first, place, 0)) if ordered.size else place
+    rank = place - xp.nonzero(first)[0][xp.cumsum(first) - 1] if ordered.size else place
     for turn in range(int(rank.max()) + 1 if ordered.size else 0):
         chosen = order[rank == turn]
         target[indices[chosen]] = combine(target[indices[chosen]], values[chosen])
