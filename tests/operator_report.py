@@ -30,7 +30,9 @@ def main() -> None:
     print(f"\n{len(rows)} operators, {sum(int(cells[1]) for cells in rows)} samples; ", end="")
     print(f"{sum(cells[2] == 'torch' for cells in rows)} against torch, ", end="")
     print(f"{sum(cells[2] == 'other' for cells in rows)} against another oracle, ", end="")
-    print(f"{len(smooth)} with a gradient, {sum(cells[4] == 'differences' for cells in smooth)} checked to second order")
+    print(
+        f"{len(smooth)} with a gradient, {sum(cells[4] == 'differences' for cells in smooth)} checked to second order"
+    )
 
 
 if __name__ == "__main__":

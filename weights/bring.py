@@ -216,16 +216,10 @@ def _bring_hub(source: Source, expected: Expected, job: Job) -> Path:
     return found
 
 
-def _present(
-    repository: hub.Repository, source: Source, commit: str, etag: str, expected: Expected
-) -> Path | None:
+def _present(repository: hub.Repository, source: Source, commit: str, etag: str, expected: Expected) -> Path | None:
     """The file if its contents arrived meanwhile, or are there for another revision."""
     blob = repository.blob(etag) if etag else None
-    if (
-        blob is not None
-        and blob.is_file()
-        and (expected.size is None or blob.stat().st_size == expected.size)
-    ):
+    if blob is not None and blob.is_file() and (expected.size is None or blob.stat().st_size == expected.size):
         return repository.link(commit, source.file, blob)
     return None
 

@@ -139,11 +139,7 @@ def _belongs(file: CachedFile, target: Entry | HubReference | tuple[Source, Expe
         repository = Repository(hub_cache_folder(), target.repository)
         commits = {target.revision, repository.commit(target.revision)}
         reference = HubReference.parse(file.source) if file.kind == "hugging-face" else None
-        return (
-            reference is not None
-            and reference.repository == target.repository
-            and reference.revision in commits
-        )
+        return reference is not None and reference.repository == target.repository and reference.revision in commits
     return file.source == str(target[0])
 
 
@@ -164,9 +160,7 @@ def remove(name: str | None = None) -> tuple[CachedFile, ...]:
     needs it any more. Returns what was removed. Raises UnknownModelError, and StorageError if the cache
     cannot be written.
     """
-    files = tuple(
-        file for file in list(name) if name is not None or not file.path.is_relative_to(hub_cache_folder())
-    )
+    files = tuple(file for file in list(name) if name is not None or not file.path.is_relative_to(hub_cache_folder()))
     try:
         for file in files:
             _remove_file(file)
@@ -190,8 +184,6 @@ def _remove_file(file: CachedFile) -> None:
             break
         with contextlib.suppress(OSError):
             folder.rmdir()
-    still = any(
-        os.path.realpath(other) == str(file.contents) for other in snapshots.rglob("*") if other.is_symlink()
-    )
+    still = any(os.path.realpath(other) == str(file.contents) for other in snapshots.rglob("*") if other.is_symlink())
     if not still and file.contents.parent.name == "blobs":
         file.contents.unlink(missing_ok=True)

@@ -67,9 +67,7 @@ def fetch_sources(
     target = resolve(what)
     if isinstance(target, Entry):
         remote = next(source for source in target.sources if source.kind != "package")
-        expected = {target.file_name: target.expected} | {
-            item.name: item.expected for item in target.companions
-        }
+        expected = {target.file_name: target.expected} | {item.name: item.expected for item in target.companions}
         return tuple(
             (remote if name == target.file_name else remote.beside(name), expected[name], path)
             for name, path in _entry_files(target, job).items()

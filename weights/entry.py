@@ -179,9 +179,7 @@ def parse_entry(name: str, table: Mapping[str, Any], where: str) -> Entry:
     for key in _REQUIRED:
         if not table.get(key):
             raise reader.error(key, "a value", "nothing")
-    values: dict[str, Any] = {
-        key: reader.scalar(key, types) for key, types in _SCALARS.items() if key in table
-    }
+    values: dict[str, Any] = {key: reader.scalar(key, types) for key, types in _SCALARS.items() if key in table}
     for key, choices in (("format", FORMATS), ("vocabulary", VOCABULARIES)):
         if values[key] not in choices:
             raise reader.error(key, "one of " + ", ".join(choices), repr(values[key]))
@@ -243,9 +241,7 @@ class _Reader:
         try:
             return Source.parse(text)
         except ValueError as error:
-            raise self.error(
-                "sources", "https://…, hf://org/name@revision/file or package://…", error
-            ) from None
+            raise self.error("sources", "https://…, hf://org/name@revision/file or package://…", error) from None
 
     def expected(self, data: Mapping[str, Any]) -> Expected:
         size = data.get("size")
@@ -256,16 +252,12 @@ class _Reader:
 
     def companions(self) -> tuple[Companion, ...]:
         items = self.data.get("companions", [])
-        if not isinstance(items, list) or not all(
-            isinstance(item, dict) and "name" in item for item in items
-        ):
+        if not isinstance(items, list) or not all(isinstance(item, dict) and "name" in item for item in items):
             raise self.error("companions", "a list of tables with a name", repr(items))
         for item in items:
             if unknown := set(item) - {"name", "sha256", "md5", "size", "required"}:
                 raise self.error("companions", "name, sha256, md5, size, required", sorted(unknown))
-        return tuple(
-            Companion(item["name"], self.expected(item), bool(item.get("required", False))) for item in items
-        )
+        return tuple(Companion(item["name"], self.expected(item), bool(item.get("required", False))) for item in items)
 
     def preprocessing(self) -> Preprocessing | None:
         if "preprocessing" not in self.data:
@@ -293,8 +285,7 @@ class _Reader:
             raise self.error("metrics", "a list of tables", repr(items))
         try:
             return tuple(
-                Metric(**{"source": self.data["origin"], **item, "value": float(item["value"])})
-                for item in items
+                Metric(**{"source": self.data["origin"], **item, "value": float(item["value"])}) for item in items
             )
         except (TypeError, KeyError, ValueError) as error:
             raise self.error("metrics", "tables of name, value, dataset and source", error) from None

@@ -67,9 +67,7 @@ class _HubAuthorization:
         return request
 
 
-def _send(
-    session: requests.Session, method: str, url: str, headers: Mapping[str, str], settings: Settings
-) -> Any:
+def _send(session: requests.Session, method: str, url: str, headers: Mapping[str, str], settings: Settings) -> Any:
     """One exchange without redirects. The token goes to the hub's host only, decided anew for each URL."""
     import requests
 
@@ -144,9 +142,7 @@ def exchange(
         if urlsplit(target).scheme not in ("http", "https"):
             raise DownloadError(f"{public_url(url)} redirects to something that is not HTTP")
         if urlsplit(url).scheme == "https" and urlsplit(target).scheme == "http":
-            raise DownloadError(
-                f"{public_url(url)} redirects from https to unprotected http", fix="use another source"
-            )
+            raise DownloadError(f"{public_url(url)} redirects from https to unprotected http", fix="use another source")
         url = target
     raise DownloadError(
         f"{public_url(visited[0])} redirects without end",
@@ -168,9 +164,7 @@ def check_status(response: Any, url: str) -> None:
     if status in (408, 425, 429) or status >= 500:
         raise Again(f"status {status}", _retry_after(response.headers.get("Retry-After")))
     if status in (404, 410):
-        raise NotAvailableError(
-            f"{where} does not exist (status {status})", fix="check the name and the revision"
-        )
+        raise NotAvailableError(f"{where} does not exist (status {status})", fix="check the name and the revision")
     if status in (401, 403):
         raise AccessDeniedError(f"{where} refuses access (status {status})", fix=_denied_fix(url))
     raise DownloadError(f"{where} answers with status {status}", expected="the file")

@@ -152,11 +152,7 @@ def find_cached(source: Source, expected: Expected) -> Path | None:
         if found is not None and (expected.size is None or found.stat().st_size == expected.size):
             blob = Path(os.path.realpath(found)).name
             # A blob named by a hash that differs from the published one is another version of the file.
-            if (
-                not expected.full_sha256
-                or not re.fullmatch(r"[0-9a-f]{64}", blob)
-                or blob == expected.full_sha256
-            ):
+            if not expected.full_sha256 or not re.fullmatch(r"[0-9a-f]{64}", blob) or blob == expected.full_sha256:
                 return found
         if expected.full_sha256 and repository.blob(expected.full_sha256).is_file():
             blob_path = repository.blob(expected.full_sha256)
@@ -204,9 +200,7 @@ def file_facts(source: Source, settings: Settings, deadline: float) -> FileFacts
     return result
 
 
-def list_files(
-    repository: str, revision: str, settings: Settings, deadline: float
-) -> tuple[str, tuple[str, ...]]:
+def list_files(repository: str, revision: str, settings: Settings, deadline: float) -> tuple[str, tuple[str, ...]]:
     """Commit and file names of a repository at a revision, by the hub's API; names that are not safe are left
     out.
 
@@ -229,9 +223,7 @@ def list_files(
                 raise ValueError
             return json.loads(body)
         except ValueError:
-            raise FormatError(
-                f"{url} does not answer as the Hugging Face hub does", expected="JSON"
-            ) from None
+            raise FormatError(f"{url} does not answer as the Hugging Face hub does", expected="JSON") from None
 
     answer = retrying(ask, settings, deadline, url)
     try:

@@ -90,9 +90,7 @@ class Expected:
         """Raise IntegrityError with both values if the digests are not as expected."""
         problem = self.problem(found)
         if problem:
-            raise IntegrityError(
-                f"{what} is not the published file", expected=problem[0], received=problem[1], fix=fix
-            )
+            raise IntegrityError(f"{what} is not the published file", expected=problem[0], received=problem[1], fix=fix)
 
 
 class Hasher:

@@ -43,9 +43,7 @@ def url_below(mirror: str, place: str) -> str:
     return f"{mirror}/{quote(place)}"
 
 
-def copy_from_directory(
-    folder: Path, place: str, request: Request, part: Path, progress: Progress | None
-) -> Received:
+def copy_from_directory(folder: Path, place: str, request: Request, part: Path, progress: Progress | None) -> Received:
     """Copy a mirrored file into a partial file and verify it.
 
     Raises NotAvailableError, IntegrityError, or StorageError with the partial file removed.
@@ -53,9 +51,7 @@ def copy_from_directory(
     path = folder / place
     hasher = Hasher(md5=bool(request.expected.md5))
     if not path.is_file():
-        raise NotAvailableError(
-            f"the mirror {folder} has no {place}", fix="add it with `zoonet mirror export`"
-        )
+        raise NotAvailableError(f"the mirror {folder} has no {place}", fix="add it with `zoonet mirror export`")
     try:
         total = path.stat().st_size
         part.parent.mkdir(parents=True, exist_ok=True)

@@ -151,8 +151,6 @@ def label_names(name: str) -> tuple[str, ...]:
     """
     known = sorted(path.stem for path in LABELS.glob("*.txt"))
     if name not in known:
-        raise UnknownModelError(
-            "there is no list of labels of this name", expected=", ".join(known), received=name
-        )
+        raise UnknownModelError("there is no list of labels of this name", expected=", ".join(known), received=name)
     lines = (LABELS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if not line.startswith("#"))

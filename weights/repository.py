@@ -154,6 +154,4 @@ def _mirrored_repository(reference: HubReference, job: Job) -> Path:
         for shard in read_index(path) if name.endswith(".index.json") else ():
             bring(shard)
         return Path(os.path.abspath(path)).parent
-    raise NotAvailableError(
-        f"the mirror has no weights of {reference}", fix="add it with `zoonet mirror export`"
-    )
+    raise NotAvailableError(f"the mirror has no weights of {reference}", fix="add it with `zoonet mirror export`")

@@ -52,9 +52,7 @@ class Settings:
                 except ValueError:
                     values[key] = 0.0
                 if not values[key] > 0:
-                    raise ArgumentError(
-                        f"{variable} is wrong", expected="seconds above zero", received=repr(text)
-                    )
+                    raise ArgumentError(f"{variable} is wrong", expected="seconds above zero", received=repr(text))
         return cls(**values)
 
 

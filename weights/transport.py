@@ -90,9 +90,7 @@ def download(
             before = _size(part)
             try:
                 received = _fetch_once(session, attempt)
-                request.expected.check(
-                    received.digests, public_url(request.url), "try again, or use another source"
-                )
+                request.expected.check(received.digests, public_url(request.url), "try again, or use another source")
             except Again as again:
                 gained = _size(part) - before
                 attempt.fruitless = 1 if gained >= PROGRESS_BYTES else attempt.fruitless + 1

@@ -43,7 +43,7 @@ _HOMES = {
     "load": "storage",
     "value_and_grad": "modules",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,14 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from zoonet.ops.errors import ArgumentError, UnknownModelError
 from zoonet.ops.types import TensorType
 from zoonet.zoo.modules import Module, compare_shapes, initialised_by
 from zoonet.zoo.preprocessing import ImagePreprocessing
+
 
 @dataclass(frozen=True)
 class Family:
@@ -70,7 +71,7 @@ def defaults(name: str) -> Defaults:
     return next(entry for pattern, entry in DEFAULTS if fnmatch.fnmatchcase(name, pattern))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _table() -> dict[str, tuple[Any, Any]]:
     """Network class and configuration by name."""
     result = {}
@@ -131,7 +132,7 @@ def make(network: Any, config: Any, seed: int | None) -> Module:
         return result
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shapes(name: str, classes: int, channels: int) -> dict[str, Any]:
     network, config = find(name)
     return {

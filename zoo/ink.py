@@ -27,9 +27,7 @@ def find_ink(image: Image) -> Plane:
         scale = max(image.size) / max(plane.shape)
         margin = 0.2 * max(bottom - top, right - left)
         box = (left - margin, top - margin, right + margin, bottom + margin)
-        wanted = tuple(
-            int(np.clip(round(v * scale), 0, limit)) for v, limit in zip(box, image.size * 2, strict=True)
-        )
+        wanted = tuple(int(np.clip(round(v * scale), 0, limit)) for v, limit in zip(box, image.size * 2, strict=True))
         if (wanted[2] - wanted[0]) * (wanted[3] - wanted[1]) > 0.9 * image.width * image.height:
             break
         image = image.crop(wanted)

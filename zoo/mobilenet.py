@@ -89,9 +89,7 @@ class MobileNetV1(Module):
         for _, module in self.named_modules():
             if isinstance(module, Conv2d):
                 outputs, _, height, width = module.weight.shape
-                module.weight = kaiming_normal(
-                    rng, module.weight.shape, outputs * height * width // module.groups
-                )
+                module.weight = kaiming_normal(rng, module.weight.shape, outputs * height * width // module.groups)
 
     @property
     def head(self) -> str:

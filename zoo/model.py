@@ -66,9 +66,7 @@ class Model:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(
-        self, source: Any, *, batch: int = 32, progress: Callable[[int, int], None] | None = None
-    ) -> Any:
+    def run(self, source: Any, *, batch: int = 32, progress: Callable[[int, int], None] | None = None) -> Any:
         """Classify a picture, or several.
 
         source: a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a batch array, or a

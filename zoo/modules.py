@@ -16,9 +16,9 @@ from typing import Any, Self
 import numpy as np
 
 from zoonet import ops
+from zoonet.ops.errors import ArgumentError, DTypeError, StateDictError
 from zoonet.ops.registry import Traced
 from zoonet.ops.types import as_dtype, is_floating
-from zoonet.ops.errors import ArgumentError, DTypeError, StateDictError
 
 Array = Any
 _generator: ContextVar[np.random.Generator | None] = ContextVar("generator", default=np.random.default_rng(0))
@@ -237,9 +237,7 @@ def _walk(module: Module, prefix: str, above: tuple[int, ...] = ()) -> Iterator[
         yield from _walk_value(module, name, value, (*above, id(module)))
 
 
-def _walk_value(
-    module: Module, name: str, value: Any, above: tuple[int, ...]
-) -> Iterator[tuple[str, Module | Slot]]:
+def _walk_value(module: Module, name: str, value: Any, above: tuple[int, ...]) -> Iterator[tuple[str, Module | Slot]]:
     if isinstance(value, Module):
         yield from _walk(value, name, above)
     elif isinstance(value, list | tuple | dict):
@@ -276,7 +274,10 @@ class Misfits:
     def error(self, network: str, missing: list[str] | None = None) -> StateDictError:
         """The StateDictError that lists them. missing: those that matter, where not all do."""
         lines = []
-        for title, names in (("missing", self.missing if missing is None else missing), ("unexpected", self.unexpected)):
+        for title, names in (
+            ("missing", self.missing if missing is None else missing),
+            ("unexpected", self.unexpected),
+        ):
             if names:
                 lines.append(f"{len(names)} {title}: {_some(names)}")
         if self.wrong:

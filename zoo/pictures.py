@@ -23,8 +23,30 @@ if TYPE_CHECKING:
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM")
 MORE_FORMATS = ("AVIF", "DDS", "ICNS", "ICO", "JPEG2000", "PCX", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM")
 SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .ico .jp2 .jpeg .jpg .jpe .jfif .mpo .pbm .pcx .pgm .png .pnm .ppm .qoi .tga .tif .tiff "
-    ".webp".split()
+    [
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".ico",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".pbm",
+        ".pcx",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".qoi",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
 #: A picture with more pixels than this is refused before it is decoded: 3 bytes each must fit in memory.
 MAX_PIXELS = 178_956_970
@@ -95,9 +117,7 @@ def _expand_path(path: pathlib.Path) -> Iterator[Source]:
         return
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not found:
-        raise InputError(
-            "the folder holds no pictures", expected="files such as .jpg or .png", received=str(path)
-        )
+        raise InputError("the folder holds no pictures", expected="files such as .jpg or .png", received=str(path))
     for item in found:
         yield Source(str(item), lambda mode, item=item: _open_path(item, mode))  # type: ignore[misc]
 

@@ -71,9 +71,7 @@ class ImagePreprocessing:
         known = {field.name for field in fields(cls)}
         unknown = set(config) - known
         if unknown:
-            raise ArgumentError(
-                "preprocessing has no such entry", expected=sorted(known), received=sorted(unknown)
-            )
+            raise ArgumentError("preprocessing has no such entry", expected=sorted(known), received=sorted(unknown))
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
 
     def to_config(self) -> dict[str, Any]:
@@ -134,9 +132,7 @@ class ImagePreprocessing:
         height, width = self.crop
         if height > image.height or width > image.width:
             across, down = max(width - image.width, 0), max(height - image.height, 0)
-            image = ImageOps.expand(
-                image, (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2), fill=0
-            )
+            image = ImageOps.expand(image, (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2), fill=0)
         top, left = round((image.height - height) / 2), round((image.width - width) / 2)
         return image.crop((left, top, left + width, top + height))
 

@@ -194,8 +194,7 @@ class ResNet(Module):
 
 _R18, _R34 = (ResNetConfig(blocks, bottleneck=False) for blocks in ((2, 2, 2, 2), (3, 4, 6, 3)))
 _R26, _R50, _R101, _R152, _R200 = (
-    ResNetConfig(blocks)
-    for blocks in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3))
+    ResNetConfig(blocks) for blocks in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3))
 )
 _CIFAR = ResNetConfig((), bottleneck=False, classes=10, width=16, cifar=True, shortcut="pad")
 

@@ -45,10 +45,15 @@ class Summary:
 
     def __str__(self) -> str:
         head = ("layer", "kind", "output", "parameters", "multiply-adds")
-        cells = [head, *((r.name, r.kind, _shape(r.shape), f"{r.parameters:,}", _short(r.multiply_adds)) for r in self.rows)]
+        cells = [
+            head,
+            *((r.name, r.kind, _shape(r.shape), f"{r.parameters:,}", _short(r.multiply_adds)) for r in self.rows),
+        ]
         widths = [max(len(row[i]) for row in cells) for i in range(5)]
         lines = [
-            "  ".join(text.ljust(w) if i < 3 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True)))
+            "  ".join(
+                text.ljust(w) if i < 3 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
+            )
             for row in cells
         ]
         lines.insert(1, "-" * len(lines[0]))
@@ -92,7 +97,9 @@ def summarize(network: Module, shape: Sequence[int], name: str = "network") -> S
     costs = [multiply_adds(node) for node in graph.nodes]
     rows = []
     for module, output, first, last in calls:
-        own = sum(int(slot.get().size) for slot in module.slots().values() if slot.module is module and not slot.is_buffer)
+        own = sum(
+            int(slot.get().size) for slot in module.slots().values() if slot.module is module and not slot.is_buffer
+        )
         if own:
             kind = type(module).__name__
             rows.append(Row(names[id(module)], kind, tuple(output.shape), own, sum(costs[first:last])))

@@ -51,9 +51,7 @@ def run_model(model: Any, inputs: Any, device: str = "CPU", **kwargs: Any) -> tu
     return Backend.run_model(model, inputs, device, **kwargs)
 
 
-def run_node(
-    node: Any, inputs: Any, device: str = "CPU", outputs_info: Any = None, **kwargs: Any
-) -> tuple[Any, ...]:
+def run_node(node: Any, inputs: Any, device: str = "CPU", outputs_info: Any = None, **kwargs: Any) -> tuple[Any, ...]:
     """The outputs of one NodeProto; `opset_version` chooses the operator's version (the newest by default)."""
     from zoonet.formats.onnx.backend import Backend
 

@@ -88,7 +88,7 @@ class TensorReader:
             flat = indices
         else:
             raise FormatError(f"{where} has indices of the wrong shape", received=list(indices.shape))
-        if len(flat) and not (0 <= flat.min() and flat.max() < math.prod(shape)):
+        if len(flat) and not (flat.min() >= 0 and flat.max() < math.prod(shape)):
             raise FormatError(f"{where} has an index outside of its shape", expected=list(shape))
         dense = np.zeros(math.prod(shape), values.dtype) if values.dtype != STRING else _empty_strings(shape)
         dense.reshape(-1)[flat] = values

@@ -68,9 +68,7 @@ def imported() -> None:
 def attack(tmp_path: pathlib.Path) -> Iterator[Callable[..., ZoonetError]]:
     """Read a hostile file: it must end in our exception within a second and in bounded memory, and do nothing else."""
 
-    def run(
-        path: pathlib.Path, error: type[ZoonetError] = ZoonetError, match: str = "", **options: Any
-    ) -> ZoonetError:
+    def run(path: pathlib.Path, error: type[ZoonetError] = ZoonetError, match: str = "", **options: Any) -> ZoonetError:
         before = sorted(tmp_path.rglob("*"))
         WATCH.events.clear()
         start = time.process_time()  # not the clock on the wall: other tests run beside this one

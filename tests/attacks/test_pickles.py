@@ -167,7 +167,9 @@ def doubling(levels: int, join: bytes) -> bytes:
 
 BOMBS = {
     "tuples in tuples, twice each": doubling(60, b"\x86"),
-    "lists in lists, twice each": b"\x80\x02]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(60)) + b".",
+    "lists in lists, twice each": b"\x80\x02]q\x00"
+    + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(60))
+    + b".",
     "tuples as a key": doubling(60, b"\x86")[:-1].replace(b"\x80\x02", b"\x80\x02}", 1) + b"K\x01s.",
     "a list that holds itself": b"\x80\x02]q\x00h\x00a.",
     "a dict that holds itself": b"\x80\x02}q\x00" + text("a") + b"h\x00s.",

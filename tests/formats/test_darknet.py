@@ -78,7 +78,13 @@ def test_yolo_fastest_is_consumed_exactly(assets: pathlib.Path, tmp_path: pathli
 def test_names_shapes_and_order(tmp_path: pathlib.Path) -> None:
     """The order of `load_convolutional_weights`, `load_batchnorm_weights` and `load_connected_weights`."""
     expected: list[tuple[str, tuple[int, ...]]] = [
-        *(("0.biases", (4,)), ("0.scales", (4,)), ("0.means", (4,)), ("0.variances", (4,)), ("0.weights", (4, 3, 3, 3))),
+        *(
+            ("0.biases", (4,)),
+            ("0.scales", (4,)),
+            ("0.means", (4,)),
+            ("0.variances", (4,)),
+            ("0.weights", (4, 3, 3, 3)),
+        ),
         *(("1.biases", (6,)), ("1.weights", (6, 2, 1, 1))),
         ("5.weights", (2, 6)),
         *(("6.biases", (6,)), ("6.scales", (6,)), ("6.means", (6,)), ("6.variances", (6,))),

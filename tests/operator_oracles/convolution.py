@@ -1,6 +1,5 @@
 """Oracles of convolution: PyTorch, with asymmetric padding applied beforehand."""
 
-import torch
 from torch.nn import functional
 
 from operator_oracles import torch_oracle

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from onnx import TensorProto, helper
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from torch.nn import functional
 

@@ -77,9 +77,7 @@ class Server:
         self.resources: dict[str, Resource] = {}
         self.seen: list[Seen] = []
         self.httpd = _QuietServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_state": self}))
-        self.thread = threading.Thread(
-            target=self.httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
+        self.thread = threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
 
     @property
@@ -119,9 +117,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, *, body: bool) -> None:
         state = self.server_state
         path = self.path.partition("?")[0]
-        state.seen.append(
-            Seen(self.command, path, {key.lower(): value for key, value in self.headers.items()})
-        )
+        state.seen.append(Seen(self.command, path, {key.lower(): value for key, value in self.headers.items()}))
         resource = state.resources.get(path)
         if resource is None:
             self.plain(404)
@@ -143,9 +139,7 @@ class Handler(BaseHTTPRequestHandler):
             status, _, retry_after = argument.partition(":")
             self.plain(int(status), **({"Retry_After": retry_after} if retry_after else {}))
         elif fault == "redirect":
-            self.plain(
-                302, Location=argument, **{k.replace("-", "_"): v for k, v in resource.headers.items()}
-            )
+            self.plain(302, Location=argument, **{k.replace("-", "_"): v for k, v in resource.headers.items()})
         elif fault == "drop":
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -196,9 +190,7 @@ class Handler(BaseHTTPRequestHandler):
             if begin >= len(data):
                 self.plain(416, Content_Range=f"bytes */{len(data)}")
                 return
-            self.start(
-                206, resource, len(data) - begin, Content_Range=f"bytes {begin}-{len(data) - 1}/{len(data)}"
-            )
+            self.start(206, resource, len(data) - begin, Content_Range=f"bytes {begin}-{len(data) - 1}/{len(data)}")
         else:
             self.start(200, resource, len(data))
         if not body:

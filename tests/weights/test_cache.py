@@ -36,9 +36,7 @@ def entry_at(url: str, **values: Any) -> weights.Entry:
 
 
 class TestCommands:
-    def test_list_path_verify_remove(
-        self, server: Any, hub: Any, quick: Settings, clean_environment: Path
-    ) -> None:
+    def test_list_path_verify_remove(self, server: Any, hub: Any, quick: Settings, clean_environment: Path) -> None:
         url = server.add("/model.bin", DATA)
         path = weights.fetch(f"{url}#sha256={SHA256}", settings=quick)
         hub.add("org/name", COMMIT, FILES)
@@ -118,9 +116,7 @@ class TestCommands:
         assert weights.fetch(url, settings=quick).read_bytes() == b"old contents"
         assert weights.fetch(f"{url}#sha256={SHA256}", settings=quick).read_bytes() == DATA
 
-    def test_catalog_names_appear(
-        self, server: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_catalog_names_appear(self, server: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         entry = entry_at(server.add("/model.bin", DATA), sha256=(SHA256[:8],))
         monkeypatch.setattr("zoonet.weights.cache.entries", lambda: (entry,))
         weights.fetch(entry, settings=quick)
@@ -144,9 +140,7 @@ class TestHashes:
     @pytest.mark.parametrize(
         "published", [{"sha256": ("0" * 8,)}, {"md5": ("0" * 32,)}, {"md5": (MD5,), "sha256": ("0" * 64,)}]
     )
-    def test_refused(
-        self, server: Any, quick: Settings, published: Any, files_in: Any, tmp_path: Path
-    ) -> None:
+    def test_refused(self, server: Any, quick: Settings, published: Any, files_in: Any, tmp_path: Path) -> None:
         with pytest.raises(IntegrityError, match=r"expected .*0{8}.*received"):
             weights.fetch(entry_at(server.add("/model.bin", DATA), **published), settings=quick)
         assert files_in(tmp_path / "cache") == []
@@ -259,9 +253,7 @@ class TestMirror:
         written = weights.mirror.export(mirror, names, settings=quick)
         assert len(written) == 1 + 3 + 2
         assert (mirror / SHA256).read_bytes() == DATA
-        assert (mirror / "huggingface.co/org/name/resolve/main/config.json").read_bytes() == FILES[
-            "config.json"
-        ]
+        assert (mirror / "huggingface.co/org/name/resolve/main/config.json").read_bytes() == FILES["config.json"]
         monkeypatch.setenv("ZOONET_CACHE", str(tmp_path / "cache2"))
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf2"))
         monkeypatch.setenv("ZOONET_OFFLINE", "1")
@@ -311,9 +303,7 @@ class TestMirror:
         assert len(hub.server.seen) == seen
 
 
-def test_cached_entry_of_the_catalog_opens_no_socket(
-    tmp_path: Path, python_environment: dict[str, str]
-) -> None:
+def test_cached_entry_of_the_catalog_opens_no_socket(tmp_path: Path, python_environment: dict[str, str]) -> None:
     """A real catalog name, found in torch hub's folder by the hash that its name carries:
 
     the 1 MB ResNet-20.

@@ -197,9 +197,7 @@ def test_unknown_names_suggest_the_nearest(name: str, near: str) -> None:
 
 
 def test_listing() -> None:
-    names = [
-        entry.name for entry in weights.entries("resnet50*", task="image-classification", format="torch")
-    ]
+    names = [entry.name for entry in weights.entries("resnet50*", task="image-classification", format="torch")]
     assert names == ["resnet50.tv2_in1k", "resnet50.tv_in1k"]
     assert [entry.name for entry in weights.entries("gpt2")] == ["gpt2"]
     assert len(weights.entries(format="onnx")) == 184 + 7
@@ -325,9 +323,7 @@ def test_catalog_is_plain_toml_in_the_package() -> None:
     total = sum(len(tomllib.loads(path.read_text())["entry"]) for path in files)
     assert total == len(ALL)
     pyproject = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
-    assert {"catalog/*.toml", "labels/*.txt"} <= set(
-        pyproject["tool"]["setuptools"]["package-data"]["zoonet.weights"]
-    )
+    assert {"catalog/*.toml", "labels/*.txt"} <= set(pyproject["tool"]["setuptools"]["package-data"]["zoonet.weights"])
 
 
 def test_import_is_light(python_environment: dict[str, str]) -> None:

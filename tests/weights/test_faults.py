@@ -55,9 +55,7 @@ def assert_whole(path: Path) -> None:
 
 
 class TestNetwork:
-    def test_plain_download_is_recorded_and_then_cached(
-        self, server: Any, get: FetchFile, files_in: Any
-    ) -> None:
+    def test_plain_download_is_recorded_and_then_cached(self, server: Any, get: FetchFile, files_in: Any) -> None:
         url = server.add("/model.bin", DATA)
         path = get(url)
         assert_whole(path)
@@ -156,26 +154,19 @@ class TestNetwork:
         with pytest.raises(DownloadError, match="not HTTP"):
             get(url)
 
-    def test_proxy_of_the_environment(
-        self, server: Any, get: FetchFile, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_proxy_of_the_environment(self, server: Any, get: FetchFile, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("NO_PROXY")
         monkeypatch.setenv("HTTP_PROXY", server.url)
         monkeypatch.setenv("http_proxy", server.url)
         server.add("http://files.example/model.bin", DATA)
         assert_whole(get("http://files.example/model.bin"))
 
-    def test_certificates(
-        self, server: Any, get: FetchFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_certificates(self, server: Any, get: FetchFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One that nobody vouches for is refused; one in REQUESTS_CA_BUNDLE is taken, as requests does."""
         certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
         make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
         make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-        if (
-            shutil.which("openssl") is None
-            or subprocess.run(make, capture_output=True, check=False).returncode
-        ):
+        if shutil.which("openssl") is None or subprocess.run(make, capture_output=True, check=False).returncode:
             pytest.skip("a certificate cannot be made without openssl")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
@@ -186,9 +177,7 @@ class TestNetwork:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
         assert_whole(get(url))
 
-    def test_redirect_from_https_to_http_is_refused(
-        self, get: FetchFile, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_redirect_from_https_to_http_is_refused(self, get: FetchFile, monkeypatch: pytest.MonkeyPatch) -> None:
         class Answer:
             status_code = 302
             headers: ClassVar = {"Location": "http://files.example/model.bin"}
@@ -202,9 +191,7 @@ class TestNetwork:
 
 
 class TestBody:
-    def test_announced_too_short(
-        self, server: Any, quick: Settings, clean_environment: Path, files_in: Any
-    ) -> None:
+    def test_announced_too_short(self, server: Any, quick: Settings, clean_environment: Path, files_in: Any) -> None:
         url = server.add("/model.bin", DATA, *["length:1000"] * 3)
         with pytest.raises(IntegrityError, match=r"expected sha256.*received sha256"):
             weights.fetch(f"{url}#sha256={SHA256}", settings=quick)
@@ -336,9 +323,7 @@ class TestBody:
 class TestSources:
     def entry(self, *urls: str) -> weights.Entry:
         sources = tuple(Source.parse(url) for url in urls)
-        return weights.Entry(
-            "a.b", "a", "t", sources, "torch", "timm", "test", sha256=(SHA256,), size=len(DATA)
-        )
+        return weights.Entry("a.b", "a", "t", sources, "torch", "timm", "test", sha256=(SHA256,), size=len(DATA))
 
     @pytest.mark.parametrize("fault", ["status:404", "corrupt", "status:403", "length:5"])
     def test_falls_through_to_the_next_source(self, server: Any, quick: Settings, fault: str) -> None:
@@ -394,9 +379,7 @@ class TestProcesses:
         assert server.seen[-1].headers["range"] == f"bytes={kept}-"
 
     @pytest.mark.parametrize("count", [2, 8])
-    def test_processes_share_one_download(
-        self, server: Any, python_environment: dict[str, str], count: int
-    ) -> None:
+    def test_processes_share_one_download(self, server: Any, python_environment: dict[str, str], count: int) -> None:
         url = server.add("/model.bin", DATA, "drip:300000:0.05")
         processes = [child(python_environment, f"{url}#sha256={SHA256}") for _ in range(count)]
         answers = [process.communicate(timeout=60) for process in processes]
@@ -530,10 +513,7 @@ class TestOffline:
     ) -> None:
         url = server.add("/model.bin", DATA)
         path = get(url)
-        code = (
-            FORBID
-            + "print(weights.fetch(sys.argv[1]), weights.cached(sys.argv[1]), len(weights.cache.list()))"
-        )
+        code = FORBID + "print(weights.fetch(sys.argv[1]), weights.cached(sys.argv[1]), len(weights.cache.list()))"
         process = subprocess.run(
             [sys.executable, "-c", code, f"{url}#sha256={SHA256}"],
             env={**python_environment, "ZOONET_OFFLINE": offline},

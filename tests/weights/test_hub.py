@@ -41,9 +41,7 @@ def pinned(commit: str = COMMIT, **values: Any) -> weights.Entry:
 
 
 class TestRepository:
-    @pytest.mark.parametrize(
-        "text", ["hf://org/name", "org/name", f"hf://org/name@{COMMIT}", "hf://org/name@v1.0"]
-    )
+    @pytest.mark.parametrize("text", ["hf://org/name", "org/name", f"hf://org/name@{COMMIT}", "hf://org/name@v1.0"])
     def test_folder_with_weights_and_companions(self, hub: Any, quick: Settings, text: str) -> None:
         hub.add("org/name", COMMIT, FILES, branch="v1.0" if "v1.0" in text else "main")
         folder = weights.fetch(text, settings=quick)
@@ -67,10 +65,7 @@ class TestRepository:
         assert scan.size_on_disk == sum(map(len, FILES.values()))
         blobs = {path.name for path in (cache / "models--org--name" / "blobs").iterdir()}
         assert SHA256 in blobs
-        assert (
-            hf.snapshot_download("org/name", cache_dir=cache, local_files_only=True, revision=COMMIT)
-            == theirs
-        )
+        assert hf.snapshot_download("org/name", cache_dir=cache, local_files_only=True, revision=COMMIT) == theirs
 
     def test_we_see_their_files(self, hub: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         hf = pytest.importorskip("huggingface_hub")
@@ -109,9 +104,7 @@ class TestRepository:
         with pytest.raises(FormatError, match="not an index of weights"):
             weights.fetch("org/evil", settings=quick)
 
-    @pytest.mark.parametrize(
-        "answer", [b"<html>", b"[]", b'{"sha": "x", "siblings": []}', b'{"siblings": 3}']
-    )
+    @pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"sha": "x", "siblings": []}', b'{"siblings": 3}'])
     def test_answers_that_are_not_the_hubs(self, hub: Any, quick: Settings, answer: bytes) -> None:
         hub.server.add("/api/models/org/name/revision/main", answer)
         with pytest.raises(FormatError, match="does not answer as the Hugging Face hub"):
@@ -133,9 +126,7 @@ class TestRepository:
         blob = hashlib.sha1(b"blob %d\x00" % len(data) + data).hexdigest()
         hub.server.add("/api/resolve-cache/vocab.txt", data, etag=blob)
         here = "/org/name/resolve/main/vocab.txt"
-        hub.server.add(
-            here, b"", *["redirect:/api/resolve-cache/vocab.txt"] * 9, etag="", X_Repo_Commit=COMMIT
-        )
+        hub.server.add(here, b"", *["redirect:/api/resolve-cache/vocab.txt"] * 9, etag="", X_Repo_Commit=COMMIT)
         path = weights.fetch("hf://org/name/vocab.txt", settings=quick)
         assert (path.read_bytes(), path.parent.name) == (data, COMMIT)
         assert Path(os.path.realpath(path)).name == blob
@@ -151,9 +142,7 @@ class TestRepository:
             weights.fetch("hf://org/name/model.safetensors", settings=quick)
         assert files_in(environment.hub_cache_folder()) == []
 
-    def test_corrupt_small_file_is_caught_by_its_git_hash(
-        self, hub: Any, quick: Settings, files_in: Any
-    ) -> None:
+    def test_corrupt_small_file_is_caught_by_its_git_hash(self, hub: Any, quick: Settings, files_in: Any) -> None:
         hub.add("org/name", COMMIT, FILES)
         hub.server.resources["/org/name/resolve/main/vocab.txt"].faults = ["ok", "corrupt"]
         with pytest.raises(IntegrityError, match="git blob"):
@@ -176,9 +165,7 @@ class TestEntry:
     def test_companions(self, hub: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         hub.add("org/name", COMMIT, FILES)
         companions = tuple(
-            weights.Companion(
-                name, weights.Entry("a", "a", "t", (), "", "", "").expected, name == "config.json"
-            )
+            weights.Companion(name, weights.Entry("a", "a", "t", (), "", "", "").expected, name == "config.json")
             for name in ("config.json", "vocab.txt", "merges.txt")
         )
         entry = pinned(sha256=(SHA256,), companions=companions)
@@ -343,9 +330,7 @@ class TestMiniLM:
             "bytes=40000000-",
         ]
         assert ("model.safetensors", 90868376, 90868376) in seen
-        assert {item.relative_to(path.parent).as_posix() for item in path.parent.rglob("*.*")} >= set(
-            minilm_files
-        )
+        assert {item.relative_to(path.parent).as_posix() for item in path.parent.rglob("*.*")} >= set(minilm_files)
         with safe_open(path, "numpy") as file:
             assert file.get_slice("embeddings.word_embeddings.weight").get_shape() == [30522, 384]
         requests = len(hub.server.seen)

@@ -21,9 +21,7 @@ def list_models(
     """List models: those with weights first, then architectures that --arch takes for your own weights."""
     found = listed(pattern, task=task, pretrained=pretrained)
     if not found:
-        raise UnknownModelError(
-            "no model fits", received=f"pattern {pattern!r}" + (f", task {task!r}" if task else "")
-        )
+        raise UnknownModelError("no model fits", received=f"pattern {pattern!r}" + (f", task {task!r}" if task else ""))
     if as_json:
         print(json.dumps([vars(entry) for entry in found], indent=2))
         return

@@ -50,7 +50,9 @@ def show(
             table.add_column(title, no_wrap=True)
         table.add_column("bytes", justify="right")
         for tensor in tensors:
-            table.add_row(tensor["name"], tensor["dtype"], "×".join(map(str, tensor["shape"])) or "-", f"{tensor['bytes']:,}")
+            table.add_row(
+                tensor["name"], tensor["dtype"], "×".join(map(str, tensor["shape"])) or "-", f"{tensor['bytes']:,}"
+            )
         print()
         console().print(table)
 

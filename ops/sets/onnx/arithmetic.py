@@ -136,9 +136,7 @@ variadic("Mean", average, (1, 6, 8, 13))
 
 @onnx_operator("Clip", since=1)
 @onnx_operator("Clip", since=6)
-def clip_1(
-    input: Array, /, max: float = 3.4028234663852886e38, min: float = -3.4028234663852886e38
-) -> Array:
+def clip_1(input: Array, /, max: float = 3.4028234663852886e38, min: float = -3.4028234663852886e38) -> Array:
     """The input limited to [min, max]."""
     return ops.minimum(ops.maximum(input, number(min, input.dtype)), number(max, input.dtype))
 

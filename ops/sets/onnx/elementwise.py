@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -242,5 +241,3 @@ def softmaxes(name: str, function: Callable[..., Array]) -> None:
 softmaxes("Softmax", ops.softmax)
 softmaxes("LogSoftmax", ops.log_softmax)
 softmaxes("Hardmax", hardmax)
-
-

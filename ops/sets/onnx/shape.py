@@ -179,9 +179,7 @@ def split_1(
 
 @onnx_operator("Split", since=2)
 @onnx_operator("Split", since=11)
-def split_2(
-    input: Array, /, axis: int = 0, split: Sequence[int] | None = None, outputs: int = 1
-) -> tuple[Array, ...]:
+def split_2(input: Array, /, axis: int = 0, split: Sequence[int] | None = None, outputs: int = 1) -> tuple[Array, ...]:
     """Parts along an axis."""
     return split_parts(input, split, axis, outputs)
 
