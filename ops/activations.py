@@ -218,7 +218,7 @@ def _write_sigmoid(xp: Any, x: Array, out: Array) -> None:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME])
 def sigmoid(xp: Any, x: Array) -> Array:
-    """1 / (1 + e^-x)."""
+    """1 / (1 + e^-x), without overflow. x: any shape, real -> same shape, floating."""
     return blockwise(xp, lambda block, out: _write_sigmoid(xp, block, out), x)
 
 
@@ -406,13 +406,13 @@ def _(gy: Array, _y: Array, x: Array, approximate: str) -> Any:
 
 @composite(samples=[*BASIC, EXTREME])
 def softsign(x: Array) -> Array:
-    """x / (1 + |x|)."""
+    """x / (1 + |x|). x: any shape, real -> same shape, floating."""
     return divide(x, add(abs(x), 1))
 
 
 @composite(samples=[*BASIC, EXTREME])
 def tanhshrink(x: Array) -> Array:
-    """x - tanh(x)."""
+    """x - tanh(x), element by element. x: any shape, real -> same shape, floating."""
     return subtract(x, tanh(x))
 
 

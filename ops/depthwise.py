@@ -118,7 +118,9 @@ def spread_depthwise(xp: Any, x: Array, weight: Array, windows: Windows, out: Ar
     count, channels = x.shape[:2]
     layout = _Phases(windows)
     source, target = x.swapaxes(0, 1), out.swapaxes(0, 1)
-    rows = phases = term = None
+    rows: Any = None
+    phases: Any = None
+    term: Any = None
     for images, block in layout.blocks(xp, count, channels):
         width, joined = block.stop - block.start, images.stop - images.start
         if rows is None or rows.shape[:2] != (width, joined):

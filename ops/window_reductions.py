@@ -18,12 +18,12 @@ from zoonet.ops.windows import Windows
 #: Elements of one block on the CPU.
 BLOCK_ELEMENTS = 1 << 17
 #: For one axis, pairs of the output positions (a slice) and the input positions (a slice or indices) of each tap.
-Taps: TypeAlias = "Sequence[tuple[slice, Any]]"
+Taps: TypeAlias = "Sequence[tuple[slice[Any, Any, Any], Any]]"
 
 
 def window_taps(windows: Windows) -> list[Taps]:
     """The taps of every axis that meet the input somewhere."""
-    axes = []
+    axes: list[Taps] = []
     for axis, size in enumerate(windows.kernel):
         pairs = [windows.overlap(axis, tap) for tap in range(size)]
         axes.append([pair for pair in pairs if pair[0].start < pair[0].stop])

@@ -29,7 +29,7 @@ def conv(x, weight, bias, stride, padding, dilation, groups):
     if padding == "same":  # TensorFlow's rule
         totals = [
             max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-            for n, k, s, d in zip(x.shape[2:], weight.shape[2:], stride, dilation)
+            for n, k, s, d in zip(x.shape[2:], weight.shape[2:], stride, dilation, strict=True)
         ]
         padding = [(t // 2, t - t // 2) for t in totals]
     elif padding == "valid":
@@ -49,5 +49,5 @@ def conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dil
     else:
         y = CONV_TRANSPOSE[rank](x, weight, None, *arguments)
     extra = per_axis(output_padding, rank)
-    y = functional.pad(y, flat([(-a, e - b) for (a, b), e in zip(pairs(padding, rank), extra)]))
+    y = functional.pad(y, flat([(-a, e - b) for (a, b), e in zip(pairs(padding, rank), extra, strict=True)]))
     return y if bias is None else y + bias.reshape(-1, *(1,) * rank)

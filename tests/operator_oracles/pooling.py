@@ -38,7 +38,7 @@ def max_with_indices(x, kernel, stride, padding, dilation, ceil_mode):
     y, indices = MAX[rank](padded, kernel, stride, 0, dilation, return_indices=True)
     moved, rest = torch.zeros_like(indices), indices
     step = 1
-    for size, n, (before, _) in reversed(list(zip(padded.shape[2:], x.shape[2:], padding))):
+    for size, n, (before, _) in reversed(list(zip(padded.shape[2:], x.shape[2:], padding, strict=True))):
         moved += (rest % size - before) * step
         rest, step = rest // size, step * n
     return y, moved

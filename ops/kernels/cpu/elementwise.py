@@ -1,4 +1,4 @@
-"""Kernels of elementwise operators on NumPy: ufuncs that write into a plan's buffer, or over an operand not used again."""
+"""Kernels of elementwise operators on NumPy: ufuncs that write into a plan's buffer or over an unused operand."""
 
 from __future__ import annotations
 
