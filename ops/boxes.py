@@ -174,9 +174,7 @@ class _Pair:
 
     def aspect(self, iou: Array, eps: float) -> Array:
         """The penalty for different ratios of width to height; its weight is a constant to gradients."""
-        angles = [
-            atan(divide(subtract(x2, x1), subtract(y2, y1))) for x1, y1, x2, y2 in (self.first, self.second)
-        ]
+        angles = [atan(divide(subtract(x2, x1), subtract(y2, y1))) for x1, y1, x2, y2 in (self.first, self.second)]
         v = multiply(square(subtract(*angles)), 4 / pi**2)
         return multiply(stop_gradient(divide(v, add(add(subtract(1, iou), v), eps))), v)
 
@@ -191,9 +189,7 @@ def _all_pairs(name: str, boxes1: Array, boxes2: Array, fmt: str = "xyxy") -> _P
 
 def _one_by_one(name: str, boxes1: Array, boxes2: Array) -> _Pair:
     if tuple(boxes1.shape) != tuple(boxes2.shape):
-        raise ShapeError(
-            f"{name} compares boxes one by one", expected=list(boxes1.shape), received=list(boxes2.shape)
-        )
+        raise ShapeError(f"{name} compares boxes one by one", expected=list(boxes1.shape), received=list(boxes2.shape))
     return _Pair(_corners(name, boxes1, "xyxy"), _corners(name, boxes2, "xyxy"))
 
 

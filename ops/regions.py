@@ -126,7 +126,10 @@ def _aligned(name: str, shape: Any, boxes: Any, sizes: Any, scale: float, sample
         yield image, rows, columns, down, across
 
 
-REGIONS = fixed([[0, 1, 2, 9, 11], [1, 0, 0, 6, 4], [0, 3, 3, 4, 4], [1, -6, 5, 30, 30], [0, 40, 40, 50, 60]], "int64")
+REGIONS = fixed(
+    [[0, 1, 2, 9, 11], [1, 0, 0, 6, 4], [0, 3, 3, 4, 4], [1, -6, 5, 30, 30], [0, 40, 40, 50, 60], [1, 5, 4, 5, 4]],
+    "int64",
+)
 
 
 @op(
