@@ -17,7 +17,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture) -> None:
+def test_python_blocks_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}
     for block in blocks("python"):
@@ -28,7 +30,7 @@ def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Pa
     assert names["model"].architecture == "digitnet"  # type: ignore[attr-defined]
 
 
-def test_the_first_command_runs_a_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_first_command_runs_a_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     (command,) = re.findall(r"^pip install \. && zoonet (.*)$", README, flags=re.MULTILINE)
     assert main(command.split()) == 0
