@@ -1,6 +1,6 @@
 """Boxes: conversions, areas, the family of IoU measures and their losses, by the names of `torchvision.ops`.
 
-A box is four numbers on the last axis: corners (x1, y1, x2, y2) with x1 < x2 and y1 < y2, unless a format says otherwise.
+A box is four numbers on the last axis: corners (x1, y1, x2, y2) with x1 < x2 and y1 < y2, or what a format says.
 """
 
 from __future__ import annotations
@@ -213,9 +213,9 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy") -> Array:
 
 @composite(samples=[sample(BOXES, OTHERS), sample(WHOLE, WHOLE)])
 def generalized_box_iou(boxes1: Array, boxes2: Array) -> Array:
-    """IoU of all pairs less the uncovered part of the smallest box around both. [..., N, 4], [..., M, 4] -> [..., N, M].
+    """IoU of all pairs less the uncovered part of the smallest box around both.
 
-    Raises ShapeError. Source: arXiv:1902.09630, torchvision.ops.generalized_box_iou.
+    boxes1: [..., N, 4]; boxes2: [..., M, 4] -> [..., N, M]. Raises ShapeError. Source: arXiv:1902.09630, torchvision.ops.generalized_box_iou.
     """
     pair = _all_pairs("generalized_box_iou", boxes1, boxes2)
     return subtract(pair.iou(), pair.uncovered())

@@ -270,8 +270,8 @@ def soft_nms(
 ) -> tuple[Array, Array]:
     """Indices (int64) of boxes and their decayed scores, from high to low.
 
-    The box of highest score is taken; each other's score is multiplied by exp(-IoU² / sigma) ("gaussian"), or by 1 - IoU
-    where the IoU exceeds iou_threshold ("linear"); those not above score_threshold go; and so on.
+    The box of highest score is taken; each other's score is multiplied by exp(-IoU² / sigma) ("gaussian"), or by
+    1 - IoU where the IoU exceeds iou_threshold ("linear"); those not above score_threshold go; and so on.
     boxes: [N, 4] corners; scores: [N], floating -> [n] and [n], where n depends on the contents.
     Raises ShapeError, DTypeError or ArgumentError. Source: arXiv:1704.04503.
     """

@@ -154,8 +154,9 @@ def roi_align(
 
     x: [N, C, H, W], floating; boxes: [K, 5] regions (see `batch_boxes`) -> [K, C, height, width], x's dtype.
     spatial_scale: from the boxes' coordinates to x's. sampling_ratio: samples per cell and axis; below 1 as many as
-    the region has cells of x. aligned: centers of cells are at whole coordinates plus ½, else at whole ones, and regions
-    are at least one cell wide. Boxes get no gradient, as in torchvision. Raises ShapeError, DTypeError or ArgumentError.
+    the region has cells of x. aligned: centers of cells are at whole coordinates plus ½, else at whole ones, and
+    regions are at least one cell wide. Boxes get no gradient, as in torchvision.
+    Raises ShapeError, DTypeError or ArgumentError.
     Source: arXiv:1703.06870, torchvision.ops.roi_align.
     """
     sizes = _size("roi_align", output_size)
@@ -256,9 +257,9 @@ ROI_POOL = [
 def roi_pool_indices(
     xp: Any, x: Array, boxes: Array, output_size: int | Sequence[int], spatial_scale: float = 1.0
 ) -> Array:
-    """Where in the flattened x the maxima of `roi_pool` stand, -1 for parts without a cell: [K, C, height, width] int64.
+    """Where in the flattened x the maxima of `roi_pool` stand, -1 for parts without a cell.
 
-    Arguments and errors as for `roi_pool`.
+    Arguments and errors as for `roi_pool` -> [K, C, height, width] int64.
     """
     sizes = _size("roi_pool", output_size)
     count, channels, height, width = x.shape
