@@ -215,7 +215,8 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy") -> Array:
 def generalized_box_iou(boxes1: Array, boxes2: Array) -> Array:
     """IoU of all pairs less the uncovered part of the smallest box around both.
 
-    boxes1: [..., N, 4]; boxes2: [..., M, 4] -> [..., N, M]. Raises ShapeError. Source: arXiv:1902.09630, torchvision.ops.generalized_box_iou.
+    boxes1: [..., N, 4]; boxes2: [..., M, 4] -> [..., N, M]. Raises ShapeError.
+    Source: arXiv:1902.09630, torchvision.ops.generalized_box_iou.
     """
     pair = _all_pairs("generalized_box_iou", boxes1, boxes2)
     return subtract(pair.iou(), pair.uncovered())

@@ -169,9 +169,8 @@ def _suppress(xp: Any, boxes: Any, scores: Any, groups: Any, threshold: float) -
     if boxes.dtype.kind in "iu":
         boxes = boxes.astype(np.float64)
     corners = [boxes[:, i] for i in range(4)]
-    with np.errstate(all="ignore"):
-        areas = (corners[2] - corners[0]) * (corners[3] - corners[1])
-        proper = (corners[2] > corners[0]) & (corners[3] > corners[1]) & (areas > 0) & (areas < xp.inf)
+    areas = (corners[2] - corners[0]) * (corners[3] - corners[1])
+    proper = (corners[2] > corners[0]) & (corners[3] > corners[1]) & (areas > 0) & (areas < xp.inf)
     rank = xp.nonzero(proper)[0]
     kept = ~proper  # a box without an area overlaps nothing
     if len(rank):

@@ -272,8 +272,7 @@ def _binary_log_loss(xp: Any, x: Array, target: Array) -> Array:
 
     Its gradient divides by at least 1e-12, so that it is finite at 0 and 1. Source: `torch.nn.BCELoss`.
     """
-    with np.errstate(divide="ignore"):  # the logarithm of 0 is limited
-        positive, negated = xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
+    positive, negated = xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
     return (target - 1) * negated - target * positive
 
 
