@@ -27,10 +27,11 @@ def find_ink(image: Image) -> Plane:
         scale = max(image.size) / max(plane.shape)
         margin = 0.2 * max(bottom - top, right - left)
         box = (left - margin, top - margin, right + margin, bottom + margin)
-        wanted = tuple(int(np.clip(round(v * scale), 0, limit)) for v, limit in zip(box, image.size * 2, strict=True))
-        if (wanted[2] - wanted[0]) * (wanted[3] - wanted[1]) > 0.9 * image.width * image.height:
+        limits = (*image.size, *image.size)
+        x0, y0, x1, y1 = (int(np.clip(round(v * scale), 0, n)) for v, n in zip(box, limits, strict=True))
+        if (x1 - x0) * (y1 - y0) > 0.9 * image.width * image.height:
             break
-        image = image.crop(wanted)
+        image = image.crop((x0, y0, x1, y1))
     ink = _ink(_grey(image, _DETAIL))
     top, bottom, left, right = _bounds(ink)
     return ink[top:bottom, left:right]
@@ -56,8 +57,7 @@ def _grey(image: Image, longest: int) -> Plane:
     scale = longest / max(image.size)
     width, height = (max(1, round(n * scale)) for n in image.size)
     kind = images.Resampling.BICUBIC if scale > 1 else images.Resampling.BOX
-    pixels = np.asarray(image.resize((width, height), kind), np.float32) / 255
-    return pixels
+    return np.asarray(image.resize((width, height), kind), np.float32) / 255
 
 
 def _ink(plane: Plane) -> Plane:
@@ -144,7 +144,7 @@ def _otsu(plane: Plane) -> float:
 
 
 def _connected(mask: Plane) -> Plane:
-    """The part of a mask that is the heaviest connected piece, with pieces of some weight close to it; widened a little.
+    """The part of a mask that is the heaviest connected piece, with what of some weight is close to it; widened a bit.
 
     Pieces are found on a grid of at most 64 cells, so that small gaps in a stroke do not part it. A piece that
     touches the border counts less: it is more often a table's edge than a digit.
@@ -169,8 +169,8 @@ def _connected(mask: Plane) -> Plane:
     near = 0.15 * max(bottom - top, right - left) + 1
     for label, mass in masses.items():
         if label != main and mass > 0.1 * masses[main]:
-            t, b, l, r = _bounds(labels == label)
-            if max(top - b, t - bottom, left - r, l - right) < near:
+            upper, lower, west, east = _bounds(labels == label)
+            if max(top - lower, upper - bottom, left - east, west - right) < near:
                 kept |= labels == label
     wide = np.repeat(np.repeat(_dilate(kept.astype(np.float32), 3), cell, 0), cell, 1)
     return wide[: mask.shape[0], : mask.shape[1]]
