@@ -63,10 +63,12 @@ def _grey(image: Image, longest: int) -> Plane:
 def _ink(plane: Plane) -> Plane:
     """How much each pixel is ink, 0 to 1: what differs from the paper around it, in the direction that ink has."""
     smooth = _blur(plane)
-    direction = _direction(smooth)
     reach = max(3, int(0.4 * max(plane.shape)))
-    signed = direction * smooth
-    difference = signed - _opening(signed, reach)
+    frame = reach // 2  # of paper around the picture, so that ink which touches the border is narrow too
+    direction, framed = _paper(smooth, frame)
+    inside = slice(frame, -frame), slice(frame, -frame)
+    framed[inside] = smooth
+    difference = direction * smooth - _opening(direction * framed, reach)[inside]
     threshold = _otsu(difference)
     above = difference > threshold
     if not above.any() or float(difference.max()) < _FAINTEST:
@@ -80,24 +82,33 @@ def _ink(plane: Plane) -> Plane:
     return ink * _connected(ink > 0.45)
 
 
-def _direction(plane: Plane) -> float:
-    """1 for ink lighter than the paper, -1 for darker.
+def _paper(plane: Plane, frame: int) -> tuple[float, Plane]:
+    """1 for ink lighter than the paper or -1 for darker, and the paper, `frame` pixels larger on each side.
 
     The paper is a quadratic surface fitted to the pixels that agree with it best, beginning at the border.
     """
-    plane = plane[:: max(1, len(plane) // 48), :: max(1, plane.shape[1] // 48)]
-    height, width = plane.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1).reshape(-1, 6)
-    values = plane.reshape(-1)
-    edge = np.maximum(abs(x), abs(y)).reshape(-1) > 0.95
+    rows, columns = (np.linspace(-1, 1, n) for n in plane.shape)
+    down, across = (max(1, n // 48) for n in plane.shape)
+    values = plane[::down, ::across].reshape(-1)
+    terms = _quadratic(rows[::down], columns[::across])
+    edge = abs(terms[:, 1:3]).max(1) > 0.95
     surface = np.full_like(values, np.median(values[edge]))
     for count in (3, 3, 6, 6):
         error = abs(values - surface)
         kept = error <= np.quantile(error, 0.6)
-        surface = terms[:, :count] @ np.linalg.lstsq(terms[kept, :count], values[kept], rcond=None)[0]
+        weights = np.zeros(6)
+        weights[:count] = np.linalg.lstsq(terms[kept, :count], values[kept], rcond=None)[0]
+        surface = terms @ weights
     residual = values - surface
-    return 1.0 if (residual.clip(0) ** 2).sum() > (residual.clip(max=0) ** 2).sum() else -1.0
+    direction = 1.0 if (residual.clip(0) ** 2).sum() > (residual.clip(max=0) ** 2).sum() else -1.0
+    beyond = [np.arange(-frame, n + frame) * (2 / max(n - 1, 1)) - 1 for n in plane.shape]
+    return direction, (_quadratic(*beyond) @ weights).astype(np.float32).reshape([len(b) for b in beyond])
+
+
+def _quadratic(y: Plane, x: Plane) -> Plane:
+    """1, x, y, x², xy, y² at each point of a grid: (H·W, 6)."""
+    y, x = (grid.reshape(-1) for grid in np.meshgrid(y, x, indexing="ij"))
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
 
 
 def _blur(plane: Plane) -> Plane:

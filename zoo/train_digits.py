@@ -26,7 +26,7 @@ from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import assign, value_and_grad
 
 Array = np.ndarray[Any, Any]
-EPOCHS, BATCH = 40, 64
+EPOCHS, BATCH = 80, 64
 DRAWN, DRAWN_PER_EPOCH = 6000, 1500
 RATE, MOMENTUM, DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.05
 HELD_OUT = 5  # every fifth scan
