@@ -28,7 +28,7 @@ from zoonet.zoo.modules import assign, value_and_grad
 Array = np.ndarray[Any, Any]
 EPOCHS, BATCH = 80, 64
 DRAWN, DRAWN_PER_EPOCH = 6000, 1500
-RATE, MOMENTUM, DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.05
+RATE, MOMENTUM, DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.02
 HELD_OUT = 5  # every fifth scan
 _BOX, _SIZE = 36, 48  # resolution of the samples before they are warped
 TARGET = pathlib.Path(__file__).parent / "data" / "digits.safetensors"
@@ -74,7 +74,7 @@ def train(images: Array, targets: Array, *, epochs: int, seed: int) -> Model:
     preprocessing = DigitPreprocessing()
     network = architectures.build("digitnet", seed=seed)
     model = Model(network, "digitnet", preprocessing, [str(digit) for digit in range(10)])
-    written = [fit_box(find_ink(Image.fromarray(image)), _BOX, _SIZE) for image in images]
+    written = [fit_box(find_ink(Image.fromarray(image).convert("RGB")), _BOX, _SIZE) for image in images]
     velocity: dict[str, Array] = {}
     digits = np.arange(DRAWN) % 10
     ink = np.stack([*written, *(draw(int(digit), rng, _SIZE, _BOX) for digit in digits)])
