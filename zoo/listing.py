@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zoonet import weights
+from zoonet.ops.errors import ArgumentError
 from zoonet.zoo import architectures
 from zoonet.zoo.storage import EMBEDDED, runs
 
@@ -39,6 +40,8 @@ def list(pattern: str = "*", *, task: str | None = None, pretrained: bool = Fals
 
 def listed(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> builtins.list[Listed]:
     """As `list`, with what is known of each name."""
+    if not isinstance(pattern, str):
+        raise ArgumentError("list takes a shell pattern", expected="such as 'resnet*'", received=repr(pattern))
     found = []
     for entry in _all():
         names = (entry.name.lower(), entry.name.lower().rpartition(".")[0])

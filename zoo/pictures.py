@@ -211,9 +211,8 @@ def _opaque(image: Image, mode: str) -> Image:
 
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        if alpha.getextrema()[0] < 255:
-            weights = np.asarray(alpha, np.float32)
+        weights = np.asarray(image.getchannel("A"), np.float32)
+        if weights.min() < 255:
             light = float((np.asarray(image.convert("L"), np.float32) * weights).sum()) > 127.5 * float(weights.sum())
             paper = images.new("RGBA", image.size, "black" if light else "white")
             image = images.alpha_composite(paper, image)
@@ -256,9 +255,11 @@ def _from_array(array: Any, mode: str) -> Image:
         pixels = np.rint(pixels / 257) if limit == 65535 else pixels
     else:
         try:
+            if pixels.dtype.kind == "c":
+                raise TypeError
             pixels = pixels.astype(np.float64)
         except (TypeError, ValueError):
-            raise InputError("the array is not a picture", expected="numbers", received=array.dtype) from None
+            raise InputError("the array is not a picture", expected="real numbers", received=array.dtype) from None
         if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
             raise _range_error(pixels, "floats from 0 to 1")
         pixels = np.rint(pixels * 255)
