@@ -151,6 +151,12 @@ def _shapes(name: str, classes: int, channels: int) -> dict[str, Any]:
     }
 
 
+def parameters(name: str) -> int:
+    """The number of parameters of an architecture with its usual classes; no memory is taken to tell."""
+    network, config = find(name)
+    return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
+
+
 def fitted(name: str, state: Mapping[str, Any]) -> Module:
     """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has."""
     network, config = find(name)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from zoonet import weights
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo import architectures
-from zoonet.zoo.storage import EMBEDDED, runs
+from zoonet.zoo.storage import EMBEDDED, embedded_card, runs
 
 
 @dataclass(frozen=True)
 class Listed:
     """One name: what `load` (with weights) or `create` (an architecture alone) takes.
 
-    weights: "embedded", "catalog" or "" for an architecture alone. parameters: their number, where known.
+    weights: "embedded", "catalog" or "" for an architecture alone. parameters: their number, where known; that of the
+    usual number of classes for an architecture.
     """
 
     name: str
@@ -53,9 +54,18 @@ def listed(pattern: str = "*", *, task: str | None = None, pretrained: bool = Fa
 
 
 def _all() -> Iterator[Listed]:
-    for name, architecture in EMBEDDED.items():
-        yield Listed(name, "image-classification", architecture, "embedded", licence="Apache-2.0")
     known = architectures.names()
+    for name, architecture in EMBEDDED.items():
+        card = embedded_card(name)
+        yield Listed(
+            name,
+            "image-classification",
+            architecture,
+            "embedded",
+            architectures.parameters(architecture),
+            card.accuracy.partition(",")[0],
+            card.licence,
+        )
     for entry in weights.entries(architectures=known):
         if runs(entry):
             accuracy = next((f"{m.value:g} % {m.name}" for m in entry.metrics), "")
@@ -63,4 +73,4 @@ def _all() -> Iterator[Listed]:
                 entry.name, entry.task, entry.architecture, "catalog", entry.parameters, accuracy, entry.licence
             )
     for name in known:
-        yield Listed(name, "image-classification", name, "")
+        yield Listed(name, "image-classification", name, "", architectures.parameters(name))

@@ -107,7 +107,8 @@ class Results(list[Any]):
         return "\n\n".join(map(repr, self))
 
     def _repr_html_(self) -> str:
-        return "".join(str(result._repr_html_()) for result in self)
+        texts: list[str] = [result._repr_html_() for result in self]
+        return "".join(texts)
 
     def to_json(self) -> str:
         """A JSON array of the results' plain data."""

@@ -261,6 +261,12 @@ def _from_catalog(name: str) -> _Located:
     return _Located(weights.fetch(entry), config)
 
 
+def embedded_card(name: str) -> Card:
+    """The card of an embedded model, from the header of its file."""
+    path = _locate(name).path
+    return _card(_read(path)[1].get("card"), path.name)
+
+
 def runs(entry: Entry) -> bool:
     """True for weights in the catalog whose network is in the zoo under the same parameter names."""
     return (

@@ -114,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source="trained by python -m zoonet.zoo.train_digits on the Optical Recognition of Handwritten Digits data set "
         "(E. Alpaydin and C. Kaynak, UCI, 1998), as in scikit-learn's load_digits, and on strokes drawn by the script",
         licence="Apache-2.0 (data: CC BY 4.0)",
-        accuracy=f"{right / test.sum():.2%} ({right} of {test.sum()}) on held-out scans: those of load_digits whose "
-        f"index leaves {HELD_OUT - 1} when divided by {HELD_OUT}, none of which was trained on",
+        accuracy=f"{100 * right / test.sum():.2f} % top-1 ({right} of {test.sum()} held-out scans), held out: every "
+        f"scan of load_digits whose index leaves {HELD_OUT - 1} when divided by {HELD_OUT}",
         notes="one digit per picture, of any size and colour, dark on light or light on dark",
     )
     options.output.parent.mkdir(parents=True, exist_ok=True)
