@@ -55,7 +55,7 @@ def module_for(device: str) -> Any:
     """numpy for 'cpu', cupy for 'cuda' or 'cuda:N'. Raises DeviceError for other names and where there is no GPU."""
     if device == "cpu":
         return np
-    kind, _, index = device.partition(":")
+    kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
     if kind != "cuda" or (index and not index.isdigit()):
         raise DeviceError("unknown device", expected="'cpu', 'cuda' or 'cuda:N'", received=repr(device))
     cupy = _cupy()

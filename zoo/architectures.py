@@ -13,6 +13,7 @@ from typing import Any
 
 from zoonet.ops.errors import ArgumentError, UnknownModelError
 from zoonet.ops.types import TensorType
+from zoonet.zoo.digits import DigitPreprocessing
 from zoonet.zoo.modules import Module, compare_shapes, initialised_by
 from zoonet.zoo.preprocessing import ImagePreprocessing
 
@@ -58,9 +59,11 @@ _KERAS = Defaults(
     {1000: "imagenet-1k"},
 )
 _CIFAR = Defaults(ImagePreprocessing(resize=32, crop=(32, 32)), {10: "cifar-10"})
+_DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
+    ("digitnet", _DIGITS),
     *((f"resnet{depth}", _CIFAR) for depth in (20, 32, 44, 56, 110)),
     ("*", _IMAGENET),
 )
@@ -93,6 +96,11 @@ def natural_order(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
 
 
+def shortened(name: str, limit: int = 80) -> str:
+    """A name as messages show it."""
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """A fix that names the known names nearest to a mistyped one."""
     close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
@@ -101,9 +109,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 def find(name: str) -> tuple[Any, Any]:
     """Network class and configuration of an architecture. Raises UnknownModelError that suggests the nearest."""
+    if not isinstance(name, str):
+        raise ArgumentError("an architecture is named by a string", expected="such as 'resnet50'", received=repr(name))
     if name not in _table():
         raise UnknownModelError(
-            f"there is no architecture named {name!r}",
+            f"there is no architecture named {shortened(name)!r}",
             fix=nearest(name, _table()) or "`zoonet list` prints all names",
         )
     return _table()[name]
@@ -139,6 +149,12 @@ def _shapes(name: str, classes: int, channels: int) -> dict[str, Any]:
         name: TensorType(array.shape, array.dtype)
         for name, array in make(network, replace(config, classes=classes, channels=channels), None).state_dict().items()
     }
+
+
+def parameters(name: str) -> int:
+    """The number of parameters of an architecture with its usual classes; no memory is taken to tell."""
+    network, config = find(name)
+    return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
 
 
 def fitted(name: str, state: Mapping[str, Any]) -> Module:

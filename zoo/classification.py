@@ -15,8 +15,13 @@ from zoonet.zoo.results import Classification, Results
 class Preprocessing(Protocol):
     """What turns a picture into a network's input."""
 
-    mode: str
-    shape: tuple[int, int, int] | None
+    @property
+    def mode(self) -> str:
+        """The PIL mode of the pictures that it takes: "RGB" or "L"."""
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of every result, or None where it depends on the picture."""
 
     def __call__(self, image: Any) -> np.ndarray[Any, Any]:
         """A PIL image of `mode` -> float32 (channels, height, width)."""

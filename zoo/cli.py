@@ -24,10 +24,34 @@ def application() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+
+    def print_version(asked: bool) -> None:
+        if asked:
+            print(f"zoonet {version()}")
+            raise typer.Exit
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", callback=print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ) -> None:
+        pass
+
     app.command("list")(commands.list_models)
     app.command("show")(commands.show)
     app.command("run")(commands.run)
     return app
+
+
+def version() -> str:
+    """The installed version."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("zoonet")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "of a checkout"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "zoonet"
-        return _fail(f"zoonet: {error.format_message()} Try `{path} --help`.")
+        return _fail(f"zoonet: {error.format_message().rstrip('.')}. Try `{path} --help`.")
     return status if isinstance(status, int) else 0
 
 

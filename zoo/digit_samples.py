@@ -1,74 +1,88 @@
-"""Training samples for pictures of digits: scans and drawn digits, warped, thickened, thinned and blurred anew each time."""
+"""Training samples for pictures of digits: digits drawn from strokes, and warps that make every sample anew."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 Plane = np.ndarray[Any, Any]
 
-# How digits are written: for each digit its variants, for each variant its strokes, for each stroke whether it is a
-# smooth curve, and points (x, y) it passes through, x to the right from 0 to 1, y down from 0 to 1.5.
-_SIX = (True, ((0.85, 0.15), (0.6, 0), (0.3, 0.15), (0.08, 0.6), (0.05, 1.05), (0.25, 1.42), (0.55, 1.5), (0.9, 1.3),
-               (0.95, 1), (0.75, 0.72), (0.45, 0.68), (0.12, 0.95)))  # fmt: skip
-_SIX_STRAIGHT = (True, ((0.7, 0), (0.3, 0.45), (0.05, 0.95), (0.15, 1.35), (0.5, 1.5), (0.85, 1.35), (0.9, 1.05),
-                        (0.65, 0.8), (0.3, 0.85), (0.08, 1.1)))  # fmt: skip
-_BELLY = (True, ((0.1, 0.65), (0.4, 0.5), (0.75, 0.55), (0.95, 0.85), (0.9, 1.2), (0.6, 1.47), (0.25, 1.48), (0, 1.3)))
+
+def _stroke(text: str) -> tuple[bool, tuple[tuple[float, float], ...]]:
+    """Whether a stroke is smooth, and the points that it passes through."""
+    kind, *points = text.split()
+    return kind == "~", tuple((float(x), float(y)) for x, y in (point.split(",") for point in points))
 
 
-def _turned(stroke: tuple[bool, tuple[tuple[float, float], ...]]) -> tuple[bool, tuple[tuple[float, float], ...]]:
-    return stroke[0], tuple((1 - x, 1.5 - y) for x, y in stroke[1])
-
-
-STROKES: tuple[tuple[tuple[tuple[bool, tuple[tuple[float, float], ...]], ...], ...], ...] = (
-    (
-        ((True, ((0.5, 0), (0.1, 0.3), (0, 0.75), (0.1, 1.2), (0.5, 1.5), (0.9, 1.2), (1, 0.75), (0.9, 0.3), (0.5, 0))),),
-        ((True, ((0.6, 0), (0.15, 0.2), (0, 0.75), (0.15, 1.3), (0.5, 1.5), (0.85, 1.3), (1, 0.75), (0.85, 0.2), (0.4, 0.05))),),
-    ),
-    (
-        ((False, ((0.5, 0), (0.5, 1.5))),),
-        ((False, ((0.12, 0.35), (0.5, 0), (0.5, 1.5))),),
-        ((False, ((0.2, 0.18), (0.5, 0), (0.5, 1.5))), (False, ((0.15, 1.5), (0.85, 1.5)))),
-        ((False, ((0.1, 0.4), (0.5, 0), (0.5, 1.5))), (False, ((0.05, 1.5), (0.95, 1.5)))),
-    ),
-    (
-        ((True, ((0.05, 0.35), (0.2, 0.05), (0.55, 0), (0.9, 0.2), (0.9, 0.5), (0.6, 0.9), (0.05, 1.5))), (False, ((0.05, 1.5), (1, 1.5)))),
-        ((True, ((0.05, 0.35), (0.25, 0.05), (0.6, 0), (0.9, 0.25), (0.8, 0.65), (0.45, 1.15), (0.1, 1.45), (0, 1.3), (0.2, 1.2), (0.6, 1.42), (1, 1.45))),),
-    ),
-    (
-        ((True, ((0.05, 0.2), (0.3, 0), (0.65, 0), (0.9, 0.2), (0.85, 0.5), (0.6, 0.68), (0.35, 0.7))),
-         (True, ((0.35, 0.7), (0.7, 0.72), (0.95, 0.95), (0.95, 1.2), (0.7, 1.45), (0.35, 1.5), (0, 1.3)))),
-        ((False, ((0, 0), (0.9, 0), (0.42, 0.6))), (True, ((0.42, 0.6), (0.8, 0.7), (0.95, 1), (0.8, 1.35), (0.4, 1.5), (0, 1.3)))),
-        ((True, ((0.05, 0.15), (0.4, 0), (0.75, 0.1), (0.8, 0.35), (0.5, 0.65), (0.4, 0.68), (0.55, 0.68), (0.95, 0.95), (0.85, 1.35), (0.4, 1.5), (0, 1.35))),),
-    ),
-    (
-        ((False, ((0.7, 1.5), (0.7, 0), (0, 1.05), (1, 1.05))),),
-        ((False, ((0.7, 1.5), (0.7, 0), (0.6, 0), (0, 1), (0, 1.1), (1, 1.1))),),
-        ((False, ((0.12, 0), (0.05, 0.75), (0.95, 0.75))), (False, ((0.8, 0), (0.75, 1.5)))),
-        ((False, ((0.35, 0), (0, 0.85), (1, 0.85))), (False, ((0.7, 0.45), (0.65, 1.5)))),
-    ),
-    (
-        ((False, ((0.9, 0), (0.15, 0), (0.1, 0.65))), _BELLY),
-        ((False, ((0.15, 0), (0.1, 0.65))), _BELLY, (False, ((0.15, 0.02), (1, -0.03)))),
-    ),
-    ((_SIX,), (_SIX_STRAIGHT,)),
-    (
-        ((False, ((0, 0), (1, 0), (0.4, 1.5))),),
-        ((False, ((0, 0), (1, 0), (0.4, 1.5))), (False, ((0.3, 0.75), (0.9, 0.75)))),
-        ((False, ((0, 0), (1, 0))), (True, ((1, 0), (0.6, 0.6), (0.4, 1.1), (0.38, 1.5)))),
-        ((False, ((0, 0.25), (0, 0), (1, 0), (0.35, 1.5))),),
-    ),
-    (
-        ((True, ((0.5, 0.7), (0.15, 0.5), (0.12, 0.2), (0.5, 0), (0.88, 0.2), (0.85, 0.5), (0.5, 0.7), (0.1, 0.95), (0.05, 1.25), (0.5, 1.5), (0.95, 1.25), (0.9, 0.95), (0.5, 0.7))),),
-        ((True, ((0.85, 0.25), (0.5, 0), (0.15, 0.25), (0.5, 0.7), (0.9, 1.15), (0.5, 1.5), (0.1, 1.15), (0.5, 0.7), (0.85, 0.25))),),
-    ),
-    (
-        (_turned(_SIX),),
-        ((True, ((0.9, 0.45), (0.55, 0.85), (0.15, 0.7), (0.05, 0.4), (0.25, 0.05), (0.65, 0), (0.9, 0.3))), (False, ((0.92, 0.1), (0.85, 1.5)))),
-        (_turned(_SIX_STRAIGHT),),
-    ),
-)  # fmt: skip
+#: How digits are written: for each digit its variants, for each variant its strokes: "~" for a smooth curve or "/" for
+#: straight lines, and the points x,y that it passes through, x to the right from 0 to 1, y down from 0 to 1.5.
+STROKES = tuple(
+    tuple(tuple(_stroke(text) for text in variant) for variant in digit)
+    for digit in (
+        (
+            ("~ .5,0 .1,.3 0,.75 .1,1.2 .5,1.5 .9,1.2 1,.75 .9,.3 .5,0",),
+            ("~ .6,0 .15,.2 0,.75 .15,1.3 .5,1.5 .85,1.3 1,.75 .85,.2 .4,.05",),
+        ),
+        (
+            ("/ .5,0 .5,1.5",),
+            ("/ .12,.35 .5,0 .5,1.5",),
+            ("/ .2,.18 .5,0 .5,1.5", "/ .15,1.5 .85,1.5"),
+            ("/ .1,.4 .5,0 .5,1.5", "/ .05,1.5 .95,1.5"),
+        ),
+        (
+            ("~ .05,.35 .2,.05 .55,0 .9,.2 .9,.5 .6,.9 .05,1.5", "/ .05,1.5 1,1.5"),
+            ("~ .05,.35 .25,.05 .6,0 .9,.25 .8,.65 .45,1.15 .1,1.45 0,1.3 .2,1.2 .6,1.42 1,1.45",),
+            ("~ .05,.3 .35,0 .8,.1 .85,.5 .55,1.05 .2,1.45 0,1.3 .15,1.05 .5,1.2 1,1.45",),
+            ("~ .1,.3 .5,0 .9,.3 .85,.8 .55,1.35 .2,1.5 0,1.3 .1,1 .45,.95 .75,1.2 1,1.5",),
+        ),
+        (
+            ("~ .05,.2 .3,0 .65,0 .9,.2 .85,.5 .6,.68 .35,.7", "~ .35,.7 .7,.72 .95,.95 .95,1.2 .7,1.45 .35,1.5 0,1.3"),
+            ("/ 0,0 .9,0 .42,.6", "~ .42,.6 .8,.7 .95,1 .8,1.35 .4,1.5 0,1.3"),
+            ("~ .05,.15 .4,0 .75,.1 .8,.35 .5,.65 .4,.68 .55,.68 .95,.95 .85,1.35 .4,1.5 0,1.35",),
+        ),
+        (
+            ("/ .7,1.5 .7,0 0,1.05 1,1.05",),
+            ("/ .7,1.5 .7,0 .6,0 0,1 0,1.1 1,1.1",),
+            ("/ .12,0 .05,.75 .95,.75", "/ .8,0 .75,1.5"),
+            ("/ .35,0 0,.85 1,.85", "/ .7,.45 .65,1.5"),
+            ("/ .1,0 .05,.7 .9,.6", "/ .8,-.05 .7,1.5"),
+            ("/ .5,0 .05,.75 .95,.7", "/ .75,.1 .65,1.5"),
+        ),
+        (
+            ("/ .9,0 .15,0 .1,.65", "~ .1,.65 .4,.5 .75,.55 .95,.85 .9,1.2 .6,1.47 .25,1.48 0,1.3"),
+            ("/ .15,0 .1,.65", "~ .1,.65 .4,.5 .75,.55 .95,.85 .9,1.2 .6,1.47 .25,1.48 0,1.3", "/ .15,.02 1,-.03"),
+            ("~ .95,.1 .5,0 .2,.2 .3,.55 .7,.8 .8,1.15 .5,1.45 .05,1.4",),
+            ("/ 1,-.1 .2,.1 .1,.6", "~ .1,.6 .4,.55 .55,.8 .5,1.2 .2,1.5 -.05,1.4"),
+        ),
+        (
+            ("~ .85,.15 .6,0 .3,.15 .08,.6 .05,1.05 .25,1.42 .55,1.5 .9,1.3 .95,1 .75,.72 .45,.68 .12,.95",),
+            ("~ .7,0 .3,.45 .05,.95 .15,1.35 .5,1.5 .85,1.35 .9,1.05 .65,.8 .3,.85 .08,1.1",),
+            ("~ .4,0 .1,.5 .05,1.1 .35,1.5 .8,1.4 1,.95 .8,.5 .5,.6 .35,1 .45,1.45",),
+        ),
+        (
+            ("/ 0,0 1,0 .4,1.5",),
+            ("/ 0,0 1,0 .4,1.5", "/ .3,.75 .9,.75"),
+            ("/ 0,0 1,0", "~ 1,0 .6,.6 .4,1.1 .38,1.5"),
+            ("/ 0,.25 0,0 1,0 .35,1.5",),
+            ("~ 0,.3 .1,0 .5,.1 .9,0 .7,.6 .4,1.5",),
+        ),
+        (
+            ("~ .5,.7 .15,.5 .12,.2 .5,0 .88,.2 .85,.5 .5,.7 .1,.95 .05,1.25 .5,1.5 .95,1.25 .9,.95 .5,.7",),
+            ("~ .85,.25 .5,0 .15,.25 .5,.7 .9,1.15 .5,1.5 .1,1.15 .5,.7 .85,.25",),
+            ("~ .9,0 .5,-.02 .2,.3 .5,.65 .9,1.1 .5,1.5 .1,1.15 .4,.7 .85,.2",),
+        ),
+        (
+            ("~ .15,1.35 .4,1.5 .7,1.35 .92,.9 .95,.45 .75,.08 .45,0 .1,.2 .05,.5 .25,.78 .55,.82 .88,.55",),
+            ("~ .9,.45 .55,.85 .15,.7 .05,.4 .25,.05 .65,0 .9,.3", "/ .92,.1 .85,1.5"),
+            ("~ .3,1.5 .7,1.05 .95,.55 .85,.15 .5,0 .15,.15 .1,.45 .35,.7 .7,.65 .92,.4",),
+            ("~ .85,.1 .4,0 .1,.25 .15,.6 .5,.7 .85,.5", "/ .85,.1 .85,1.5"),
+            ("~ .85,.2 .45,0 .15,.25 .3,.6 .7,.5 .85,.2 .8,.9 .6,1.4 .3,1.5 .1,1.35",),
+            ("~ .6,.1 .4,0 .25,.2 .35,.4 .6,.3 .6,.1 .55,.8 .5,1.5",),
+        ),
+    )
+)
 
 
 def draw(digit: int, rng: np.random.Generator, size: int = 48, box: int = 36) -> Plane:
@@ -78,19 +92,19 @@ def draw(digit: int, rng: np.random.Generator, size: int = 48, box: int = 36) ->
     for smooth, corners in variants[rng.integers(len(variants))]:
         path = np.array(corners) + rng.normal(0, 0.03, (len(corners), 2))
         points.append(_curve(path) if smooth else _lines(path))
-    path = np.concatenate(points) * (box / 1.5) + (size - box) / 2
-    path[:, 0] += box / 6
+    path = np.concatenate(points) * (box / 1.5) + (size - box) / 2 + (box / 6, 0)
     thick = box * np.exp(rng.uniform(np.log(0.02), np.log(0.11)))
     across, along = thick, max(0.6, thick * rng.choice([1.0, 1.0, rng.uniform(0.25, 1)]))
     y, x = np.mgrid[0:size, 0:size]
     squared = ((x.reshape(-1, 1) - path[:, 0]) / across) ** 2 + ((y.reshape(-1, 1) - path[:, 1]) / along) ** 2
     distance = np.sqrt(squared.min(1))
-    return np.clip((1 - distance) * along + 0.5, 0, 1).reshape(size, size).astype(np.float32)
+    result: Plane = np.clip((1 - distance) * along + 0.5, 0, 1).reshape(size, size).astype(np.float32)
+    return result
 
 
 def _lines(path: Plane) -> Plane:
     """Points along the straight lines between points."""
-    parts = [np.linspace(a, b, 40) for a, b in zip(path[:-1], path[1:], strict=True)]
+    parts = [np.linspace(a, b, 40) for a, b in pairwise(path)]
     return np.concatenate(parts)
 
 
@@ -136,7 +150,8 @@ def warp(ink: Plane, rng: np.random.Generator, box: int, size: int) -> Plane:
     paper = 1 / (1 + np.exp(sharpness * threshold))
     weight = (weight - paper) / np.maximum(weight.max(-1, keepdims=True) - paper, 0.2)
     weight = np.clip(weight + rng.normal(0, 0.03, weight.shape), 0, 1)
-    return weight.reshape(count, size, size).astype(np.float32)
+    result: Plane = weight.reshape(count, size, size).astype(np.float32)
+    return result
 
 
 def bends(rng: np.random.Generator, count: int, size: int) -> Plane:
@@ -163,4 +178,5 @@ def sample_bilinear(ink: Plane, x: Plane, y: Plane) -> Plane:
     corner = [np.take_along_axis(flat, start + o, 1) for o in (0, 1, width + 3, width + 4)]
     upper = corner[0] * (1 - right) + corner[1] * right
     lower = corner[2] * (1 - right) + corner[3] * right
-    return upper * (1 - down) + lower * down
+    result: Plane = upper * (1 - down) + lower * down
+    return result

@@ -71,9 +71,9 @@ DIGIT_NETS = {"digitnet": DigitNetConfig()}
 class DigitPreprocessing:
     """Find the digit in a picture and bring it to the form that DigitNet takes.
 
-    The background is estimated and removed (so shadows and gradients go), ink is what differs from it, dark or light;
-    the digit is the heaviest connected piece of ink with what belongs to it; it is scaled to fit `box` pixels and
-    centred in `size`. Ink is 1 and paper 0.
+    Colours become the grey in which details show best. The background is estimated and removed (so shadows and
+    gradients go), ink is what differs from it, dark or light; the digit is the heaviest connected piece of ink with
+    what belongs to it; it is scaled to fit `box` pixels and centred in `size`. Ink is 1 and paper 0.
     """
 
     size: int = 24
@@ -85,7 +85,7 @@ class DigitPreprocessing:
                 "digit preprocessing has wrong sizes", expected="4 ≤ box ≤ size", received=(self.box, self.size)
             )
 
-    mode = "L"
+    mode = "RGB"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> DigitPreprocessing:
@@ -102,5 +102,5 @@ class DigitPreprocessing:
         return 1, self.size, self.size
 
     def __call__(self, image: Image) -> Plane:
-        """A PIL image of mode L -> float32 (1, size, size). Raises InputError for a picture of one colour."""
+        """A PIL image of mode RGB -> float32 (1, size, size). Raises InputError for a picture of one colour."""
         return fit_box(find_ink(image), self.box, self.size)[None]

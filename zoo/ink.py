@@ -17,20 +17,22 @@ _FAINTEST = 0.03  # of the range from black to white: less contrast is no ink
 
 
 def find_ink(image: Image) -> Plane:
-    """The writing in a picture of mode L, cut to its bounding box: 1 is ink, 0 is paper, longer side about 60 to 96.
+    """The writing in a picture of mode RGB, cut to its bounding box: 1 is ink, 0 is paper, longer side about 60 to 96.
 
     Raises InputError where the picture has one colour.
     """
+    image = _contrast(image)
     for _ in range(2):  # once in the whole picture, once in what was found
         plane = _grey(image, _SEARCH)
         top, bottom, left, right = _bounds(_ink(plane))
         scale = max(image.size) / max(plane.shape)
         margin = 0.2 * max(bottom - top, right - left)
         box = (left - margin, top - margin, right + margin, bottom + margin)
-        wanted = tuple(int(np.clip(round(v * scale), 0, limit)) for v, limit in zip(box, image.size * 2, strict=True))
-        if (wanted[2] - wanted[0]) * (wanted[3] - wanted[1]) > 0.9 * image.width * image.height:
+        limits = (*image.size, *image.size)
+        x0, y0, x1, y1 = (int(np.clip(round(v * scale), 0, n)) for v, n in zip(box, limits, strict=True))
+        if (x1 - x0) * (y1 - y0) > 0.9 * image.width * image.height:
             break
-        image = image.crop(wanted)
+        image = image.crop((x0, y0, x1, y1))
     ink = _ink(_grey(image, _DETAIL))
     top, bottom, left, right = _bounds(ink)
     return ink[top:bottom, left:right]
@@ -49,6 +51,22 @@ def fit_box(ink: Plane, box: int, size: int) -> Plane:
     return result
 
 
+def _contrast(image: Image) -> Image:
+    """A picture in grey (mode L): the mixture of its three channels in which details differ most from what is around.
+
+    So red ink on green paper of the same lightness shows. A grey picture stays as it is.
+    """
+    from PIL import Image as images
+
+    small = image.resize([min(64, n) for n in image.size], images.Resampling.BOX)
+    around = small.resize([max(1, n // 8) for n in small.size], images.Resampling.BOX)
+    around = around.resize(small.size, images.Resampling.BILINEAR)
+    details = (np.asarray(small, np.float64) - np.asarray(around)).reshape(-1, 3)
+    axis = np.linalg.eigh(details.T @ details)[1][:, -1] if details.any() else np.ones(3)
+    axis = axis / abs(axis).sum() * (1 if axis.sum() >= 0 else -1)
+    return image.convert("L", (*axis, -255 * axis.clip(max=0).sum()))
+
+
 def _grey(image: Image, longest: int) -> Plane:
     """The picture with a longer side of `longest` pixels, from 0 to 1."""
     from PIL import Image as images
@@ -56,17 +74,18 @@ def _grey(image: Image, longest: int) -> Plane:
     scale = longest / max(image.size)
     width, height = (max(1, round(n * scale)) for n in image.size)
     kind = images.Resampling.BICUBIC if scale > 1 else images.Resampling.BOX
-    pixels = np.asarray(image.resize((width, height), kind), np.float32) / 255
-    return pixels
+    return np.asarray(image.resize((width, height), kind), np.float32) / 255
 
 
 def _ink(plane: Plane) -> Plane:
     """How much each pixel is ink, 0 to 1: what differs from the paper around it, in the direction that ink has."""
     smooth = _blur(plane)
-    direction = _direction(smooth)
     reach = max(3, int(0.4 * max(plane.shape)))
-    signed = direction * smooth
-    difference = signed - _opening(signed, reach)
+    frame = reach // 2  # of paper around the picture, so that ink which touches the border is narrow too
+    direction, framed = _paper(smooth, frame)
+    inside = slice(frame, -frame), slice(frame, -frame)
+    framed[inside] = smooth
+    difference = direction * smooth - _opening(direction * framed, reach)[inside]
     threshold = _otsu(difference)
     above = difference > threshold
     if not above.any() or float(difference.max()) < _FAINTEST:
@@ -80,24 +99,33 @@ def _ink(plane: Plane) -> Plane:
     return ink * _connected(ink > 0.45)
 
 
-def _direction(plane: Plane) -> float:
-    """1 for ink lighter than the paper, -1 for darker.
+def _paper(plane: Plane, frame: int) -> tuple[float, Plane]:
+    """1 for ink lighter than the paper or -1 for darker, and the paper, `frame` pixels larger on each side.
 
     The paper is a quadratic surface fitted to the pixels that agree with it best, beginning at the border.
     """
-    plane = plane[:: max(1, len(plane) // 48), :: max(1, plane.shape[1] // 48)]
-    height, width = plane.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1).reshape(-1, 6)
-    values = plane.reshape(-1)
-    edge = np.maximum(abs(x), abs(y)).reshape(-1) > 0.95
+    rows, columns = (np.linspace(-1, 1, n) for n in plane.shape)
+    down, across = (max(1, n // 48) for n in plane.shape)
+    values = plane[::down, ::across].reshape(-1)
+    terms = _quadratic(rows[::down], columns[::across])
+    edge = abs(terms[:, 1:3]).max(1) > 0.95
     surface = np.full_like(values, np.median(values[edge]))
     for count in (3, 3, 6, 6):
         error = abs(values - surface)
         kept = error <= np.quantile(error, 0.6)
-        surface = terms[:, :count] @ np.linalg.lstsq(terms[kept, :count], values[kept], rcond=None)[0]
+        weights = np.zeros(6)
+        weights[:count] = np.linalg.lstsq(terms[kept, :count], values[kept], rcond=None)[0]
+        surface = terms @ weights
     residual = values - surface
-    return 1.0 if (residual.clip(0) ** 2).sum() > (residual.clip(max=0) ** 2).sum() else -1.0
+    direction = 1.0 if (residual.clip(0) ** 2).sum() > (residual.clip(max=0) ** 2).sum() else -1.0
+    beyond = [np.arange(-frame, n + frame) * (2 / max(n - 1, 1)) - 1 for n in plane.shape]
+    return direction, (_quadratic(*beyond) @ weights).astype(np.float32).reshape([len(b) for b in beyond])
+
+
+def _quadratic(y: Plane, x: Plane) -> Plane:
+    """1, x, y, x², xy, y² at each point of a grid: (H·W, 6)."""
+    y, x = (grid.reshape(-1) for grid in np.meshgrid(y, x, indexing="ij"))
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
 
 
 def _blur(plane: Plane) -> Plane:
@@ -144,7 +172,7 @@ def _otsu(plane: Plane) -> float:
 
 
 def _connected(mask: Plane) -> Plane:
-    """The part of a mask that is the heaviest connected piece, with pieces of some weight close to it; widened a little.
+    """The part of a mask that is the heaviest connected piece, with what of some weight is close to it; widened a bit.
 
     Pieces are found on a grid of at most 64 cells, so that small gaps in a stroke do not part it. A piece that
     touches the border counts less: it is more often a table's edge than a digit.
@@ -169,8 +197,8 @@ def _connected(mask: Plane) -> Plane:
     near = 0.15 * max(bottom - top, right - left) + 1
     for label, mass in masses.items():
         if label != main and mass > 0.1 * masses[main]:
-            t, b, l, r = _bounds(labels == label)
-            if max(top - b, t - bottom, left - r, l - right) < near:
+            upper, lower, west, east = _bounds(labels == label)
+            if max(top - lower, upper - bottom, left - east, west - right) < near:
                 kept |= labels == label
     wide = np.repeat(np.repeat(_dilate(kept.astype(np.float32), 3), cell, 0), cell, 1)
     return wide[: mask.shape[0], : mask.shape[1]]

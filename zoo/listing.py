@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zoonet import weights
+from zoonet.ops.errors import ArgumentError
 from zoonet.zoo import architectures
-from zoonet.zoo.storage import EMBEDDED, runs
+from zoonet.zoo.storage import EMBEDDED, embedded_card, runs
 
 
 @dataclass(frozen=True)
 class Listed:
     """One name: what `load` (with weights) or `create` (an architecture alone) takes.
 
-    weights: "embedded", "catalog" or "" for an architecture alone. parameters: their number, where known.
+    weights: "embedded", "catalog" or "" for an architecture alone. parameters: their number, where known; that of the
+    usual number of classes for an architecture.
     """
 
     name: str
@@ -39,6 +41,8 @@ def list(pattern: str = "*", *, task: str | None = None, pretrained: bool = Fals
 
 def listed(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> builtins.list[Listed]:
     """As `list`, with what is known of each name."""
+    if not isinstance(pattern, str):
+        raise ArgumentError("list takes a shell pattern", expected="such as 'resnet*'", received=repr(pattern))
     found = []
     for entry in _all():
         names = (entry.name.lower(), entry.name.lower().rpartition(".")[0])
@@ -50,9 +54,18 @@ def listed(pattern: str = "*", *, task: str | None = None, pretrained: bool = Fa
 
 
 def _all() -> Iterator[Listed]:
-    for name, architecture in EMBEDDED.items():
-        yield Listed(name, "image-classification", architecture, "embedded", licence="Apache-2.0")
     known = architectures.names()
+    for name, architecture in EMBEDDED.items():
+        card = embedded_card(name)
+        yield Listed(
+            name,
+            "image-classification",
+            architecture,
+            "embedded",
+            architectures.parameters(architecture),
+            card.accuracy.partition(",")[0],
+            card.licence,
+        )
     for entry in weights.entries(architectures=known):
         if runs(entry):
             accuracy = next((f"{m.value:g} % {m.name}" for m in entry.metrics), "")
@@ -60,4 +73,4 @@ def _all() -> Iterator[Listed]:
                 entry.name, entry.task, entry.architecture, "catalog", entry.parameters, accuracy, entry.licence
             )
     for name in known:
-        yield Listed(name, "image-classification", name, "")
+        yield Listed(name, "image-classification", name, "", architectures.parameters(name))

@@ -69,7 +69,7 @@ class MobileNetV1(Module):
         self.config = config
         inputs = config.channels
         for number, stage in enumerate(self.STAGES, start=1):
-            blocks = []
+            blocks: list[Module] = []
             for channels, stride in stage:
                 outputs = max(8, int(channels * config.width))
                 block = _separable if number > 1 or blocks else _plain

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import InputError, ShapeError
+from zoonet.ops.errors import ArgumentError, InputError, ShapeError
 from zoonet.ops.registry import Traced
 from zoonet.ops.types import TensorType, is_floating
 from zoonet.zoo.classification import Preprocessing, classify
@@ -92,7 +92,10 @@ class Model:
         return self._plan(TensorType(x.shape, x.dtype))(x)
 
     def _checked(self, x: Any) -> Array:
-        array = x if ops.is_array(x) else np.asarray(x)
+        try:
+            array = x if ops.is_array(x) else np.asarray(x)
+        except (TypeError, ValueError) as error:
+            raise InputError("the model cannot take this input", expected="an array", received=str(error)) from None
         channels = getattr(getattr(self.network, "config", None), "channels", None)
         if array.ndim != 4 or 0 in array.shape or (channels and array.shape[1] != channels):
             fix = "add the batch axis, x[None]" if array.ndim == 3 else "use model.run for pictures"
@@ -170,4 +173,6 @@ class Model:
         """
         from zoonet.zoo.storage import save
 
-        save(self, pathlib.Path(path))
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise ArgumentError("save takes a path", expected="such as 'model.safetensors'", received=repr(path))
+        save(self, pathlib.Path(os.fsdecode(path)))

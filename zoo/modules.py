@@ -21,7 +21,8 @@ from zoonet.ops.registry import Traced
 from zoonet.ops.types import as_dtype, is_floating
 
 Array = Any
-_generator: ContextVar[np.random.Generator | None] = ContextVar("generator", default=np.random.default_rng(0))
+_generator: ContextVar[np.random.Generator | None] = ContextVar("generator")
+_process_generator = np.random.default_rng(0)
 _observer: ContextVar[Callable[[Module, tuple[Any, ...]], Any] | None] = ContextVar("observer", default=None)
 
 
@@ -89,6 +90,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any) -> Any:
+        """`forward`, or what an observer makes of it."""
         observer = _observer.get()
         return self.forward(*inputs) if observer is None else observer(self, inputs)
 
@@ -97,7 +99,7 @@ class Module:
 
     def _draw(self) -> None:
         """Draw them now, at the end of a constructor, unless `initialised_by(None)` leaves them zero."""
-        rng = _generator.get()
+        rng = _generator.get(_process_generator)
         if rng is not None:
             self.reset(rng)
 
@@ -299,7 +301,7 @@ def compare_shapes(own: Mapping[str, Any], given: Mapping[str, Any]) -> Misfits:
     )
 
 
-def sizes(shapes: Mapping[str, Any], **axes: tuple[str, int]) -> dict[str, int]:
+def sizes(shapes: Mapping[str, Any], **axes: tuple[str, int]) -> dict[str, Any]:
     """Sizes read off the arrays of a state dict: keyword=(name, axis); those whose array is absent are left out."""
     found = {}
     for keyword, (name, axis) in axes.items():

@@ -202,6 +202,20 @@ def _upright(image: Image, name: str, mode: str) -> Image:
         image = image.copy()
     if image.mode.startswith(("I", "F")):
         image = _from_deep_pixels(image)
+    return _opaque(image, mode)
+
+
+def _opaque(image: Image, mode: str) -> Image:
+    """The image in mode RGB or L, on white paper where it is transparent, or on black where what it shows is light."""
+    from PIL import Image as images
+
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        weights = np.asarray(image.getchannel("A"), np.float32)
+        if weights.min() < 255:
+            light = float((np.asarray(image.convert("L"), np.float32) * weights).sum()) > 127.5 * float(weights.sum())
+            paper = images.new("RGBA", image.size, "black" if light else "white")
+            image = images.alpha_composite(paper, image)
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -241,15 +255,16 @@ def _from_array(array: Any, mode: str) -> Image:
         pixels = np.rint(pixels / 257) if limit == 65535 else pixels
     else:
         try:
+            if pixels.dtype.kind == "c":
+                raise TypeError
             pixels = pixels.astype(np.float64)
         except (TypeError, ValueError):
-            raise InputError("the array is not a picture", expected="numbers", received=array.dtype) from None
+            raise InputError("the array is not a picture", expected="real numbers", received=array.dtype) from None
         if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
             raise _range_error(pixels, "floats from 0 to 1")
         pixels = np.rint(pixels * 255)
     pixels = np.ascontiguousarray(pixels.astype(np.uint8))
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    return image if image.mode == mode else image.convert(mode)
+    return _opaque(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), mode)
 
 
 def _range_error(pixels: Any, expected: str) -> InputError:

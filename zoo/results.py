@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from zoonet.ops.errors import ArgumentError
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -46,8 +48,10 @@ class Classification:
         self.labels = labels
 
     def top(self, k: int = 5) -> list[Prediction]:
-        """The k classes of highest score, best first; all where there are fewer."""
-        order = np.argsort(-self.scores, kind="stable")[: max(k, 0)]
+        """The k classes of highest score, best first; all where there are fewer. Raises ArgumentError for k < 1."""
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise ArgumentError("top takes a number of classes", expected="an integer from 1", received=repr(k))
+        order = np.argsort(-self.scores, kind="stable")[:k]
         return [Prediction(self.labels[i], float(self.scores[i]), int(i)) for i in order]
 
     @property
@@ -97,13 +101,14 @@ def _bar(fraction: float, width: int = 20) -> str:
 
 
 class Results(list[Any]):
-    """The results of several inputs, a list that prints one after the other."""
+    """The results of several inputs, a list that prints one after the other. Items are Result objects of one task."""
 
     def __repr__(self) -> str:
         return "\n\n".join(map(repr, self))
 
     def _repr_html_(self) -> str:
-        return "".join(result._repr_html_() for result in self)
+        texts: list[str] = [result._repr_html_() for result in self]
+        return "".join(texts)
 
     def to_json(self) -> str:
         """A JSON array of the results' plain data."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
     ArgumentError,
+    FileError,
     FormatError,
     MissingFileError,
     StateDictError,
@@ -59,16 +61,36 @@ def save(model: Model, path: pathlib.Path) -> None:
 
     config = {"zoonet": configuration(model)}
     is_folder = path.is_dir() or not path.suffix
-    if is_folder:
-        path.mkdir(parents=True, exist_ok=True)
     file = path / WEIGHTS if is_folder else path
     in_header = format_of_suffix(file)
     metadata = {"format": "pt", **config} if in_header and in_header.name == "safetensors" else {}
-    formats.write(formats.Checkpoint(_on_cpu(model.network), metadata), file)
-    if is_folder or not metadata:
-        beside = path / CONFIG if is_folder else file.with_name(file.name + ".json")
-        with atomic_path(beside) as temporary:
-            temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    checkpoint = formats.Checkpoint(_on_cpu(model.network), metadata)
+    if metadata and not is_folder:
+        formats.write(checkpoint, file)
+        return
+    beside = path / CONFIG if is_folder else file.with_name(file.name + ".json")
+    with _folder(path) if is_folder else nullcontext(), atomic_path(beside) as temporary:
+        temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        formats.write(checkpoint, file)  # in here, so that the configuration is renamed only if this succeeds
+
+
+@contextmanager
+def _folder(path: pathlib.Path) -> Iterator[None]:
+    """The folder exists inside, and is taken away again if it was made here and nothing could be written."""
+    try:
+        existed = path.is_dir()
+        path.mkdir(exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"the folder {str(path)!r} cannot be made", received=error, fix="choose another place"
+        ) from None
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def _on_cpu(network: Module) -> dict[str, Any]:
@@ -115,8 +137,7 @@ def load(
     classes = network.config.classes  # type: ignore[attr-defined]
     if labels is None:
         labels = config.get("labels") or default_labels(defaults.labels.get(classes), classes)
-    if len(labels) != classes:
-        raise ArgumentError(f"{path.name}: the labels do not fit", expected=f"{classes} labels", received=len(labels))
+    _check_labels(labels, classes, path.name)
     return Model(network, architecture, preprocessing, labels, card=_card(config.get("card"), path.name), device=device)
 
 
@@ -139,6 +160,7 @@ def create(
     network = architectures.build(arch, seed=seed, **configuration)
     defaults = architectures.defaults(arch)
     classes = network.config.classes  # type: ignore[attr-defined]
+    _check_labels(labels, classes, arch)
     return Model(
         network,
         arch,
@@ -147,6 +169,11 @@ def create(
         card=Card(name=arch, notes="random parameters"),
         device=device,
     )
+
+
+def _check_labels(labels: Sequence[str] | None, classes: int, name: str) -> None:
+    if labels is not None and len(labels) != classes:
+        raise ArgumentError(f"{name}: the labels do not fit", expected=f"{classes} labels", received=len(labels))
 
 
 def default_labels(list_name: str | None, classes: int) -> tuple[str, ...]:
@@ -168,9 +195,9 @@ class _Located:
 
 def _locate(source: str | os.PathLike[str]) -> _Located:
     """What a name or a path stands for; weights of the catalog are downloaded if they are not there yet."""
-    if not isinstance(source, str | os.PathLike):
-        raise ArgumentError("load takes a name or a path", received=type(source).__name__)
-    text = os.fspath(source)
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        raise ArgumentError("load takes a name or a path", expected="such as 'digits'", received=repr(source))
+    text = os.fsdecode(source)
     if text in EMBEDDED:
         return _Located(pathlib.Path(__file__).parent / "data" / f"{text}.safetensors", {})
     path = pathlib.Path(text)
@@ -199,7 +226,7 @@ def _from_catalog(name: str) -> _Located:
             ) from None
         everything = [*EMBEDDED, *known, *(e.name for e in weights.entries(architectures=known))]
         raise UnknownModelError(
-            f"there is no model and no file named {name!r}",
+            f"there is no model and no file named {architectures.shortened(name)!r}",
             fix=architectures.nearest(name, everything) or "`zoonet list` prints all names",
         ) from None
     if not runs(entry):
@@ -232,6 +259,12 @@ def _from_catalog(name: str) -> _Located:
     if entry.labels:
         config["labels"] = list(weights.label_names(entry.labels))
     return _Located(weights.fetch(entry), config)
+
+
+def embedded_card(name: str) -> Card:
+    """The card of an embedded model, from the header of its file."""
+    path = _locate(name).path
+    return _card(_read(path)[1].get("card"), path.name)
 
 
 def runs(entry: Entry) -> bool:

@@ -21,19 +21,25 @@ def list_models(
     """List models: those with weights first, then architectures that --arch takes for your own weights."""
     found = listed(pattern, task=task, pretrained=pretrained)
     if not found:
-        raise UnknownModelError("no model fits", received=f"pattern {pattern!r}" + (f", task {task!r}" if task else ""))
+        raise UnknownModelError(
+            "no model fits",
+            received=f"pattern {pattern!r}" + (f", task {task!r}" if task else ""),
+            fix="`zoonet list` without a pattern prints all",
+        )
     if as_json:
         print(json.dumps([vars(entry) for entry in found], indent=2))
         return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title, justify in (("name", "left"), ("weights", "left"), ("parameters", "right"), ("accuracy", "left")):
-        table.add_column(title, justify=justify, no_wrap=title == "name")  # type: ignore[arg-type]
+    table.add_column("name", no_wrap=True)
+    table.add_column("weights")
+    table.add_column("parameters", justify="right")
+    table.add_column("accuracy")
     for entry in found:
-        table.add_row(entry.name, entry.weights or "-", _count(entry), entry.accuracy or "-")
+        table.add_row(entry.name, entry.weights or "your own (--arch)", _count(entry), entry.accuracy or "-")
     console().print(table)
 
 
 def _count(entry: Listed) -> str:
-    return f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "-"
+    return f"{entry.parameters / 1e6:.{1 if entry.parameters > 1e6 else 2}f} M" if entry.parameters else "-"
