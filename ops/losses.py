@@ -152,7 +152,8 @@ def _loss_of_classes(
     targets = class_targets(target, classes, ignore_index, smoothing, scores.dtype)
     column = None if weight is None else _class_column(name, weight, scores, axis)
     weighted = targets if column is None else multiply(targets, column)
-    loss = negative(sum(multiply(weighted, scores), axis))
+    counted = where(not_equal(weighted, 0), scores, 0.0)  # a class of no weight may have the logarithm of 0
+    loss = negative(sum(multiply(weighted, counted), axis))
     if reduction != "mean":
         return reduce_loss(name, loss, reduction)
     if column is None:
