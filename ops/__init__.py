@@ -6,9 +6,11 @@ Every operator is a function of this package (`ops.relu`, `ops.conv`, …); `op`
 from zoonet.ops.activations import *
 from zoonet.ops.adaptive_pooling import *
 from zoonet.ops.attention import *
+from zoonet.ops.boxes import *
 from zoonet.ops.comparisons import *
 from zoonet.ops.convolution import *
 from zoonet.ops.creation import *
+from zoonet.ops.detection import *
 from zoonet.ops.devices import *
 from zoonet.ops.einsum import *
 from zoonet.ops.elementary import *
@@ -32,6 +34,7 @@ from zoonet.ops.recurrent import *
 from zoonet.ops.recurrent_cells import *
 from zoonet.ops.recurrent_layer import *
 from zoonet.ops.reductions import *
+from zoonet.ops.regions import *
 from zoonet.ops.registry import *
 from zoonet.ops.repetition import *
 from zoonet.ops.resampling import *

@@ -17,7 +17,7 @@ from zoonet.ops.devices import device_of, module_for, to_device
 from zoonet.ops.errors import DeviceError, DTypeError, ShapeError
 from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.passes import expand_composites, optimize, plan_memory
-from zoonet.ops.registry import Kernel, innermost
+from zoonet.ops.registry import Kernel, as_operand, innermost
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import DType, TensorType, float32, is_low_precision
 
@@ -137,7 +137,7 @@ class Program:
         for name, argument in node.arguments.items():
             wanted = common if name in op.promoted and op.promotes else None
             if wanted is not None and isinstance(argument, int | float | complex):
-                argument = np.asarray(argument, wanted)
+                argument = as_operand(np, argument, wanted, op.name)
             prepared.append(map_values(argument, lambda v, wanted=wanted: slot(v, wanted)))  # type: ignore[misc]
         return tuple(prepared)
 
@@ -198,7 +198,8 @@ class Program:
             outputs = list(evaluate_graph(self.graph, *arrays))
         else:
             self._check(arrays)
-            outputs = self._run(arrays)
+            with np.errstate(all="ignore"):  # as Op.evaluate has it
+                outputs = self._run(arrays)
         if self.graph.output_tree is None:
             return tuple(outputs)
         remaining = iter(outputs)

@@ -14,11 +14,12 @@ from zoonet.ops import trees
 from zoonet.ops.devices import array_module, is_array
 from zoonet.ops.errors import GradientError
 from zoonet.ops.graph import Graph, Node, Value
-from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
+from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op, op
+from zoonet.ops.samples import floats, sample
 from zoonet.ops.tracing import Saved, Tape, Variable
-from zoonet.ops.types import COMPLEX, is_differentiable, kind_of
+from zoonet.ops.types import COMPLEX, Array, TensorType, is_differentiable, kind_of
 
-__all__ = ["check_gradients", "grad", "value_and_grad", "vjp"]
+__all__ = ["check_gradients", "grad", "stop_gradient", "value_and_grad", "vjp"]
 
 
 def zeros_like(array: Any) -> Any:
@@ -244,6 +245,22 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any
         return tuple(_gather(tape, sources, cotangents, keep=True))
 
     return _lower(tape, result), pullback
+
+
+@op(differentiable=False, exact=True, view=True, samples=[sample(floats(2, 3)), sample(floats())])
+def stop_gradient(xp: Any, x: Array) -> Array:
+    """x, as a constant to gradients. Any shape and dtype -> same; a view. Source: torch.Tensor.detach."""
+    return x
+
+
+@stop_gradient.type
+def _(x: TensorType) -> TensorType:
+    return x
+
+
+@stop_gradient.vjp
+def _(_gy: Array, _y: TensorType, _x: TensorType) -> None:
+    return None
 
 
 def numerical_gradients(function: Callable[..., Any], arguments: Sequence[Any], step: float = 1e-6) -> list[Any]:

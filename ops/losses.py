@@ -47,7 +47,8 @@ __all__ = [
 ]
 
 
-def _reduce(name: str, loss: Array, reduction: str) -> Array:
+def reduce_loss(name: str, loss: Array, reduction: str) -> Array:
+    """The losses as `reduction` says: "none", "sum" or "mean". Raises ArgumentError for others, naming the operator."""
     if reduction == "none":
         return loss
     if reduction == "sum":
@@ -153,7 +154,7 @@ def _loss_of_classes(
     weighted = targets if column is None else multiply(targets, column)
     loss = negative(sum(multiply(weighted, scores), axis))
     if reduction != "mean":
-        return _reduce(name, loss, reduction)
+        return reduce_loss(name, loss, reduction)
     if column is None:
         return divide(sum(loss), sum(not_equal(cast(target, "int64"), ignore_index)))
     hard = class_targets(target, classes, ignore_index, 0.0, scores.dtype) if smoothing else targets
@@ -226,7 +227,7 @@ def cross_entropy(
     if weight is not None:
         target = multiply(target, _class_column("cross_entropy", weight, input, axis))
     loss = negative(sum(multiply(target, scores), axis))
-    return _reduce("cross_entropy", loss, reduction)
+    return reduce_loss("cross_entropy", loss, reduction)
 
 
 # -- two classes -------------------------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ def binary_cross_entropy_with_logits(
     loss = subtract(multiply(subtract(1, target), input), likelihood)
     if weight is not None:
         loss = multiply(loss, weight)
-    return _reduce("binary_cross_entropy_with_logits", loss, reduction)
+    return reduce_loss("binary_cross_entropy_with_logits", loss, reduction)
 
 
 @op(promotes="floating", name="binary_log_loss", samples=[sample(PROBABILITIES, PROBABILITIES)])
@@ -271,8 +272,7 @@ def _binary_log_loss(xp: Any, x: Array, target: Array) -> Array:
 
     Its gradient divides by at least 1e-12, so that it is finite at 0 and 1. Source: `torch.nn.BCELoss`.
     """
-    with np.errstate(divide="ignore"):  # the logarithm of 0 is limited
-        positive, negated = xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
+    positive, negated = xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
     return (target - 1) * negated - target * positive
 
 
@@ -305,7 +305,7 @@ def binary_cross_entropy(input: Array, target: Array, weight: Array | None = Non
     loss = _binary_log_loss(input, target)
     if weight is not None:
         loss = multiply(loss, weight)
-    return _reduce("binary_cross_entropy", loss, reduction)
+    return reduce_loss("binary_cross_entropy", loss, reduction)
 
 
 @composite(
@@ -331,7 +331,7 @@ def sigmoid_focal_loss(
     loss = multiply(loss, pow(missed, gamma))
     if alpha >= 0:
         loss = multiply(loss, add(multiply(target, 2 * alpha - 1), 1 - alpha))
-    return _reduce("sigmoid_focal_loss", loss, reduction)
+    return reduce_loss("sigmoid_focal_loss", loss, reduction)
 
 
 # -- regression --------------------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def sigmoid_focal_loss(
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """(input - target)². Any one shape -> that shape for "none", else []. Raises ShapeError if shapes differ."""
     _require_same_shape("mse_loss", input, target)
-    return _reduce("mse_loss", square(subtract(input, target)), reduction)
+    return reduce_loss("mse_loss", square(subtract(input, target)), reduction)
 
 
 @composite(
@@ -360,7 +360,7 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     """|input - target|. Any one shape -> that shape for "none", else []. Raises ShapeError if shapes differ."""
     _require_same_shape("l1_loss", input, target)
-    return _reduce("l1_loss", abs(subtract(input, target)), reduction)
+    return reduce_loss("l1_loss", abs(subtract(input, target)), reduction)
 
 
 def _quadratic_then_linear(input: Array, target: Array, bend: float, scale: float) -> Array:
@@ -389,7 +389,7 @@ def smooth_l1_loss(input: Array, target: Array, reduction: str = "mean", beta: f
     if beta == 0:
         return l1_loss(input, target, reduction)
     _require_same_shape("smooth_l1_loss", input, target)
-    return _reduce("smooth_l1_loss", _quadratic_then_linear(input, target, beta, 1 / beta), reduction)
+    return reduce_loss("smooth_l1_loss", _quadratic_then_linear(input, target, beta, 1 / beta), reduction)
 
 
 @composite(
@@ -407,7 +407,7 @@ def huber_loss(input: Array, target: Array, reduction: str = "mean", delta: floa
     if delta <= 0:
         raise ArgumentError("huber_loss: delta is not positive", expected="a number above 0", received=delta)
     _require_same_shape("huber_loss", input, target)
-    return _reduce("huber_loss", _quadratic_then_linear(input, target, delta, 1.0), reduction)
+    return reduce_loss("huber_loss", _quadratic_then_linear(input, target, delta, 1.0), reduction)
 
 
 @composite(
@@ -433,4 +433,4 @@ def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: boo
         loss = multiply(target, subtract(logarithm, input))
     if reduction == "batchmean":
         return divide(sum(loss), input.shape[0] if input.shape else 1)
-    return _reduce("kl_div", loss, reduction)
+    return reduce_loss("kl_div", loss, reduction)

@@ -305,15 +305,15 @@ class Op(Generic[P, R]):
                 self._plans[key] = plan
         if plan.function is None:
             return self.expand(arguments)
-        prepared = self.prepare(xp, arguments) if plan.prepares else arguments
         try:
-            result = self.apply(plan.function, prepared, xp)
+            with np.errstate(all="ignore"):  # inf and nan are results, here and in compiled programs
+                prepared = self.prepare(xp, arguments) if plan.prepares else arguments
+                return conform(xp, self.apply(plan.function, prepared, xp), plan.types)
         except ZoonetError:
             raise
         except (ValueError, TypeError, IndexError, np.exceptions.AxisError) as error:
             shown = ", ".join(f"{k}={v}" for k, v in self.map_operands(arguments, type_of).items())
             raise ShapeError(f"{self.name} failed on {shown}: {error}") from error
-        return conform(xp, result, plan.types)
 
     def _key(self, xp: Any, arguments: dict[str, Any]) -> Any:
         """What a plan depends on, or None if it is not hashable: types of operands, values of everything else."""
@@ -357,7 +357,7 @@ class Op(Generic[P, R]):
             if not self.exact and is_low_precision(common):
                 common = float32_dtype
             return {
-                name: xp.asarray(value, dtype=common)
+                name: as_operand(xp, value, common, self.name)
                 if name in self.promoted and value is not None and not _has_dtype(value, common)
                 else value
                 for name, value in arguments.items()
@@ -396,6 +396,20 @@ class Op(Generic[P, R]):
 def _has_dtype(value: Any, dtype: DType) -> bool:
     """Is value an array of this dtype? (NumPy takes None for float64 in comparisons of dtypes.)"""
     return hasattr(value, "dtype") and value.dtype == dtype
+
+
+def as_operand(xp: Any, value: Any, dtype: DType, op: str) -> Any:
+    """An array or number as an array of this dtype. Raises ArgumentError for a number that the dtype cannot hold."""
+    try:
+        return xp.asarray(value, dtype=dtype)
+    except OverflowError:
+        limits = np.iinfo(dtype)
+        raise ArgumentError(
+            f"{op}: a number does not fit the type of the other operands",
+            expected=f"{limits.min} to {limits.max} for {dtype.name}",
+            received=value,
+            fix="cast the arrays to a wider type first",
+        ) from None
 
 
 def _role(parameter: inspect.Parameter, inline: bool) -> str:

@@ -112,8 +112,8 @@ class BatchNorm2d(Module):
         self._fill(channels)
 
     def _fill(self, channels: int) -> None:
-        self.weight, self.running_var = np.ones((2, channels), np.float32)
-        self.bias, self.running_mean = np.zeros((2, channels), np.float32)
+        self.weight, self.bias = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+        self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
         self.num_batches_tracked = np.zeros((), np.int64)
 
     def reset(self, rng: np.random.Generator) -> None:

@@ -72,7 +72,8 @@ class ImagePreprocessing:
         unknown = set(config) - known
         if unknown:
             raise ArgumentError("preprocessing has no such entry", expected=sorted(known), received=sorted(unknown))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        return cls(**values)
 
     def to_config(self) -> dict[str, Any]:
         """Plain data for a configuration file."""

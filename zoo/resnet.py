@@ -27,10 +27,10 @@ class ResNetConfig:
 
     blocks: number of blocks per stage; the first stage is `width` wide and each further one twice as wide.
     bottleneck: 1×1, 3×3, 1×1 convolutions with an expansion of 4, or two 3×3. groups, group_width: the 3×3 of a
-    bottleneck has groups, and is group_width / 64 times as wide as the stage. stem: widths of two 3×3 convolutions before
-    a third, in the place of the 7×7. cifar: for small pictures, the stem is one 3×3 without pooling. shortcut: where shapes change, "conv" 1×1,
-    "pool" for average pooling before it, "pad" for slices padded with zero channels. stride_first: a bottleneck
-    strides in its first convolution. bias, eps: of convolutions and of batch norms.
+    bottleneck has groups, and is group_width / 64 times as wide as the stage. stem: widths of two 3×3 convolutions
+    before a third, in the place of the 7×7. cifar: for small pictures, the stem is one 3×3 without pooling.
+    shortcut: where shapes change, "conv" 1×1, "pool" for average pooling before it, "pad" for slices padded with zero
+    channels. stride_first: a bottleneck strides in its first convolution. bias, eps: of convolutions and batch norms.
     """
 
     blocks: tuple[int, ...]
@@ -172,7 +172,8 @@ class ResNet(Module):
         """The configuration with as many classes and channels as the arrays of a state dict have."""
         head = "linear.weight" if config.cifar else "fc.weight"
         stem = "conv1.0.weight" if config.stem else "conv1.weight"
-        return replace(config, **sizes(shapes, classes=(head, 0), channels=(stem, 1)))
+        found: dict[str, Any] = sizes(shapes, classes=(head, 0), channels=(stem, 1))
+        return replace(config, **found)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw convolutions as torchvision and He et al. (2015) do: normal, by the number of outputs."""

@@ -107,7 +107,7 @@ def summarize(network: Module, shape: Sequence[int], name: str = "network") -> S
     return Summary(
         name,
         tuple(shape),
-        tuple(graph.outputs[0].type.shape),  # type: ignore[arg-type]
+        tuple(graph.outputs[0].type.shape),
         tuple(rows),
         sum(int(array.size) for _, array in network.named_parameters()),
         sum(int(array.size) for _, array in network.named_buffers()),
@@ -118,10 +118,10 @@ def summarize(network: Module, shape: Sequence[int], name: str = "network") -> S
 
 def multiply_adds(node: Node) -> int:
     """Multiply-adds of a convolution, linear layer or matrix product; 0 for other operators."""
-    size = node.outputs[0].type.size
+    size = int(node.outputs[0].type.size)
     kind = node.op.name
     if kind == "conv":
-        return size * prod(n or 0 for n in node.arguments["weight"].type.shape[1:])
+        return size * prod(int(n or 0) for n in node.arguments["weight"].type.shape[1:])
     if kind == "linear":
         return size * int(node.arguments["weight"].type.shape[-1] or 0)
     if kind == "matmul":

@@ -16,7 +16,7 @@ from zoonet.ops.sets.onnx import DOMAINS
 __all__ = ["Backend", "BackendRep"]
 
 
-class BackendRep(BackendRepBase):  # type: ignore[misc]
+class BackendRep(BackendRepBase):
     """A prepared model."""
 
     def __init__(self, model: OnnxModel, device: str) -> None:
@@ -30,7 +30,7 @@ class BackendRep(BackendRepBase):  # type: ignore[misc]
         return self.model.run(inputs, self.device)
 
 
-class Backend(BackendBase):  # type: ignore[misc]
+class Backend(BackendBase):
     """Runs ONNX models with zoonet's operators."""
 
     @classmethod

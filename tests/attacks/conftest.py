@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import sys
 import time
@@ -55,20 +56,17 @@ def imported() -> None:
     """Import what the readers import lazily, so that time and memory are those of reading."""
     for entry in formats.FORMATS:
         assert entry.module
-    import tarfile
-    import zipfile
-
-    import h5py
-    import onnx
-
-    assert (tarfile, zipfile, h5py, onnx)
+    for name in ("tarfile", "zipfile", "h5py", "onnx"):
+        importlib.import_module(name)
 
 
 @pytest.fixture
 def attack(tmp_path: pathlib.Path) -> Iterator[Callable[..., ZoonetError]]:
     """Read a hostile file: it must end in our exception within a second and in bounded memory, and do nothing else."""
 
-    def run(path: pathlib.Path, error: type[ZoonetError] = ZoonetError, match: str = "", **options: Any) -> ZoonetError:
+    def run(
+        path: pathlib.Path, error: type[ZoonetError] = ZoonetError, match: str | None = None, **options: Any
+    ) -> ZoonetError:
         before = sorted(tmp_path.rglob("*"))
         WATCH.events.clear()
         start = time.process_time()  # not the clock on the wall: other tests run beside this one

@@ -158,8 +158,8 @@ def test_writing_what_cannot_be_written(tmp_path: pathlib.Path) -> None:
         formats.write(ARRAYS, tmp_path / "a.pt", format="pytorch")
     with pytest.raises(MissingFileError):
         formats.write(ARRAYS, tmp_path / "nowhere" / "a.pt")
+    (tmp_path / "b.pt").mkdir()
     with pytest.raises(FileError, match="folder"):
-        (tmp_path / "b.pt").mkdir()
         formats.write(ARRAYS, tmp_path / "b.pt")
     with pytest.raises(FormatError):
         formats.write({"a": object()}, tmp_path / "a.pt")

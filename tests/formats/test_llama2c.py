@@ -62,7 +62,7 @@ def test_the_tokenizer_is_checked(tmp_path: pathlib.Path, assets: pathlib.Path) 
     assert "tokenizer" not in formats.read(tmp_path / "m.bin").metadata
     (tmp_path / "tok512.bin").write_bytes((folder / "tok512.bin").read_bytes()[:-1])
     assert "tokenizer" not in formats.read(tmp_path / "m.bin").metadata
-    with pytest.raises(FormatError, match="not a llama2.c tokenizer of 512 tokens"):
+    with pytest.raises(FormatError, match=r"not a llama2\.c tokenizer of 512 tokens"):
         formats.read(tmp_path / "m.bin", tokenizer=tmp_path / "tok512.bin")
     assert "tokenizer" in formats.read(tmp_path / "m.bin", tokenizer=folder / "tok512.bin").metadata
 

@@ -220,10 +220,10 @@ def test_deflated_archives_and_files_without_checksums(tmp_path: pathlib.Path) -
     finally:
         torch.serialization.set_crc32_options(True)
     torch.save(source, tmp_path / "a.pt")
-    with zipfile.ZipFile(tmp_path / "a.pt") as plain:
-        with zipfile.ZipFile(tmp_path / "deflated.pt", "w", zipfile.ZIP_DEFLATED) as deflated:
-            for entry in plain.infolist():
-                deflated.writestr(entry.filename, plain.read(entry))
+    deflated = zipfile.ZipFile(tmp_path / "deflated.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "a.pt") as plain, deflated:
+        for entry in plain.infolist():
+            deflated.writestr(entry.filename, plain.read(entry))
     for name in ("unchecked.pt", "deflated.pt"):
         np.testing.assert_array_equal(formats.read(tmp_path / name)["w"].load(), source["w"].numpy())
 

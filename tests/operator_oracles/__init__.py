@@ -21,19 +21,23 @@ class Oracle:
     autograd: bool
     second_order: bool
     tolerance: float
+    differences: bool = True
 
 
 ORACLES: dict[str, Oracle] = {}
 
 
-def torch_oracle(*names: str, autograd: bool = True, second_order: bool = True, tolerance: float = 1.0) -> Any:
+def torch_oracle(
+    *names: str, autograd: bool = True, second_order: bool = True, tolerance: float = 1.0, differences: bool = True
+) -> Any:
     """autograd=False: torch's gradient is another convention; finite differences decide. second_order=False: the
-    second derivative is not defined by finite differences at the samples (say why beside it). tolerance: a factor."""
+    second derivative is not defined by finite differences at the samples (say why beside it). tolerance: a factor.
+    differences=False: the gradient is by definition not the derivative, so that autograd alone decides (say why)."""
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
             assert name not in ORACLES, name
-            ORACLES[name] = Oracle(function, True, autograd, second_order, tolerance)
+            ORACLES[name] = Oracle(function, True, autograd, second_order and differences, tolerance, differences)
         return function
 
     return mark

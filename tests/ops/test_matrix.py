@@ -186,6 +186,8 @@ def directions_for(operands: list[np.ndarray], seed: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("op", "index"), DIFFERENTIABLE)
 def test_gradient_equals_finite_differences(op: Any, index: int) -> None:
+    if not ORACLES[op.name].differences:
+        pytest.skip("the gradient is by definition not the derivative; autograd decides")
     function, operands = as_function(op, arguments_of(op, index, "float64"))
     if not operands:
         pytest.skip("no floating operand")

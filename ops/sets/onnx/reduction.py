@@ -48,7 +48,7 @@ def lowest(dtype: DType, sign: int) -> Any:
         return np.asarray(sign < 0)
     if is_floating(dtype):
         return number(-sign * math.inf, dtype)
-    limits = ml_dtypes.iinfo(dtype)
+    limits: Any = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
     return number(limits.min if sign > 0 else limits.max, dtype)
 
 

@@ -478,5 +478,6 @@ def number_range(start: Array, limit: Array, delta: Array, wide: bool) -> Array:
     steps = np.arange(count, dtype=np.int64)
     if dtype.kind in "iu":
         return (values[0] + steps * values[2]).astype(dtype)
-    working = np.float64 if dtype == np.float64 else np.float32
-    return (working(values[0]) + steps.astype(working) * working(values[2])).astype(dtype)
+    working = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    start, delta = np.array(values[0], working), np.array(values[2], working)
+    return (start + steps.astype(working) * delta).astype(dtype)
