@@ -124,7 +124,7 @@ def load(
 
     module_for(device)  # complains about a wrong device before the file is read
     found = _locate(source)
-    checkpoint, config = _read(found.path)
+    checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
@@ -138,7 +138,9 @@ def load(
     if labels is None:
         labels = config.get("labels") or default_labels(defaults.labels.get(classes), classes)
     _check_labels(labels, classes, path.name)
-    return Model(network, architecture, preprocessing, labels, card=_card(config.get("card"), path.name), device=device)
+    return Model(
+        network, architecture, preprocessing, labels, card=read_card(config.get("card"), path.name), device=device
+    )
 
 
 def create(
@@ -264,7 +266,7 @@ def _from_catalog(name: str) -> _Located:
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
     path = _locate(name).path
-    return _card(_read(path)[1].get("card"), path.name)
+    return read_card(read(path)[1].get("card"), path.name)
 
 
 def runs(entry: Entry) -> bool:
@@ -277,14 +279,19 @@ def runs(entry: Entry) -> bool:
     )
 
 
-def _read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
+def weights_file(path: pathlib.Path) -> pathlib.Path:
+    """The file itself, or that of a folder. Raises MissingFileError for a folder without one."""
+    if not path.is_dir():
+        return path
+    if not (path / WEIGHTS).exists():
+        raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
+    return path / WEIGHTS
+
+
+def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     """The weights of a file or folder, and its configuration (empty where it has none)."""
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
-    file = path
-    if path.is_dir():
-        file = path / WEIGHTS
-        if not file.exists():
-            raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
+    file = weights_file(path)
     checkpoint = formats.read(file)
     found: Any = checkpoint.metadata.get("zoonet")
     if found is None and beside.is_file():
@@ -370,7 +377,8 @@ def _preprocessing(config: Any, path: pathlib.Path) -> Any:
         raise FormatError(f"the preprocessing in {path} is malformed", received=error) from None
 
 
-def _card(config: Any, name: str) -> Card:
+def read_card(config: Any, name: str) -> Card:
+    """The card in a configuration, whatever that holds; named after the file where it has no name."""
     known = {field.name for field in fields(Card)}
     entries = {k: v for k, v in (config or {}).items() if k in known and isinstance(v, str)}
     return Card(**{"name": name, **entries})
