@@ -19,6 +19,7 @@ from zoonet.ops.errors import (
     MissingFileError,
     StateDictError,
     UnknownModelError,
+    UnsupportedFormatError,
     ZoonetError,
 )
 from zoonet.zoo import architectures
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 #: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
 EMBEDDED = {"digits": "digitnet"}
+#: Formats that keep the names of parameters as they are.
+_SAVED = ("safetensors", "sharded", "torch", "npz")
 _PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPreprocessing}
 _SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
 
@@ -62,8 +65,15 @@ def save(model: Model, path: pathlib.Path) -> None:
     config = {"zoonet": configuration(model)}
     is_folder = path.is_dir() or not path.suffix
     file = path / WEIGHTS if is_folder else path
-    in_header = format_of_suffix(file)
-    metadata = {"format": "pt", **config} if in_header and in_header.name == "safetensors" else {}
+    written = format_of_suffix(file)
+    if written is None or written.name not in _SAVED:
+        raise UnsupportedFormatError(
+            f"a model cannot be saved as {path.name!r}",
+            expected="a name that ends with "
+            + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
+            + ", or one without suffix for a folder",
+        )
+    metadata = {"format": "pt", **config} if written.name == "safetensors" else {}
     checkpoint = formats.Checkpoint(_on_cpu(model.network), metadata)
     if metadata and not is_folder:
         formats.write(checkpoint, file)

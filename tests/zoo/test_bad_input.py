@@ -275,8 +275,9 @@ PLACES: list[tuple[str, type[ZoonetError], str]] = [
     ("nowhere/model", FileError, "cannot be made"),
     ("good.png/model.safetensors", FileError, "cannot write"),
     ("good.png/model", FileError, "cannot be made"),
-    ("model.foo", UnsupportedFormatError, "unknown suffix.*expected a name that ends with .safetensors"),
-    ("model.pkl", UnsupportedFormatError, "only read"),
+    ("model.foo", UnsupportedFormatError, "cannot be saved.*expected a name that ends with .safetensors"),
+    ("model.pkl", UnsupportedFormatError, "cannot be saved"),
+    ("model.h5", UnsupportedFormatError, "cannot be saved"),
     ("", ArgumentError, "a path"),
 ]
 
