@@ -88,6 +88,7 @@ class Oracle:
     """
 
     source: str
+    network: Any
     tensors: dict[str, torch.Tensor]
     gradients: Callable[[], State]
     run: Callable[[torch.Tensor, bool], torch.Tensor]
@@ -106,6 +107,7 @@ def torch_oracle(source: str, network: torch.nn.Module) -> Oracle:
 
     return Oracle(
         source,
+        network,
         dict(network.state_dict()),
         lambda: {n: p.grad.numpy().copy() for n, p in network.named_parameters() if p.grad is not None},
         lambda x, training: network.train(training)(x),
@@ -145,6 +147,7 @@ def keras_oracle(name: str, size: int) -> Oracle:
 
     return Oracle(
         "keras.applications",
+        network,
         {name: our_layout(value.data) for name, value in variables.items()},
         lambda: {n: our_layout(v.grad).numpy() for n, v in variables.items() if v.grad is not None},
         lambda x, training: network(x.permute(0, 2, 3, 1), training=training),
