@@ -295,6 +295,10 @@ class Op(Generic[P, R]):
         """Run on arrays: check types, choose a kernel or the body, and give outputs the dtypes of the type rule."""
         operands = list(self.operands(arguments))
         xp = array_module(*operands) if operands else module_for(arguments.get("device", "cpu"))
+        if xp is not np:  # numbers as NumPy has them, which CuPy refuses
+            arguments = self.map_operands(
+                arguments, lambda a: xp.asarray(a) if isinstance(a, np.ndarray | np.generic) else a
+            )
         key = self._key(xp, arguments)
         plan = self._plans.get(key) if key is not None else None
         if plan is None:
