@@ -168,7 +168,7 @@ class Model:
         """Write weights and configuration so that `zoo.load(path)` runs them again, elsewhere and without `arch`.
 
         path: a name that ends with .safetensors (one file), with another suffix of a format that can be written
-        (.npz, .pt, …; the configuration lies beside it, in `<path>.json`), or without suffix: a folder with
+        (.npz, .pt, .pth; the configuration lies beside it, in `<path>.json`), or without suffix: a folder with
         model.safetensors and config.json. Written atomically. Raises UnsupportedFormatError or FileError.
         """
         from zoonet.zoo.storage import save

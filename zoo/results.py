@@ -79,8 +79,8 @@ class Classification:
 
     def text(self, top: int = 5) -> str:
         """A line per class: score, a bar, label."""
-        lines = [f"{p.score:7.2%}  {_bar(p.score):<20}  {p.label}" for p in self.top(top)]
-        return "\n".join([self.source, *lines])
+        lines = [f"{p.score:7.2%}  {_bar(p.score):<20}  {printable(p.label)}" for p in self.top(top)]
+        return "\n".join([printable(self.source), *lines])
 
     def __repr__(self) -> str:
         return self.text()
@@ -94,10 +94,15 @@ class Classification:
         return f"<table><caption>{html.escape(self.source)}</caption>{rows}</table>"
 
 
+def printable(text: str) -> str:
+    """A text from a file as a terminal may have it: control characters are spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _bar(fraction: float, width: int = 20) -> str:
     """A horizontal bar of block characters, in steps of an eighth."""
     eighths = round(min(max(fraction, 0.0), 1.0) * width * 8)
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 class Results(list[Any]):

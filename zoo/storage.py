@@ -19,6 +19,7 @@ from zoonet.ops.errors import (
     MissingFileError,
     StateDictError,
     UnknownModelError,
+    UnsupportedFormatError,
     ZoonetError,
 )
 from zoonet.zoo import architectures
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 #: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
 EMBEDDED = {"digits": "digitnet"}
+#: Formats that keep the names of parameters as they are.
+_SAVED = ("safetensors", "sharded", "torch", "npz")
 _PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPreprocessing}
 _SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
 
@@ -62,8 +65,15 @@ def save(model: Model, path: pathlib.Path) -> None:
     config = {"zoonet": configuration(model)}
     is_folder = path.is_dir() or not path.suffix
     file = path / WEIGHTS if is_folder else path
-    in_header = format_of_suffix(file)
-    metadata = {"format": "pt", **config} if in_header and in_header.name == "safetensors" else {}
+    written = format_of_suffix(file)
+    if written is None or written.name not in _SAVED:
+        raise UnsupportedFormatError(
+            f"a model cannot be saved as {path.name!r}",
+            expected="a name that ends with "
+            + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
+            + ", or one without suffix for a folder",
+        )
+    metadata = {"format": "pt", **config} if written.name == "safetensors" else {}
     checkpoint = formats.Checkpoint(_on_cpu(model.network), metadata)
     if metadata and not is_folder:
         formats.write(checkpoint, file)
@@ -124,7 +134,7 @@ def load(
 
     module_for(device)  # complains about a wrong device before the file is read
     found = _locate(source)
-    checkpoint, config = _read(found.path)
+    checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
@@ -138,7 +148,9 @@ def load(
     if labels is None:
         labels = config.get("labels") or default_labels(defaults.labels.get(classes), classes)
     _check_labels(labels, classes, path.name)
-    return Model(network, architecture, preprocessing, labels, card=_card(config.get("card"), path.name), device=device)
+    return Model(
+        network, architecture, preprocessing, labels, card=read_card(config.get("card"), path.name), device=device
+    )
 
 
 def create(
@@ -264,7 +276,7 @@ def _from_catalog(name: str) -> _Located:
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
     path = _locate(name).path
-    return _card(_read(path)[1].get("card"), path.name)
+    return read_card(read(path)[1].get("card"), path.name)
 
 
 def runs(entry: Entry) -> bool:
@@ -277,14 +289,19 @@ def runs(entry: Entry) -> bool:
     )
 
 
-def _read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
+def weights_file(path: pathlib.Path) -> pathlib.Path:
+    """The file itself, or that of a folder. Raises MissingFileError for a folder without one."""
+    if not path.is_dir():
+        return path
+    if not (path / WEIGHTS).exists():
+        raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
+    return path / WEIGHTS
+
+
+def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     """The weights of a file or folder, and its configuration (empty where it has none)."""
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
-    file = path
-    if path.is_dir():
-        file = path / WEIGHTS
-        if not file.exists():
-            raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
+    file = weights_file(path)
     checkpoint = formats.read(file)
     found: Any = checkpoint.metadata.get("zoonet")
     if found is None and beside.is_file():
@@ -370,7 +387,8 @@ def _preprocessing(config: Any, path: pathlib.Path) -> Any:
         raise FormatError(f"the preprocessing in {path} is malformed", received=error) from None
 
 
-def _card(config: Any, name: str) -> Card:
+def read_card(config: Any, name: str) -> Card:
+    """The card in a configuration, whatever that holds; named after the file where it has no name."""
     known = {field.name for field in fields(Card)}
     entries = {k: v for k, v in (config or {}).items() if k in known and isinstance(v, str)}
     return Card(**{"name": name, **entries})

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError
+from zoonet.ops.errors import ArgumentError, ZoonetError
 from zoonet.zoo import architectures
 from zoonet.zoo.digit_samples import draw, warp
 from zoonet.zoo.digits import DigitPreprocessing
@@ -27,7 +27,7 @@ from zoonet.zoo.modules import assign, value_and_grad
 
 Array = np.ndarray[Any, Any]
 EPOCHS, BATCH = 80, 64
-DRAWN, DRAWN_PER_EPOCH = 6000, 1500
+DRAWN = 6000  # a quarter of them in each epoch
 RATE, MOMENTUM, DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.02
 HELD_OUT = 5  # every fifth scan
 _BOX, _SIZE = 36, 48  # resolution of the samples before they are warped
@@ -66,8 +66,8 @@ def training_step(model: Model, velocity: dict[str, Array], x: Array, labels: Ar
     return float(value)
 
 
-def train(images: Array, targets: Array, *, epochs: int, seed: int) -> Model:
-    """A digits model trained on scans, uint8 (N, 8, 8), and on digits drawn from strokes."""
+def train(images: Array, targets: Array, *, epochs: int, seed: int, drawn: int = DRAWN) -> Model:
+    """A digits model trained on scans, uint8 (N, 8, 8), and on `drawn` digits drawn from strokes."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
@@ -76,15 +76,15 @@ def train(images: Array, targets: Array, *, epochs: int, seed: int) -> Model:
     model = Model(network, "digitnet", preprocessing, [str(digit) for digit in range(10)])
     written = [fit_box(find_ink(Image.fromarray(image).convert("RGB")), _BOX, _SIZE) for image in images]
     velocity: dict[str, Array] = {}
-    digits = np.arange(DRAWN) % 10
+    digits = np.arange(drawn) % 10
     ink = np.stack([*written, *(draw(int(digit), rng, _SIZE, _BOX) for digit in digits)])
     labels = np.concatenate([targets, digits])
-    per_epoch = (len(written) + DRAWN_PER_EPOCH) // BATCH
+    per_epoch = (len(written) + drawn // 4) // BATCH
     steps, step, started = epochs * per_epoch, 0, time.perf_counter()
     network.train()
     for epoch in range(epochs):
-        drawn = len(written) + rng.permutation(DRAWN)[:DRAWN_PER_EPOCH]
-        order = rng.permutation(np.concatenate([np.arange(len(written)), drawn]))
+        quarter = len(written) + rng.permutation(drawn)[: drawn // 4]
+        order = rng.permutation(np.concatenate([np.arange(len(written)), quarter]))
         losses = []
         for chosen in order[: per_epoch * BATCH].reshape(per_epoch, BATCH):
             x = warp(ink[chosen], rng, preprocessing.box, preprocessing.size)[:, None]
@@ -125,4 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ZoonetError as error:
+        sys.exit(f"train_digits: {error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import pathlib
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +12,8 @@ from zoonet import formats
 from zoonet.ops.errors import UnknownModelError
 from zoonet.zoo import architectures
 from zoonet.zoo.commands.output import console
-from zoonet.zoo.storage import EMBEDDED, WEIGHTS, create, load
+from zoonet.zoo.results import printable
+from zoonet.zoo.storage import EMBEDDED, create, load, read, read_card, weights_file
 
 
 def show(
@@ -23,23 +24,26 @@ def show(
 ) -> None:
     """Show a model: card, classes, preprocessing, size; with --layers its layers; for a weights file its tensors."""
     facts: dict[str, Any]
-    if os.path.exists(name):
-        facts = file_facts(name, arch)
+    path = pathlib.Path(name)
+    is_file = name not in EMBEDDED and path.exists()
+    if is_file:
+        facts = file_facts(path, arch)
     elif name in EMBEDDED:
-        facts = model_facts(load(name))
+        facts = model_facts(load(name, arch))
     elif name in architectures.names():
-        facts = model_facts(create(name))
+        facts = model_facts(create(name)) | {"notes": f"an architecture, for weights of your own: --arch {name}"}
     else:
         facts = catalog_facts(name)
     summary = None
     if layers:
-        model = load(name, arch) if os.path.exists(name) or name in EMBEDDED else create(facts["architecture"])
+        model = load(name, arch) if is_file or name in EMBEDDED else create(facts["architecture"])
         summary = model.summary()
     if as_json:
         print(json.dumps(facts | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False))
         return
     tensors = facts.pop("tensors", None)
-    print("\n".join(f"{key + ':':<16}{_text(value)}" for key, value in facts.items() if value not in ("", None)))
+    shown = {key: value for key, value in facts.items() if value not in ("", None, {})}
+    print("\n".join(f"{key + ':':<16}{printable(_text(value))}" for key, value in shown.items()))
     if summary:
         print(f"\n{summary}")
     elif tensors:
@@ -50,11 +54,13 @@ def show(
             table.add_column(title, no_wrap=True)
         table.add_column("bytes", justify="right")
         for tensor in tensors:
-            table.add_row(
-                tensor["name"], tensor["dtype"], "×".join(map(str, tensor["shape"])) or "-", f"{tensor['bytes']:,}"
-            )
+            shape = "×".join(map(str, tensor["shape"])) or "-"
+            table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
         print()
         console().print(table)
+
+
+_PLAIN = str | int | float | bool
 
 
 def model_facts(model: Any) -> dict[str, Any]:
@@ -74,29 +80,33 @@ def model_facts(model: Any) -> dict[str, Any]:
     }
 
 
-def file_facts(path: str, arch: str | None) -> dict[str, Any]:
-    """What a weights file holds, told from its header."""
-    if os.path.isdir(path):
-        path = os.path.join(path, WEIGHTS)
-    described = formats.describe(path)
-    checkpoint = formats.read(path)
-    found = [arch] if arch else architectures.recognise(checkpoint)
-    if found:
-        network = architectures.fitted(found[0], checkpoint)
-        looks = f"{' or '.join(found)}, {network.config.classes} classes"  # type: ignore[attr-defined]
+def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
+    """What a weights file (or the folder of one) holds, told from its header and its configuration."""
+    checkpoint, config = read(path)
+    described = formats.describe(weights_file(path))
+    named = arch or str(config.get("architecture", ""))
+    found = [named] if named else architectures.recognise(checkpoint)
+    looks, classes = "", None
+    if len(found) == 1:
+        classes = architectures.fitted(found[0], checkpoint).config.classes  # type: ignore[attr-defined]
+    elif found:
+        looks = " or ".join(found)
     else:
         near = architectures.closest(checkpoint)
         looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
     return {
+        **(vars(read_card(config["card"], path.name)) if "card" in config else {}),
         "file": described.path,
         "format": described.format,
         "file size": described.file_size,
         "architecture": found[0] if len(found) == 1 else None,
+        "classes": classes,
         "looks like": looks,
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
-        "metadata": {k: v for k, v in described.metadata.items() if isinstance(v, str | int | float | bool | dict)},
+        **{key: config[key] for key in ("task", "labels", "preprocessing") if key in config},
+        "metadata": {k: v for k, v in described.metadata.items() if k != "zoonet" and isinstance(v, _PLAIN)},
         "tensors": [
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes} for t in described.tensors
         ],
@@ -130,6 +140,8 @@ def _text(value: Any) -> str:
         texts = list(map(str, value))
         return ", ".join(texts[:10]) + (f", … ({len(texts)} in all)" if len(texts) > 10 else "")
     if isinstance(value, dict):
-        text = ", ".join(f"{key}={item}" for key, item in value.items())
+        text = ", ".join(
+            f"{key}={item:.6g}" if isinstance(item, float) else f"{key}={item}" for key, item in value.items()
+        )
         return text if len(text) <= 500 else text[:500] + " …"
     return f"{value:,}" if isinstance(value, int) else str(value)
