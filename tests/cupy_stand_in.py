@@ -32,11 +32,11 @@ signbit sin sinh sort sqrt square squeeze stack std subtract sum swapaxes take t
 transpose tril triu trunc unique unravel_index var where zeros zeros_like bitwise_not absolute rint split isin
 """)
 CONSTANTS = ("inf", "nan", "newaxis", "pi", "e")
-TYPES = words("""bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 dtype
-iinfo finfo""")
+TYPES = words("""bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128
+dtype iinfo finfo""")
 METHODS = words("""all any argmax argmin argsort astype choose clip conj copy cumprod cumsum diagonal dot fill flatten
-max mean min nonzero partition prod put ravel repeat reshape round sort squeeze std sum swapaxes take trace transpose var
-view""")
+max mean min nonzero partition prod put ravel repeat reshape round sort squeeze std sum swapaxes take trace
+transpose var view""")
 
 
 class ndarray:
