@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoonet.ops.activations import log_sigmoid, log_softmax, sigmoid
+from zoonet.ops.activations import log_sigmoid, sigmoid
 from zoonet.ops.comparisons import equal, less
 from zoonet.ops.elementary import exp, log
 from zoonet.ops.elementwise import (
@@ -30,6 +30,7 @@ from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.reductions import mean, sum
 from zoonet.ops.registry import REGISTRY, composite, op
 from zoonet.ops.samples import fixed, float_values, floats, ints, sample
+from zoonet.ops.softmax import log_softmax
 from zoonet.ops.types import FLOATING, INTEGER, Array, TensorType, as_dtype, int64, kind_of
 
 __all__ = [
