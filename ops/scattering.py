@@ -127,7 +127,7 @@ def taken_shape(name: str, x: TensorType, indices: TensorType, axis: int | None)
         sample(floats(2, 2, 3), ints(2, 3, high=2), (2, 4), 1),
         sample(floats(3, 2), ints(3, 2, high=6), (3, 2)),
         sample(floats(3, 0), ints(0), (3, 4), 1),
-        sample(floats(0, 2), ints(2), (0, 4), 1),
+        sample(floats(0, 2), ints(2, high=4), (0, 4), 1),
     ]
 )
 def untake(xp: Any, x: Array, indices: Array, shape: Any, axis: int | None = None) -> Array:
