@@ -39,10 +39,12 @@ from zoonet.ops.registry import *
 from zoonet.ops.repetition import *
 from zoonet.ops.resampling import *
 from zoonet.ops.rotary import *
+from zoonet.ops.rounding import *
 from zoonet.ops.samples import *
 from zoonet.ops.scattering import *
 from zoonet.ops.shapes import *
 from zoonet.ops.slicing import *
+from zoonet.ops.softmax import *
 from zoonet.ops.sorting import *
 from zoonet.ops.standardization import *
 from zoonet.ops.statistics import *

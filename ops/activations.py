@@ -17,23 +17,20 @@ from zoonet.ops.elementwise import abs, add, divide, multiply, negative, square,
 from zoonet.ops.error_function import write_erf
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.kinds import restrict
-from zoonet.ops.reductions import normalize_axes, sum
 from zoonet.ops.registry import REGISTRY, composite, elementwise_type, op
 from zoonet.ops.samples import distinct, float_values, floats, ints, sample
-from zoonet.ops.types import BOOL, FLOATING, INTEGER, Array, TensorType, promote
+from zoonet.ops.types import BOOL, FLOATING, INTEGER, Array, TensorType
 
 __all__ = [
     "celu",
     "elu",
     "gelu",
-    "glu",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
     "leaky_relu",
     "log_sigmoid",
-    "log_softmax",
     "mish",
     "prelu",
     "relu",
@@ -41,7 +38,6 @@ __all__ = [
     "selu",
     "sigmoid",
     "silu",
-    "softmax",
     "softplus",
     "softshrink",
     "softsign",
@@ -454,78 +450,3 @@ def tanhshrink(x: Array) -> Array:
 
 for _activation in (leaky_relu, threshold, hardshrink, hardsigmoid, hardswish, sigmoid, log_sigmoid, elu, silu, mish):
     restrict(_activation, BOOL, FLOATING)
-
-
-# -- along an axis -----------------------------------------------------------------------------------------------
-
-
-@composite(samples=[sample(floats(2, 6)), sample(floats(4, 3), 0), sample(floats(2, 4, 3), -2)])
-def glu(x: Array, axis: int = -1) -> Array:
-    """The first half along an axis times the sigmoid of the second. Any shape -> the axis halved.
-
-    Raises ShapeError if the axis has an odd size. Source: arXiv:1612.08083.
-    """
-    (axis,) = normalize_axes("glu", len(x.shape), axis)
-    size = x.shape[axis]
-    if size % 2:
-        raise ShapeError("glu halves an axis", expected="an even size", received=f"{size} on axis {axis}")
-    leading = (slice(None),) * axis
-    gate = sigmoid(x[(*leading, slice(size // 2, size))])
-    return multiply(x[(*leading, slice(0, size // 2))], gate)
-
-
-NORMALIZED = [
-    sample(floats(2, 3)),
-    sample(floats(2, 3, 4), 1),
-    sample(floats(5), 0),
-    sample(floats(0, 3)),
-    sample(floats(3, 0)),
-    sample(float_values([[1000.0, 0.0, -1000.0], [-1e4, -1e4, -1e4]])),
-]
-
-
-def _shifted(xp: Any, x: Array, axis: int) -> Array:
-    """x less its largest element along the axis, floating, in new memory."""
-    x = x if x.dtype.kind == "f" else x.astype(np.float32)
-    return x - xp.max(x, axis=axis, keepdims=True) if x.size else x.copy()
-
-
-@op(samples=[*NORMALIZED, sample(float_values([[0.0, -math.inf, 1.0]]))])
-def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
-    """e^x / Σ e^x along an axis, without overflow. Any shape, real -> same shape, floating.
-
-    Raises ShapeError for an axis that x does not have. Source: `torch.nn.functional.softmax`.
-    """
-    y = _shifted(xp, x, axis)
-    xp.exp(y, out=y)
-    y /= xp.sum(y, axis=axis, keepdims=True)
-    return y
-
-
-@op(samples=NORMALIZED)
-def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
-    """log(softmax(x)) along an axis, without overflow. Any shape, real -> same shape, floating.
-
-    Raises ShapeError for an axis that x does not have. Source: `torch.nn.functional.log_softmax`.
-    """
-    y = _shifted(xp, x, axis)
-    y -= xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))
-    return y
-
-
-@softmax.type
-@log_softmax.type
-def _(x: TensorType, axis: int = -1) -> TensorType:
-    normalize_axes("softmax", x.ndim, axis)
-    return TensorType(x.shape, promote([x], floating=True))
-
-
-@softmax.vjp
-def _(gy: Array, y: Array, _x: Array, axis: int) -> Any:
-    product = multiply(gy, y)
-    return subtract(product, multiply(y, sum(product, axis, True)))
-
-
-@log_softmax.vjp
-def _(gy: Array, y: Array, _x: Array, axis: int) -> Any:
-    return subtract(gy, multiply(exp(y), sum(gy, axis, True)))

@@ -14,10 +14,11 @@ from zoonet.ops.elementwise import add, divide, multiply, subtract, where
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.gradients import vjp
 from zoonet.ops.linear import matmul
+from zoonet.ops.operands import broadcast_shapes
 from zoonet.ops.reductions import cumsum
 from zoonet.ops.reductions import max as maximum_over
 from zoonet.ops.reductions import sum as sum_over
-from zoonet.ops.registry import broadcast_shapes, op
+from zoonet.ops.registry import op
 from zoonet.ops.samples import bools, fixed, floats, sample
 from zoonet.ops.shapes import reshape, swapaxes
 from zoonet.ops.types import Array, TensorType, bool_, is_floating

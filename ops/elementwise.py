@@ -1,4 +1,4 @@
-"""Arithmetic on elements: the array API's binary and unary functions on numbers, rounding, choice and casts.
+"""Arithmetic on elements: the array API's binary and unary functions on numbers, choice and casts.
 
 Semantics follow the array API standard (2023.12) and NumPy; integers given to floating functions become float32.
 Operands broadcast and are promoted (types.py). The gradient of a real number by a complex one is dL/dRe + i·dL/dIm,
@@ -15,7 +15,7 @@ from zoonet.ops.comparisons import equal, greater, less, logical_and, logical_or
 from zoonet.ops.errors import ArgumentError
 from zoonet.ops.kinds import real_dtype, restrict
 from zoonet.ops.registry import REGISTRY, elementwise_type, op
-from zoonet.ops.samples import complexes, fixed, float_values, floats, ints, sample
+from zoonet.ops.samples import complexes, fixed, floats, ints, sample
 from zoonet.ops.types import (
     BOOL,
     COMPLEX,
@@ -33,12 +33,8 @@ __all__ = [
     "abs",
     "add",
     "cast",
-    "ceil",
     "clip",
     "divide",
-    "floor",
-    "floor_divide",
-    "fmod",
     "maximum",
     "minimum",
     "multiply",
@@ -46,14 +42,11 @@ __all__ = [
     "positive",
     "pow",
     "reciprocal",
-    "remainder",
-    "round",
     "rsqrt",
     "sign",
     "sqrt",
     "square",
     "subtract",
-    "trunc",
     "where",
 ]
 
@@ -159,61 +152,6 @@ def _(gy: Array, z: Array, _x: Array, y: Array) -> Any:
         return negative(divide(multiply(gy, conjugate(z)), conjugate(y)))
 
     return lambda: divide(gy, conjugate(y)), gradient_by_y
-
-
-DIVISION = [
-    sample(floats(2, 3), floats(2, 3, low=0.4)),
-    sample(floats(2, 1), floats(3, low=-2.0, high=-0.4)),
-    sample(floats(3), 0.7),
-    sample(fixed([7, -7, 7, -7, 6], "int32"), fixed([3, 3, -3, -3, 3], "int32")),
-    sample(ints(2, 2, dtype="uint8"), 2),
-]
-
-
-@op(promotes="number", differentiable=False, samples=DIVISION)
-def floor_divide(xp: Any, x: Array, y: Array) -> Array:
-    """⌊x / y⌋. Real numbers (not bool) that broadcast -> the promoted dtype. Has no gradient.
-
-    Integers divided by 0 give 0. Source: array API `floor_divide`.
-    """
-    return xp.floor_divide(x, y)
-
-
-restrict(floor_divide, INTEGER, FLOATING)
-
-
-@op(promotes="number", samples=DIVISION)
-def remainder(xp: Any, x: Array, y: Array) -> Array:
-    """x - y·⌊x / y⌋, with the sign of y. Real numbers (not bool) that broadcast -> the promoted dtype.
-
-    Integers by 0 give 0. Source: array API `remainder`.
-    """
-    return xp.remainder(x, y)
-
-
-@remainder.vjp
-def _(gy: Array, _z: Array, x: Array, y: Array) -> Any:
-    return gy, lambda: negative(multiply(gy, floor_divide(x, y)))
-
-
-restrict(remainder, INTEGER, FLOATING)
-
-
-@op(promotes="number", samples=DIVISION)
-def fmod(xp: Any, x: Array, y: Array) -> Array:
-    """x - y·trunc(x / y), with the sign of x. Real numbers (not bool) that broadcast -> the promoted dtype.
-
-    Source: C's `fmod`.
-    """
-    return xp.fmod(x, y)
-
-
-@fmod.vjp
-def _(gy: Array, _z: Array, x: Array, y: Array) -> Any:
-    return gy, lambda: negative(multiply(gy, trunc(divide(x, y))))
-
-
-restrict(fmod, INTEGER, FLOATING)
 
 
 @op(promotes="number", samples=[*UNARY, sample(ints(3)), sample(complexes(2))])
@@ -494,54 +432,6 @@ def where(xp: Any, condition: Mask, x: Array, y: Array) -> Array:
 @where.vjp
 def _(gy: Array, _z: Array, condition: Array, _x: Array, _y: Array) -> Any:
     return None, lambda: where(condition, gy, 0), lambda: where(condition, 0, gy)
-
-
-# -- rounding ----------------------------------------------------------------------------------------------------
-
-
-ROUNDED = [
-    sample(floats(2, 3)),
-    sample(floats()),
-    sample(ints(3)),
-    sample(float_values([0.5, 1.5, -2.5, -0.3])),
-]
-
-
-@op(promotes="number", differentiable=False, samples=ROUNDED)
-def ceil(xp: Any, x: Array) -> Array:
-    """The smallest whole number not below x. Real numbers -> same shape and dtype. Has no gradient.
-
-    Source: array API `ceil`.
-    """
-    return xp.ceil(x) if x.dtype.kind == "f" else x.copy()
-
-
-@op(promotes="number", differentiable=False, samples=ROUNDED)
-def floor(xp: Any, x: Array) -> Array:
-    """The largest whole number not above x. Real numbers -> same shape and dtype. Has no gradient.
-
-    Source: array API `floor`.
-    """
-    return xp.floor(x) if x.dtype.kind == "f" else x.copy()
-
-
-@op(promotes="number", differentiable=False, samples=ROUNDED)
-def trunc(xp: Any, x: Array) -> Array:
-    """x rounded towards 0. Real numbers -> same shape and dtype. Has no gradient. Source: array API `trunc`."""
-    return xp.trunc(x) if x.dtype.kind == "f" else x.copy()
-
-
-@op(promotes="number", differentiable=False, samples=ROUNDED)
-def round(xp: Any, x: Array) -> Array:
-    """x rounded to the nearest whole number, halves to the even one. Real numbers -> same. Has no gradient.
-
-    Source: array API `round`.
-    """
-    return xp.rint(x) if x.dtype.kind == "f" else x.copy()
-
-
-for _rounding in (ceil, floor, trunc, round):
-    restrict(_rounding, INTEGER, FLOATING)
 
 
 # -- casts --------------------------------------------------------------------------------------------------------

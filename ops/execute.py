@@ -16,8 +16,9 @@ from zoonet.ops import trees
 from zoonet.ops.devices import device_of, module_for, to_device
 from zoonet.ops.errors import DeviceError, DTypeError, ShapeError
 from zoonet.ops.graph import Graph, Node, Value, map_values
+from zoonet.ops.operands import as_operand, innermost
 from zoonet.ops.passes import expand_composites, optimize, plan_memory
-from zoonet.ops.registry import Kernel, as_operand, innermost
+from zoonet.ops.registry import Kernel
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import DType, TensorType, float32, is_low_precision
 

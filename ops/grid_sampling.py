@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from zoonet.ops.comparisons import equal, greater_equal, isnan, less_equal, logical_and
-from zoonet.ops.elementwise import abs, add, cast, clip, floor, multiply, remainder, round, subtract, where
+from zoonet.ops.elementwise import abs, add, cast, clip, multiply, subtract, where
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.registry import composite, op
+from zoonet.ops.rounding import floor, remainder, round
 from zoonet.ops.samples import floats, sample
 from zoonet.ops.shapes import expand_dims, reshape
 from zoonet.ops.slicing import index

@@ -6,8 +6,9 @@ from math import prod
 from typing import Any
 
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
+from zoonet.ops.operands import broadcast_shapes, type_of
 from zoonet.ops.reductions import normalize_axes
-from zoonet.ops.registry import REGISTRY, broadcast_shapes, composite, op, type_of
+from zoonet.ops.registry import REGISTRY, composite, op
 from zoonet.ops.samples import bools, fixed, floats, ints, sample
 from zoonet.ops.scattering import (
     along_type,

@@ -8,8 +8,9 @@ from typing import Any
 
 from zoonet.ops.elementwise import conjugate, multiply
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
+from zoonet.ops.operands import broadcast_shapes
 from zoonet.ops.reductions import sum as sum_over
-from zoonet.ops.registry import broadcast_shapes, composite, op
+from zoonet.ops.registry import composite, op
 from zoonet.ops.samples import complexes, floats, ints, sample
 from zoonet.ops.shapes import expand_dims, reshape, swapaxes, transpose
 from zoonet.ops.types import BOOL, FLOATING, Array, TensorType, kind_of, promote

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from zoonet.ops.activations import log_sigmoid, log_softmax, sigmoid
-from zoonet.ops.comparisons import equal, less, not_equal
+from zoonet.ops.activations import log_sigmoid, sigmoid
+from zoonet.ops.comparisons import equal, less
 from zoonet.ops.elementary import exp, log
 from zoonet.ops.elementwise import (
     abs,
@@ -30,11 +30,13 @@ from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.reductions import mean, sum
 from zoonet.ops.registry import REGISTRY, composite, op
 from zoonet.ops.samples import fixed, float_values, floats, ints, sample
-from zoonet.ops.types import FLOATING, INTEGER, Array, TensorType, as_dtype, kind_of
+from zoonet.ops.softmax import log_softmax
+from zoonet.ops.types import FLOATING, INTEGER, Array, TensorType, as_dtype, int64, kind_of
 
 __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "class_indices",
     "class_targets",
     "cross_entropy",
     "huber_loss",
@@ -77,6 +79,53 @@ def _floating(target: Array, input: Array) -> Array:
 # -- classes -----------------------------------------------------------------------------------------------------
 
 
+def _check_integers(target: TensorType) -> None:
+    if kind_of(target.dtype) != INTEGER:
+        raise DTypeError("class targets are integers", received=target.dtype.name)
+
+
+def _checked_classes(xp: Any, target: Array, classes: int, ignore_index: int) -> tuple[Array, Array, Array]:
+    """int64 targets, which of them are ignored, and which are ignored or classes: on the CPU all of them."""
+    target = target.astype(np.int64)
+    ignored = target == ignore_index
+    known = ignored | ((target >= 0) & (target < classes))
+    if xp is np and not known.all():
+        raise ArgumentError(
+            "a target is not a class",
+            expected=f"0 to {classes - 1}, or ignore_index {ignore_index}",
+            received=target[~known].reshape(-1)[0],
+        )
+    return target, ignored, known
+
+
+@op(
+    differentiable=False,
+    samples=[
+        sample(fixed([2, 0, 1], "int64"), 3),
+        sample(fixed([[2, -100], [1, 0]], "int32"), 3, -100, "float64"),
+        sample(fixed(1, "uint8"), 2, 1),
+    ],
+)
+def class_indices(
+    xp: Any, target: Array, classes: int, ignore_index: int = -100, dtype: Any = "float32"
+) -> tuple[Array, Array]:
+    """Targets as indices that may be gathered, int64, and how much each counts: 1, or 0 where it is ignore_index.
+
+    target: any shape, integers below `classes`, or ignore_index, which gives the index 0 -> two arrays of that shape,
+    the second in `dtype`. Raises DTypeError, or ArgumentError for a class out of range (on the GPU it counts NaN).
+    Source: `torch.nn.functional.nll_loss`.
+    """
+    target, ignored, known = _checked_classes(xp, target, classes, ignore_index)
+    counts = xp.where(known, (~ignored).astype(np.float32), np.float32(np.nan))
+    return xp.where(known & ~ignored, target, 0), counts
+
+
+@class_indices.type
+def _(target: TensorType, classes: int, ignore_index: int, dtype: Any) -> tuple[TensorType, TensorType]:
+    _check_integers(target)
+    return TensorType(target.shape, int64), TensorType(target.shape, as_dtype(dtype))
+
+
 @op(
     differentiable=False,
     samples=[
@@ -102,15 +151,7 @@ def class_targets(
     """
     axis = 1 if target.ndim else 0
     column = (1,) * axis + (classes,) + (1,) * (target.ndim - axis)
-    target = target.astype(np.int64)
-    ignored = target == ignore_index
-    known = ignored | ((target >= 0) & (target < classes))
-    if xp is np and not known.all():
-        raise ArgumentError(
-            "a target is not a class",
-            expected=f"0 to {classes - 1}, or ignore_index {ignore_index}",
-            received=target[~known].reshape(-1)[0],
-        )
+    target, ignored, known = _checked_classes(xp, target, classes, ignore_index)
     hits = xp.expand_dims(xp.where(ignored, -1, target), axis) == xp.reshape(xp.arange(classes), column)
     targets = xp.where(hits, 1 - label_smoothing + label_smoothing / classes, label_smoothing / classes)
     targets = targets.astype(np.float32 if np.dtype(dtype).itemsize <= 4 else np.float64)
@@ -121,8 +162,7 @@ def class_targets(
 
 @class_targets.type
 def _(target: TensorType, classes: int, ignore_index: int, label_smoothing: float, dtype: Any) -> TensorType:
-    if kind_of(target.dtype) != INTEGER:
-        raise DTypeError("class targets are integers", received=target.dtype.name)
+    _check_integers(target)
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError("label_smoothing is out of range", expected="0 to 1", received=label_smoothing)
     axis = 1 if target.ndim else 0
@@ -149,17 +189,20 @@ def _loss_of_classes(
             received=list(target.shape),
         )
     classes = scores.shape[axis]
-    targets = class_targets(target, classes, ignore_index, smoothing, scores.dtype)
     column = None if weight is None else _class_column(name, weight, scores, axis)
-    weighted = targets if column is None else multiply(targets, column)
-    counted = where(not_equal(weighted, 0), scores, 0.0)  # a class of no weight may have the logarithm of 0
-    loss = negative(sum(multiply(weighted, counted), axis))
-    if reduction != "mean":
-        return reduce_loss(name, loss, reduction)
-    if column is None:
-        return divide(sum(loss), sum(not_equal(cast(target, "int64"), ignore_index)))
-    hard = class_targets(target, classes, ignore_index, 0.0, scores.dtype) if smoothing else targets
-    return divide(sum(loss), sum(multiply(hard, column)))
+    indices, counts = class_indices(target, classes, ignore_index, scores.dtype)
+    if weight is not None:
+        counts = multiply(counts, REGISTRY["take"](weight, indices, 0))
+    # What counts 0 is left out rather than multiplied, for it may be the logarithm of 0.
+    if smoothing:
+        targets = class_targets(target, classes, ignore_index, smoothing, scores.dtype)
+        weighted = targets if column is None else multiply(targets, column)
+        loss = negative(sum(multiply(weighted, where(equal(weighted, 0), 0.0, scores)), axis))
+    else:
+        places = REGISTRY["expand_dims"](indices, axis)
+        chosen = REGISTRY["squeeze"](REGISTRY["take_along_axis"](scores, places, axis), axis)
+        loss = negative(multiply(counts, where(equal(counts, 0), 0.0, chosen)))
+    return divide(sum(loss), sum(counts)) if reduction == "mean" else reduce_loss(name, loss, reduction)
 
 
 CLASSES = fixed([2, 0, 1, 2], "int64")

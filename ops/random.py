@@ -15,8 +15,9 @@ import numpy as np
 from zoonet.ops.devices import to_device
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.indexing import take
+from zoonet.ops.operands import broadcast_shapes
 from zoonet.ops.philox import FOLD, SPLIT, philox, wide_words, words
-from zoonet.ops.registry import broadcast_shapes, composite, op
+from zoonet.ops.registry import composite, op
 from zoonet.ops.samples import fixed, floats, ints, sample
 from zoonet.ops.shapes import checked_shape, normalize_axis
 from zoonet.ops.types import (

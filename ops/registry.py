@@ -9,7 +9,7 @@ A parameter annotated `Array` (or with neither annotation nor default) is an arr
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -17,16 +17,25 @@ import numpy as np
 
 from zoonet.ops.devices import array_module, is_array, module_for
 from zoonet.ops.errors import ArgumentError, OperatorError, ShapeError, ZoonetError
+from zoonet.ops.operands import (
+    Traced,
+    Types,
+    as_array,
+    as_operand,
+    broadcast_shapes,
+    conform,
+    innermost,
+    static_value,
+    type_of,
+)
 from zoonet.ops.samples import Sample
-from zoonet.ops.types import COMPLEX, DType, Shape, Slice, TensorType, is_low_precision, kind_of, promote
+from zoonet.ops.types import COMPLEX, DType, TensorType, is_low_precision, kind_of, promote
 from zoonet.ops.types import float32 as float32_dtype
-from zoonet.ops.types import float64 as float64_dtype
 
 __all__ = ["REGISTRY", "Op", "composite", "op"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Types = TensorType | tuple[TensorType, ...]
 
 #: Every operator by name, in the order of declaration.
 REGISTRY: dict[str, Op[..., Any]] = {}
@@ -35,30 +44,6 @@ _NUMBERS = (int, float, complex)
 #: Signatures that an operator remembers.
 _PLANS = 512
 ARRAY, ARRAYS, STATIC, ANYTHING = "array", "arrays", "static", "anything"
-
-
-class Traced:
-    """Base of values that record the operators applied to them (see tracing.py)."""
-
-    __slots__ = ()
-    level: int
-
-    def record(self, op: Op[..., Any], arguments: dict[str, Any]) -> Any:
-        """Apply op to arguments of which self is the innermost traced one."""
-        raise NotImplementedError
-
-    def concrete(self, purpose: str) -> Any:
-        """The array behind the value; raises TraceError naming the purpose where there is none."""
-        raise NotImplementedError
-
-
-def innermost(operands: Iterable[Any]) -> Traced | None:
-    """The traced value of the innermost trace among operands, or None."""
-    found: Traced | None = None
-    for operand in operands:
-        if isinstance(operand, Traced) and (found is None or operand.level > found.level):
-            found = operand
-    return found
 
 
 @dataclass(frozen=True)
@@ -221,7 +206,7 @@ class Op(Generic[P, R]):
                 value = given[name]
                 if role == ARRAY:
                     if value is not None and not is_array(value) and not isinstance(value, self._accepted):
-                        value = _as_array(value, self.name, name)
+                        value = as_array(value, self.name, name)
                 elif role == ARRAYS:
                     value = self._bind_sequence(value, name)
                 elif role == STATIC:
@@ -245,7 +230,7 @@ class Op(Generic[P, R]):
                 received=type(value).__name__,
             )
         return tuple(
-            [v if is_array(v) or isinstance(v, self._accepted) else _as_array(v, self.name, name) for v in value]
+            [v if is_array(v) or isinstance(v, self._accepted) else as_array(v, self.name, name) for v in value]
         )
 
     def operands(self, arguments: dict[str, Any]) -> Iterator[Any]:
@@ -295,6 +280,10 @@ class Op(Generic[P, R]):
         """Run on arrays: check types, choose a kernel or the body, and give outputs the dtypes of the type rule."""
         operands = list(self.operands(arguments))
         xp = array_module(*operands) if operands else module_for(arguments.get("device", "cpu"))
+        if xp is not np:  # numbers as NumPy has them, which CuPy refuses
+            arguments = self.map_operands(
+                arguments, lambda a: xp.asarray(a) if isinstance(a, np.ndarray | np.generic) else a
+            )
         key = self._key(xp, arguments)
         plan = self._plans.get(key) if key is not None else None
         if plan is None:
@@ -398,20 +387,6 @@ def _has_dtype(value: Any, dtype: DType) -> bool:
     return hasattr(value, "dtype") and value.dtype == dtype
 
 
-def as_operand(xp: Any, value: Any, dtype: DType, op: str) -> Any:
-    """An array or number as an array of this dtype. Raises ArgumentError for a number that the dtype cannot hold."""
-    try:
-        return xp.asarray(value, dtype=dtype)
-    except OverflowError:
-        limits = np.iinfo(dtype)
-        raise ArgumentError(
-            f"{op}: a number does not fit the type of the other operands",
-            expected=f"{limits.min} to {limits.max} for {dtype.name}",
-            received=value,
-            fix="cast the arrays to a wider type first",
-        ) from None
-
-
 def _role(parameter: inspect.Parameter, inline: bool) -> str:
     if parameter.kind == inspect.Parameter.KEYWORD_ONLY or parameter.kind == inspect.Parameter.VAR_KEYWORD:
         raise OperatorError(
@@ -428,69 +403,6 @@ def _role(parameter: inspect.Parameter, inline: bool) -> str:
         return STATIC
     variadic = parameter.kind == inspect.Parameter.VAR_POSITIONAL
     return ARRAYS if variadic or "Sequence" in text or "list" in text or "tuple" in text else ARRAY
-
-
-def _as_array(value: Any, op: str, parameter: str) -> np.ndarray[Any, Any]:
-    """A number or a list of numbers as an array, floats as float32."""
-    if isinstance(value, list | tuple | int | float | complex):
-        try:
-            array = np.asarray(value)
-        except ValueError:
-            array = np.asarray(None)
-        if array.dtype == float64_dtype:
-            return array.astype(float32_dtype)
-        if array.dtype.kind in "biufc":
-            return array
-    raise ArgumentError(
-        f"{op}: {parameter} is not an array",
-        expected="a NumPy or CuPy array, a number or a list of numbers",
-        received=type(value).__name__,
-    )
-
-
-def static_value(value: Any, op: str = "operator", parameter: str = "argument") -> Any:
-    """Plain data of an argument that is not an operand: arrays, lists and ranges become tuples, NumPy numbers
-    Python's, slices `Slice`."""
-    if isinstance(value, Traced):
-        value = value.concrete(f"the argument {parameter!r} of {op}")
-    if isinstance(value, list | tuple):
-        items = tuple([static_value(item, op, parameter) for item in value])
-        return type(value)(*items) if hasattr(value, "_fields") else items
-    if isinstance(value, slice):
-        return Slice(*[static_value(bound, op, parameter) for bound in (value.start, value.stop, value.step)])
-    if is_array(value):
-        return static_value(value.tolist())
-    if isinstance(value, range):
-        return tuple(value)
-    return value
-
-
-def type_of(array: Any) -> TensorType:
-    """The type of an array, a traced value or a type."""
-    return TensorType(tuple(array.shape), array.dtype)
-
-
-def conform(xp: Any, result: Any, types: Types) -> Any:
-    """Arrays of the dtypes that the type rule gives (not copied where they have them)."""
-    if isinstance(types, TensorType):
-        return xp.asarray(result, dtype=types.dtype)
-    return tuple([xp.asarray(r, dtype=t.dtype) for r, t in zip(result, types, strict=True)])
-
-
-def broadcast_shapes(name: str, *shapes: Shape) -> Shape:
-    """The shape that these broadcast to by NumPy's rule; raises ShapeError naming the operator."""
-    result: list[int | None] = []
-    for sizes in zip(*([1] * (max(map(len, shapes), default=0) - len(s)) + list(s) for s in shapes), strict=True):
-        known = [n for n in sizes if n != 1]
-        fixed = {int(n) for n in known if n is not None}
-        if len(fixed) > 1:
-            raise ShapeError(
-                f"{name}: shapes do not broadcast",
-                expected="equal sizes, or 1, on each axis from the last",
-                received=" and ".join(str(tuple(s)) for s in shapes),
-            )
-        result.append(next((n for n in known if n is not None), None) if known else 1)
-    return tuple(result)
 
 
 def elementwise_type(op: Op[..., Any], arguments: dict[str, Any]) -> TensorType:

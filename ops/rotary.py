@@ -9,8 +9,9 @@ import numpy as np
 
 from zoonet.ops.elementwise import add, multiply, negative, subtract
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
+from zoonet.ops.operands import broadcast_shapes
 from zoonet.ops.reductions import sum as sum_over
-from zoonet.ops.registry import broadcast_shapes, op
+from zoonet.ops.registry import op
 from zoonet.ops.samples import floats, ints, sample
 from zoonet.ops.shapes import reshape
 from zoonet.ops.types import BOOL, INTEGER, Array, TensorType, as_dtype, is_floating, kind_of

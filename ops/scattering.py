@@ -127,6 +127,7 @@ def taken_shape(name: str, x: TensorType, indices: TensorType, axis: int | None)
         sample(floats(2, 2, 3), ints(2, 3, high=2), (2, 4), 1),
         sample(floats(3, 2), ints(3, 2, high=6), (3, 2)),
         sample(floats(3, 0), ints(0), (3, 4), 1),
+        sample(floats(0, 2), ints(2, high=4), (0, 4), 1),
     ]
 )
 def untake(xp: Any, x: Array, indices: Array, shape: Any, axis: int | None = None) -> Array:
@@ -142,7 +143,7 @@ def untake(xp: Any, x: Array, indices: Array, shape: Any, axis: int | None = Non
     axis %= len(shape)
     outer, size, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
     rows = wrap_indices(xp, indices, size).reshape(-1)
-    if outer > 1:
+    if outer != 1:
         rows = (xp.arange(outer)[:, None] * size + rows).reshape(-1)
     result = xp.zeros((outer * size, inner), x.dtype)
     add_rows(xp, result, rows, x.reshape(rows.size, inner))

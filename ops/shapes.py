@@ -7,9 +7,10 @@ from math import prod
 from typing import Any
 
 from zoonet.ops.errors import ArgumentError, ShapeError
+from zoonet.ops.operands import broadcast_shapes
 from zoonet.ops.reductions import Axis, normalize_axes
 from zoonet.ops.reductions import sum as sum_
-from zoonet.ops.registry import broadcast_shapes, composite, op
+from zoonet.ops.registry import composite, op
 from zoonet.ops.samples import floats, ints, sample
 from zoonet.ops.types import Array, TensorType
 

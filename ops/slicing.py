@@ -12,7 +12,8 @@ import numpy as np
 
 from zoonet.ops.devices import is_array
 from zoonet.ops.errors import ArgumentError, ShapeError
-from zoonet.ops.registry import REGISTRY, Traced, broadcast_shapes, op, type_of
+from zoonet.ops.operands import Traced, broadcast_shapes, type_of
+from zoonet.ops.registry import REGISTRY, op
 from zoonet.ops.samples import floats, ints, sample
 from zoonet.ops.shapes import checked_shape, reshape
 from zoonet.ops.types import BOOL, INTEGER, Array, Slice, TensorType, kind_of

@@ -19,7 +19,8 @@ from zoonet.ops import trees
 from zoonet.ops.devices import is_array
 from zoonet.ops.errors import TraceError
 from zoonet.ops.graph import Graph, Value, map_values
-from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op, Traced, Types, type_of
+from zoonet.ops.operands import Traced, Types, type_of
+from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
 from zoonet.ops.types import DType, TensorType
 
 __all__ = ["Variable", "evaluate_graph", "trace"]

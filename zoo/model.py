@@ -14,7 +14,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError, ShapeError
-from zoonet.ops.registry import Traced
+from zoonet.ops.operands import Traced
 from zoonet.ops.types import TensorType, is_floating
 from zoonet.zoo.classification import Preprocessing, classify
 from zoonet.zoo.modules import Module

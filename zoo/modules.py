@@ -17,7 +17,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, DTypeError, StateDictError
-from zoonet.ops.registry import Traced
+from zoonet.ops.operands import Traced
 from zoonet.ops.types import as_dtype, is_floating
 
 Array = Any

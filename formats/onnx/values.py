@@ -9,7 +9,7 @@ import numpy as np
 
 from zoonet.ops.devices import is_array
 from zoonet.ops.errors import InputError
-from zoonet.ops.registry import Traced
+from zoonet.ops.operands import Traced
 from zoonet.ops.sets.onnx.common import DTYPES, STRING
 from zoonet.ops.types import UNKNOWN, DType, TensorType
 

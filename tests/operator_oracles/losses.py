@@ -7,6 +7,12 @@ import torch.nn.functional as F
 from operator_oracles import array_oracle, torch_oracle
 
 
+@array_oracle("class_indices")
+def class_indices(target, classes, ignore_index, dtype):
+    counts = np.array([t != ignore_index for t in target.reshape(-1)]).reshape(target.shape)
+    return target * counts, counts.astype(dtype)
+
+
 @array_oracle("class_targets")
 def class_targets(target, classes, ignore_index, smoothing, dtype):
     targets = np.zeros((*target.shape, classes))

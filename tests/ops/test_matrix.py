@@ -11,7 +11,8 @@ import torch
 from operator_oracles import ORACLES
 
 from zoonet import ops
-from zoonet.ops.registry import REGISTRY, type_of
+from zoonet.ops.operands import type_of
+from zoonet.ops.registry import REGISTRY
 from zoonet.ops.types import TensorType, is_floating
 
 CASES = [

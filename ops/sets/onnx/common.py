@@ -12,7 +12,7 @@ import numpy as np
 
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError, UnsupportedFormatError
-from zoonet.ops.registry import Traced
+from zoonet.ops.operands import Traced
 from zoonet.ops.types import DType
 
 #: NumPy data types by their number in TensorProto.DataType; strings are arrays of objects.
