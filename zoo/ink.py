@@ -22,9 +22,11 @@ def find_ink(image: Image) -> Plane:
     Raises InputError where the picture has one colour.
     """
     image = _contrast(image)
+    direction = None
     for _ in range(2):  # once in the whole picture, once in what was found
         plane = _grey(image, _SEARCH)
-        top, bottom, left, right = _bounds(_ink(plane))
+        ink, direction = _ink(plane, direction)
+        top, bottom, left, right = _bounds(ink)
         scale = max(image.size) / max(plane.shape)
         margin = 0.2 * max(bottom - top, right - left)
         box = (left - margin, top - margin, right + margin, bottom + margin)
@@ -33,7 +35,7 @@ def find_ink(image: Image) -> Plane:
         if (x1 - x0) * (y1 - y0) > 0.9 * image.width * image.height:
             break
         image = image.crop((x0, y0, x1, y1))
-    ink = _ink(_grey(image, _DETAIL))
+    ink, _ = _ink(_grey(image, _DETAIL), direction)
     top, bottom, left, right = _bounds(ink)
     return ink[top:bottom, left:right]
 
@@ -77,12 +79,16 @@ def _grey(image: Image, longest: int) -> Plane:
     return np.asarray(image.resize((width, height), kind), np.float32) / 255
 
 
-def _ink(plane: Plane) -> Plane:
-    """How much each pixel is ink, 0 to 1: what differs from the paper around it, in the direction that ink has."""
+def _ink(plane: Plane, known: float | None) -> tuple[Plane, float]:
+    """How much each pixel is ink, 0 to 1, and its direction: 1 if it is lighter than the paper, -1 if darker.
+
+    Ink is what differs from the paper around it, in the direction that is known, or more likely.
+    """
     smooth = _blur(plane)
     reach = max(3, int(0.4 * max(plane.shape)))
     frame = reach // 2  # of paper around the picture, so that ink which touches the border is narrow too
-    direction, framed = _paper(smooth, frame)
+    likely, framed = _paper(smooth, frame)
+    direction = known or likely
     framed[frame:-frame, frame:-frame] = smooth
     found = _separate(direction * framed, reach)
     if found is None:
@@ -91,11 +97,11 @@ def _ink(plane: Plane) -> Plane:
             expected="ink that differs from the paper",
             received="a picture of one colour",
         )
-    if found.sheet:  # of paper on a table, and the ink on it differs the other way
+    if found.sheet and known is None:  # of paper on a table, and the ink on it differs the other way
         other = _separate(-direction * framed, reach)
         if other is not None and not other.sheet and other.contrast > 0.5 * found.contrast:
-            return other.ink
-    return found.ink
+            return other.ink, -direction
+    return found.ink, direction
 
 
 class _Found(NamedTuple):
@@ -231,11 +237,11 @@ def _connected(mask: Plane) -> Plane:
     top, bottom, left, right = _bounds(kept)
     longest = max(bottom - top, right - left)
     for label, mass in masses.items():
-        if label != main and mass > 0.1 * masses[main]:
+        if label != main and mass > 0.1 * masses[main] and on_edge[label] < 0.2:
             upper, lower, west, east = _bounds(labels == label)
             gap = max(top - lower, upper - bottom, left - east, west - right)
             both = max(max(bottom, lower) - min(top, upper), max(right, east) - min(left, west))
-            if gap < 0.15 * longest + 1 and both < 1.6 * longest + 1:
+            if gap < 0.15 * longest + 1 and both < 2 * longest + 1:
                 kept |= labels == label
     wide = np.repeat(np.repeat(_dilate(kept.astype(np.float32), 3), cell, 0), cell, 1)
     return wide[: mask.shape[0], : mask.shape[1]]
