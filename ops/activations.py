@@ -61,7 +61,7 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804
 
 @op(promotes="number", samples=BASIC)
 def relu(xp: Any, x: Array) -> Array:
-    """max(x, 0). Any shape, real -> same. The slope at 0 is 0."""
+    """max(x, 0). Any shape, real -> same. The slope at 0 is 0. Source: `torch.nn.functional.relu`."""
     return xp.maximum(x, 0)
 
 
@@ -75,7 +75,10 @@ restrict(relu, INTEGER, FLOATING)
 
 @op(promotes="floating", samples=[*BASIC, sample(distinct(3, 4), -0.5, 1.2)])
 def hardtanh(xp: Any, x: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
-    """x limited to [min_val, max_val]. The slope at the limits is 0. Raises ArgumentError if min_val > max_val."""
+    """x limited to [min_val, max_val]. The slope at the limits is 0. Raises ArgumentError if min_val > max_val.
+
+    Any shape, real -> same, floating. Source: `torch.nn.functional.hardtanh`.
+    """
     return xp.clip(x, min_val, max_val)
 
 
@@ -93,13 +96,19 @@ def _(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> TensorType:
 
 @composite(samples=[sample(distinct(3, 4, low=-3.0, high=9.0)), sample(floats())])
 def relu6(x: Array) -> Array:
-    """min(max(x, 0), 6). The slope at 0 and 6 is 0."""
+    """min(max(x, 0), 6). The slope at 0 and 6 is 0.
+
+    Any shape, real -> same, floating. Source: `torch.nn.functional.relu6`.
+    """
     return hardtanh(x, 0.0, 6.0)
 
 
 @op(promotes="floating", samples=[*BASIC, sample(distinct(3, 4), 0.2), sample(distinct(4), 1.5)])
 def leaky_relu(xp: Any, x: Array, negative_slope: float = 0.01) -> Array:
-    """x where above 0, negative_slope · x elsewhere."""
+    """x where above 0, negative_slope · x elsewhere.
+
+    Any shape, real -> same, floating. Source: `torch.nn.functional.leaky_relu`.
+    """
     scaled = x * negative_slope
     return xp.maximum(x, scaled) if 0 <= negative_slope <= 1 else xp.where(x > 0, x, scaled)
 
@@ -120,7 +129,7 @@ def prelu(x: Array, weight: Array) -> Array:
     """x where above 0, weight · x elsewhere.
 
     x: [N, C, ...] or any shape; weight: [C] for axis 1 of x, or [1] -> the shape of x.
-    Raises ShapeError if the weight has another size.
+    Raises ShapeError if the weight has another size. Source: `torch.nn.functional.prelu`.
     """
     channels = x.shape[1] if len(x.shape) > 1 else 1
     if weight.size not in (1, channels) or len(weight.shape) > 1:
@@ -135,7 +144,10 @@ def prelu(x: Array, weight: Array) -> Array:
 
 @op(promotes="floating", samples=[*BASIC, sample(distinct(3, 4), 0.25, -7.0)])
 def threshold(xp: Any, x: Array, threshold: float = 0.0, value: float = 0.0) -> Array:
-    """x where above the threshold, the value elsewhere. ONNX ThresholdedRelu is that with value 0."""
+    """x where above the threshold, the value elsewhere. ONNX ThresholdedRelu is that with value 0.
+
+    Any shape, real -> same, floating.
+    """
     return xp.where(x > threshold, x, x.dtype.type(value))
 
 
@@ -146,7 +158,7 @@ def _(gy: Array, _y: Array, x: Array, threshold: float, value: float) -> Any:
 
 @op(promotes="floating", samples=[*BASIC, sample(distinct(3, 4), 1.1)])
 def hardshrink(xp: Any, x: Array, lambd: float = 0.5) -> Array:
-    """x where |x| > lambd, 0 elsewhere."""
+    """x where |x| > lambd, 0 elsewhere. Any shape, real -> same, floating. Source: `torch.nn.functional.hardshrink`."""
     return xp.where(xp.abs(x) <= lambd, x.dtype.type(0), x)
 
 
@@ -157,7 +169,10 @@ def _(gy: Array, _y: Array, x: Array, lambd: float) -> Any:
 
 @op(promotes="floating", samples=[*BASIC, sample(distinct(3, 4), 1.1)])
 def softshrink(xp: Any, x: Array, lambd: float = 0.5) -> Array:
-    """x moved towards 0 by lambd, and 0 where |x| <= lambd. Raises ArgumentError for a negative lambd."""
+    """x moved towards 0 by lambd, and 0 where |x| <= lambd. Raises ArgumentError for a negative lambd.
+
+    Any shape, real -> same, floating. Source: `torch.nn.functional.softshrink`.
+    """
     return x - xp.clip(x, -lambd, lambd)
 
 
@@ -175,7 +190,10 @@ def _(gy: Array, _y: Array, x: Array, lambd: float) -> Any:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME, sample(distinct(3, 4), 0.2, 0.5)])
 def hardsigmoid(xp: Any, x: Array, alpha: float = 1 / 6, beta: float = 0.5) -> Array:
-    """alpha · x + beta limited to [0, 1]. The defaults are PyTorch's; ONNX's and Keras 2's alpha is 0.2."""
+    """alpha · x + beta limited to [0, 1]. The defaults are PyTorch's; ONNX's and Keras 2's alpha is 0.2.
+
+    Any shape, real -> same, floating.
+    """
     y = x * alpha
     y += beta
     return xp.clip(y, 0, 1)
@@ -195,7 +213,7 @@ def _write_hardswish(xp: Any, x: Array, out: Array) -> None:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME])
 def hardswish(xp: Any, x: Array) -> Array:
-    """x · hardsigmoid(x). Source: MobileNetV3, arXiv:1905.02244."""
+    """x · hardsigmoid(x). Source: MobileNetV3, arXiv:1905.02244. Any shape, real -> same, floating."""
     return blockwise(xp, lambda block, out: _write_hardswish(xp, block, out), x)
 
 
@@ -218,7 +236,7 @@ def _write_sigmoid(xp: Any, x: Array, out: Array) -> None:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME])
 def sigmoid(xp: Any, x: Array) -> Array:
-    """1 / (1 + e^-x), without overflow. x: any shape, real -> same shape, floating."""
+    """1 / (1 + e^-x), without overflow. x: any shape, real -> same shape, floating. Source: `torch.sigmoid`."""
     return blockwise(xp, lambda block, out: _write_sigmoid(xp, block, out), x)
 
 
@@ -237,7 +255,10 @@ def _write_softplus(xp: Any, x: Array, out: Array) -> None:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME])
 def log_sigmoid(xp: Any, x: Array) -> Array:
-    """log(sigmoid(x)), for any x without overflow."""
+    """log(sigmoid(x)), for any x without overflow.
+
+    Any shape, real -> same, floating. Source: `torch.nn.functional.logsigmoid`.
+    """
     return xp.negative(blockwise(xp, lambda block, out: _write_softplus(xp, block, out), -x))
 
 
@@ -256,7 +277,10 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
     ],
 )
 def softplus(xp: Any, x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """log(1 + e^(beta · x)) / beta, and x where beta · x exceeds the threshold. Raises ArgumentError for beta 0."""
+    """log(1 + e^(beta · x)) / beta, and x where beta · x exceeds the threshold. Raises ArgumentError for beta 0.
+
+    Any shape, real -> same, floating. Source: `torch.nn.functional.softplus`.
+    """
     y = blockwise(xp, lambda block, out: _write_softplus(xp, block, out), x * beta)
     y /= beta
     exact = 17 if x.dtype == np.float32 else 37  # log(1 + e^x) is x to every digit from here on
@@ -278,7 +302,7 @@ def _(gy: Array, _y: Array, x: Array, beta: float, threshold: float) -> Any:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME, sample(distinct(3, 4), 0.4)])
 def elu(xp: Any, x: Array, alpha: float = 1.0) -> Array:
-    """x where above 0, alpha · (e^x - 1) elsewhere. Source: arXiv:1511.07289."""
+    """x where above 0, alpha · (e^x - 1) elsewhere. Source: arXiv:1511.07289. Any shape, real -> same, floating."""
     return xp.expm1(xp.minimum(x, 0)) * alpha + xp.maximum(x, 0)
 
 
@@ -289,7 +313,10 @@ def _(gy: Array, y: Array, x: Array, alpha: float) -> Any:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME, sample(distinct(3, 4), 0.4)])
 def celu(xp: Any, x: Array, alpha: float = 1.0) -> Array:
-    """x where above 0, alpha · (e^(x / alpha) - 1) elsewhere. Raises ArgumentError for alpha 0. arXiv:1704.07483."""
+    """x where above 0, alpha · (e^(x / alpha) - 1) elsewhere. Raises ArgumentError for alpha 0. arXiv:1704.07483.
+
+    Any shape, real -> same, floating.
+    """
     return xp.expm1(xp.minimum(x, 0) / alpha) * alpha + xp.maximum(x, 0)
 
 
@@ -307,7 +334,10 @@ def _(gy: Array, y: Array, x: Array, alpha: float) -> Any:
 
 @composite(samples=[*BASIC, EXTREME])
 def selu(x: Array) -> Array:
-    """scale · elu(x, alpha) with the constants that keep mean 0 and variance 1. Source: arXiv:1706.02515."""
+    """scale · elu(x, alpha) with the constants that keep mean 0 and variance 1. Source: arXiv:1706.02515.
+
+    Any shape, real -> same, floating.
+    """
     return multiply(elu(x, _SELU_ALPHA), _SELU_SCALE)
 
 
@@ -318,7 +348,10 @@ def _write_silu(xp: Any, x: Array, out: Array) -> None:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME])
 def silu(xp: Any, x: Array) -> Array:
-    """x · sigmoid(x), also called swish. Source: arXiv:1606.08415, arXiv:1710.05941."""
+    """x · sigmoid(x), also called swish. Source: arXiv:1606.08415, arXiv:1710.05941.
+
+    Any shape, real -> same, floating.
+    """
     return blockwise(xp, lambda block, out: _write_silu(xp, block, out), x)
 
 
@@ -339,7 +372,7 @@ def _write_mish(xp: Any, x: Array, out: Array) -> None:
 
 @op(promotes="floating", samples=[*BASIC, EXTREME])
 def mish(xp: Any, x: Array) -> Array:
-    """x · tanh(softplus(x)). Source: arXiv:1908.08681."""
+    """x · tanh(softplus(x)). Source: arXiv:1908.08681. Any shape, real -> same, floating."""
     return blockwise(xp, lambda block, out: _write_mish(xp, block, out), x)
 
 
@@ -378,7 +411,7 @@ def _write_gelu_tanh(xp: Any, x: Array, out: Array) -> None:
 def gelu(xp: Any, x: Array, approximate: str = "none") -> Array:
     """x · Φ(x), Φ being the normal distribution function; by tanh where approximate = "tanh". arXiv:1606.08415.
 
-    Raises ArgumentError for another value of approximate.
+    Raises ArgumentError for another value of approximate. Any shape, real -> same, floating.
     """
     write = _write_gelu if approximate == "none" else _write_gelu_tanh
     return blockwise(xp, lambda block, out: write(xp, block, out), x)
@@ -406,13 +439,16 @@ def _(gy: Array, _y: Array, x: Array, approximate: str) -> Any:
 
 @composite(samples=[*BASIC, EXTREME])
 def softsign(x: Array) -> Array:
-    """x / (1 + |x|). x: any shape, real -> same shape, floating."""
+    """x / (1 + |x|). x: any shape, real -> same shape, floating. Source: `torch.nn.functional.softsign`."""
     return divide(x, add(abs(x), 1))
 
 
 @composite(samples=[*BASIC, EXTREME])
 def tanhshrink(x: Array) -> Array:
-    """x - tanh(x), element by element. x: any shape, real -> same shape, floating."""
+    """x - tanh(x), element by element. x: any shape, real -> same shape, floating.
+
+    Source: `torch.nn.functional.tanhshrink`.
+    """
     return subtract(x, tanh(x))
 
 
@@ -458,7 +494,7 @@ def _shifted(xp: Any, x: Array, axis: int) -> Array:
 def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     """e^x / Σ e^x along an axis, without overflow. Any shape, real -> same shape, floating.
 
-    Raises ShapeError for an axis that x does not have.
+    Raises ShapeError for an axis that x does not have. Source: `torch.nn.functional.softmax`.
     """
     y = _shifted(xp, x, axis)
     xp.exp(y, out=y)
@@ -470,7 +506,7 @@ def softmax(xp: Any, x: Array, axis: int = -1) -> Array:
 def log_softmax(xp: Any, x: Array, axis: int = -1) -> Array:
     """log(softmax(x)) along an axis, without overflow. Any shape, real -> same shape, floating.
 
-    Raises ShapeError for an axis that x does not have.
+    Raises ShapeError for an axis that x does not have. Source: `torch.nn.functional.log_softmax`.
     """
     y = _shifted(xp, x, axis)
     y -= xp.log(xp.sum(xp.exp(y), axis=axis, keepdims=True))

@@ -48,37 +48,37 @@ COMPARED = [
 
 @op(promotes="number", differentiable=False, samples=[*COMPARED, sample(complexes(2), 1.0)])
 def equal(xp: Any, x: Array, y: Array) -> Array:
-    """x = y. Numbers that broadcast -> bool; NaN equals nothing."""
+    """x = y. Numbers that broadcast -> bool; NaN equals nothing. Source: array API `equal`."""
     return xp.equal(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=[*COMPARED, sample(complexes(2), 1.0)])
 def not_equal(xp: Any, x: Array, y: Array) -> Array:
-    """x ≠ y. Numbers that broadcast -> bool; NaN differs from everything."""
+    """x ≠ y. Numbers that broadcast -> bool; NaN differs from everything. Source: array API `not_equal`."""
     return xp.not_equal(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=COMPARED)
 def less(xp: Any, x: Array, y: Array) -> Array:
-    """x < y. Real numbers that broadcast -> bool."""
+    """x < y. Real numbers that broadcast -> bool. Source: array API `less`."""
     return xp.less(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=COMPARED)
 def less_equal(xp: Any, x: Array, y: Array) -> Array:
-    """x ≤ y. Real numbers that broadcast -> bool."""
+    """x ≤ y. Real numbers that broadcast -> bool. Source: array API `less_equal`."""
     return xp.less_equal(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=COMPARED)
 def greater(xp: Any, x: Array, y: Array) -> Array:
-    """x > y. Real numbers that broadcast -> bool."""
+    """x > y. Real numbers that broadcast -> bool. Source: array API `greater`."""
     return xp.greater(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=COMPARED)
 def greater_equal(xp: Any, x: Array, y: Array) -> Array:
-    """x ≥ y. Real numbers that broadcast -> bool."""
+    """x ≥ y. Real numbers that broadcast -> bool. Source: array API `greater_equal`."""
     return xp.greater_equal(x, y)
 
 
@@ -101,19 +101,19 @@ CLASSIFIED = [
 
 @op(promotes="number", differentiable=False, samples=CLASSIFIED)
 def isfinite(xp: Any, x: Array) -> Array:
-    """True where x is neither NaN nor infinite. Numbers -> bool."""
+    """True where x is neither NaN nor infinite. Numbers -> bool. Source: array API `isfinite`."""
     return xp.isfinite(x)
 
 
 @op(promotes="number", differentiable=False, samples=CLASSIFIED)
 def isinf(xp: Any, x: Array) -> Array:
-    """True where x is infinite. Numbers -> bool."""
+    """True where x is infinite. Numbers -> bool. Source: array API `isinf`."""
     return xp.isinf(x)
 
 
 @op(promotes="number", differentiable=False, samples=CLASSIFIED)
 def isnan(xp: Any, x: Array) -> Array:
-    """True where x is NaN. Numbers -> bool."""
+    """True where x is NaN. Numbers -> bool. Source: array API `isnan`."""
     return xp.isnan(x)
 
 
@@ -135,19 +135,22 @@ LOGICAL = [
 
 @op(promotes="number", differentiable=False, samples=LOGICAL)
 def logical_and(xp: Any, x: Array, y: Array) -> Array:
-    """x and y, numbers being true where not 0. Operands that broadcast -> bool."""
+    """x and y, numbers being true where not 0. Operands that broadcast -> bool. Source: array API `logical_and`."""
     return xp.logical_and(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=LOGICAL)
 def logical_or(xp: Any, x: Array, y: Array) -> Array:
-    """x or y, numbers being true where not 0. Operands that broadcast -> bool."""
+    """x or y, numbers being true where not 0. Operands that broadcast -> bool. Source: array API `logical_or`."""
     return xp.logical_or(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=LOGICAL)
 def logical_xor(xp: Any, x: Array, y: Array) -> Array:
-    """Either x or y but not both, numbers being true where not 0. Operands that broadcast -> bool."""
+    """Either x or y but not both, numbers being true where not 0. Operands that broadcast -> bool.
+
+    Source: array API `logical_xor`.
+    """
     return xp.logical_xor(x, y)
 
 
@@ -157,7 +160,7 @@ def logical_xor(xp: Any, x: Array, y: Array) -> Array:
     samples=[sample(bools(2, 3)), sample(ints(4, high=2))],
 )
 def logical_not(xp: Any, x: Array) -> Array:
-    """not x, numbers being true where not 0. Any shape -> bool."""
+    """not x, numbers being true where not 0. Any shape -> bool. Source: array API `logical_not`."""
     return xp.logical_not(x)
 
 
@@ -183,19 +186,28 @@ SHIFTED = [
 
 @op(promotes="number", differentiable=False, samples=BITWISE)
 def bitwise_and(xp: Any, x: Array, y: Array) -> Array:
-    """The bits set in both x and y. Integers or bools that broadcast -> the promoted dtype."""
+    """The bits set in both x and y. Integers or bools that broadcast -> the promoted dtype.
+
+    Source: array API `bitwise_and`.
+    """
     return xp.bitwise_and(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=BITWISE)
 def bitwise_or(xp: Any, x: Array, y: Array) -> Array:
-    """The bits set in x or y. Integers or bools that broadcast -> the promoted dtype."""
+    """The bits set in x or y. Integers or bools that broadcast -> the promoted dtype.
+
+    Source: array API `bitwise_or`.
+    """
     return xp.bitwise_or(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=BITWISE)
 def bitwise_xor(xp: Any, x: Array, y: Array) -> Array:
-    """The bits set in one of x and y. Integers or bools that broadcast -> the promoted dtype."""
+    """The bits set in one of x and y. Integers or bools that broadcast -> the promoted dtype.
+
+    Source: array API `bitwise_xor`.
+    """
     return xp.bitwise_xor(x, y)
 
 
@@ -205,19 +217,25 @@ def bitwise_xor(xp: Any, x: Array, y: Array) -> Array:
     samples=[sample(ints(3)), sample(ints(3, dtype="uint8")), sample(bools(3))],
 )
 def bitwise_invert(xp: Any, x: Array) -> Array:
-    """Every bit of x turned. Integers or bools -> same shape and dtype."""
+    """Every bit of x turned. Integers or bools -> same shape and dtype. Source: array API `bitwise_invert`."""
     return xp.invert(x)
 
 
 @op(promotes="number", differentiable=False, samples=SHIFTED)
 def bitwise_left_shift(xp: Any, x: Array, y: Array) -> Array:
-    """x · 2^y by shifting bits. Integers that broadcast -> the promoted dtype."""
+    """x · 2^y by shifting bits. Integers that broadcast -> the promoted dtype.
+
+    Source: array API `bitwise_left_shift`.
+    """
     return xp.left_shift(x, y)
 
 
 @op(promotes="number", differentiable=False, samples=SHIFTED)
 def bitwise_right_shift(xp: Any, x: Array, y: Array) -> Array:
-    """⌊x / 2^y⌋ by shifting bits, the sign kept. Integers that broadcast -> the promoted dtype."""
+    """⌊x / 2^y⌋ by shifting bits, the sign kept. Integers that broadcast -> the promoted dtype.
+
+    Source: array API `bitwise_right_shift`.
+    """
     return xp.right_shift(x, y)
 
 

@@ -248,6 +248,7 @@ def _(
         sample(floats(2, 4, 3, 4), floats(4, 2, 3, 2), None, (2, 3), ((1, 0), (0, 1)), (1, 0), 2, (1, 2)),
         sample(floats(1, 3, 5, 4), floats(3, 2, 3, 3), floats(2), 1, 1),
         sample(floats(1, 4, 3, 3), floats(4, 1, 3, 3), floats(4), 2, 1, 0, 4),
+        sample(floats(1, 2, 3, 3), floats(2, 1, 2, 1), floats(2), 3, 0, 2, 2),
         sample(floats(1, 2, 3, 3), floats(2, 3, 3, 2), None, 1, 0, (0, 2), 1, (1, 3)),
         sample(floats(2, 3, 5), floats(3, 2, 4), floats(2), 3, 2),
         sample(floats(1, 2, 2, 3, 2), floats(2, 3, 2, 3, 2), floats(3), (1, 2, 1), (1, 1, 0), (0, 1, 0)),

@@ -81,13 +81,13 @@ def _(x: TensorType, value: float, dtype: Any = None) -> TensorType:
 
 @composite(exact=True, differentiable=False, samples=[sample(floats(2, 3)), sample(floats(2), "int32")])
 def zeros_like(x: Array, dtype: Any = None) -> Array:
-    """Zeros of x's shape; of x's dtype unless another is given."""
+    """Zeros of x's shape; of x's dtype unless another is given. Source: array API `zeros_like`."""
     return full_like(x, 0, dtype)
 
 
 @composite(exact=True, differentiable=False, samples=[sample(floats(2, 3)), sample(floats(2), "int32")])
 def ones_like(x: Array, dtype: Any = None) -> Array:
-    """Ones of x's shape; of x's dtype unless another is given."""
+    """Ones of x's shape; of x's dtype unless another is given. Source: array API `ones_like`."""
     return full_like(x, 1, dtype)
 
 

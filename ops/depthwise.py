@@ -45,6 +45,8 @@ class _Phases:
         self.longest_shift = max(shift for _, _, shift in self.taps)
         self.used = {phase for _, phase, _ in self.taps}
         self.inside = (..., *[slice(0, n) for n in windows.output])
+        reach = [n * s - b for n, s, b in zip(self.pitch, windows.stride, windows.before, strict=True)]
+        self.stops_short = any(end < n for end, n in zip(reach, windows.input, strict=True))
 
     def blocks(self, xp: Any, images: int, channels: int) -> Iterator[tuple[slice, slice]]:
         """Images and channels in blocks; all at once on the GPU."""
@@ -118,6 +120,8 @@ def spread_depthwise(xp: Any, x: Array, weight: Array, windows: Windows, out: Ar
     count, channels = x.shape[:2]
     layout = _Phases(windows)
     source, target = x.swapaxes(0, 1), out.swapaxes(0, 1)
+    if layout.stops_short:
+        out[...] = 0
     rows: Any = None
     phases: Any = None
     term: Any = None

@@ -63,7 +63,7 @@ ABOVE_ONE = [sample(floats(2, 3, low=1.2, high=3.0)), sample(ints(2, low=1)), CO
 
 @op(promotes="floating", samples=REAL)
 def exp(xp: Any, x: Array) -> Array:
-    """e to the power x. Any shape, floating or complex -> same."""
+    """e to the power x. Any shape, floating or complex -> same. Source: array API `exp`."""
     return xp.exp(x)
 
 
@@ -74,7 +74,7 @@ def _(gy: Array, y: Array, _x: Array) -> Any:
 
 @op(promotes="floating", samples=[*REAL, sample(float_values([1e-6, -1e-6]))])
 def expm1(xp: Any, x: Array) -> Array:
-    """e^x - 1, exact near 0. Any shape, floating or complex -> same."""
+    """e^x - 1, exact near 0. Any shape, floating or complex -> same. Source: array API `expm1`."""
     return xp.expm1(x)
 
 
@@ -85,7 +85,7 @@ def _(gy: Array, y: Array, _x: Array) -> Any:
 
 @op(promotes="floating", samples=POSITIVE)
 def log(xp: Any, x: Array) -> Array:
-    """The natural logarithm; -inf at 0, NaN below. Any shape, floating or complex -> same."""
+    """The natural logarithm; -inf at 0, NaN below. Any shape, floating or complex -> same. Source: array API `log`."""
     return xp.log(x)
 
 
@@ -96,7 +96,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=[*POSITIVE, sample(float_values([1e-6, -1e-6, -0.5]))])
 def log1p(xp: Any, x: Array) -> Array:
-    """log(1 + x), exact near 0. Any shape, floating or complex -> same."""
+    """log(1 + x), exact near 0. Any shape, floating or complex -> same. Source: array API `log1p`."""
     return xp.log1p(x)
 
 
@@ -107,7 +107,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=POSITIVE)
 def log2(xp: Any, x: Array) -> Array:
-    """The logarithm to base 2. Any shape, floating or complex -> same."""
+    """The logarithm to base 2. Any shape, floating or complex -> same. Source: array API `log2`."""
     return xp.log2(x)
 
 
@@ -118,7 +118,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=POSITIVE)
 def log10(xp: Any, x: Array) -> Array:
-    """The logarithm to base 10. Any shape, floating or complex -> same."""
+    """The logarithm to base 10. Any shape, floating or complex -> same. Source: array API `log10`."""
     return xp.log10(x)
 
 
@@ -132,7 +132,10 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
     samples=[sample(floats(2, 3), floats(3)), sample(floats(2, 1), floats(3)), sample(floats(2), 1.5)],
 )
 def logaddexp(xp: Any, x: Array, y: Array) -> Array:
-    """log(e^x + e^y) without overflow. Real numbers that broadcast -> the broadcast shape, floating."""
+    """log(e^x + e^y) without overflow. Real numbers that broadcast -> the broadcast shape, floating.
+
+    Source: array API `logaddexp`.
+    """
     return xp.logaddexp(x, y)
 
 
@@ -149,7 +152,7 @@ restrict(logaddexp, BOOL, FLOATING)
 
 @op(promotes="floating", samples=REAL)
 def sin(xp: Any, x: Array) -> Array:
-    """The sine of x in radians. Any shape, floating or complex -> same."""
+    """The sine of x in radians. Any shape, floating or complex -> same. Source: array API `sin`."""
     return xp.sin(x)
 
 
@@ -160,7 +163,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=REAL)
 def cos(xp: Any, x: Array) -> Array:
-    """The cosine of x in radians. Any shape, floating or complex -> same."""
+    """The cosine of x in radians. Any shape, floating or complex -> same. Source: array API `cos`."""
     return xp.cos(x)
 
 
@@ -174,7 +177,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
     samples=[sample(floats(2, 3, low=-1.2, high=1.2)), sample(ints(2, high=2)), COMPLEX_NUMBERS],
 )
 def tan(xp: Any, x: Array) -> Array:
-    """The tangent of x in radians. Any shape, floating or complex -> same."""
+    """The tangent of x in radians. Any shape, floating or complex -> same. Source: array API `tan`."""
     return xp.tan(x)
 
 
@@ -185,7 +188,10 @@ def _(gy: Array, y: Array, _x: Array) -> Any:
 
 @op(promotes="floating", samples=INSIDE)
 def asin(xp: Any, x: Array) -> Array:
-    """The angle in radians whose sine is x; NaN outside [-1, 1]. Any shape, floating or complex -> same."""
+    """The angle in radians whose sine is x; NaN outside [-1, 1]. Any shape, floating or complex -> same.
+
+    Source: array API `asin`.
+    """
     return xp.arcsin(x)
 
 
@@ -196,7 +202,10 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=INSIDE)
 def acos(xp: Any, x: Array) -> Array:
-    """The angle in radians whose cosine is x; NaN outside [-1, 1]. Any shape, floating or complex -> same."""
+    """The angle in radians whose cosine is x; NaN outside [-1, 1]. Any shape, floating or complex -> same.
+
+    Source: array API `acos`.
+    """
     return xp.arccos(x)
 
 
@@ -207,7 +216,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=REAL)
 def atan(xp: Any, x: Array) -> Array:
-    """The angle in radians whose tangent is x. Any shape, floating or complex -> same."""
+    """The angle in radians whose tangent is x. Any shape, floating or complex -> same. Source: array API `atan`."""
     return xp.arctan(x)
 
 
@@ -221,7 +230,10 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
     samples=[sample(floats(2, 3), floats(3)), sample(floats(2, 1), floats(3)), sample(floats(2), 1.0)],
 )
 def atan2(xp: Any, y: Array, x: Array) -> Array:
-    """The angle in radians of the point (x, y) by quadrant. Real numbers that broadcast -> floating."""
+    """The angle in radians of the point (x, y) by quadrant. Real numbers that broadcast -> floating.
+
+    Source: array API `atan2`.
+    """
     return xp.arctan2(y, x)
 
 
@@ -238,7 +250,7 @@ restrict(atan2, BOOL, FLOATING)
 
 @op(promotes="floating", samples=REAL)
 def sinh(xp: Any, x: Array) -> Array:
-    """The hyperbolic sine. Any shape, floating or complex -> same."""
+    """The hyperbolic sine. Any shape, floating or complex -> same. Source: array API `sinh`."""
     return xp.sinh(x)
 
 
@@ -249,7 +261,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=REAL)
 def cosh(xp: Any, x: Array) -> Array:
-    """The hyperbolic cosine. Any shape, floating or complex -> same."""
+    """The hyperbolic cosine. Any shape, floating or complex -> same. Source: array API `cosh`."""
     return xp.cosh(x)
 
 
@@ -260,7 +272,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=REAL)
 def tanh(xp: Any, x: Array) -> Array:
-    """The hyperbolic tangent. Any shape, floating or complex -> same."""
+    """The hyperbolic tangent. Any shape, floating or complex -> same. Source: array API `tanh`."""
     return xp.tanh(x)
 
 
@@ -271,7 +283,7 @@ def _(gy: Array, y: Array, _x: Array) -> Any:
 
 @op(promotes="floating", samples=REAL)
 def asinh(xp: Any, x: Array) -> Array:
-    """The inverse hyperbolic sine. Any shape, floating or complex -> same."""
+    """The inverse hyperbolic sine. Any shape, floating or complex -> same. Source: array API `asinh`."""
     return xp.arcsinh(x)
 
 
@@ -282,7 +294,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=ABOVE_ONE)
 def acosh(xp: Any, x: Array) -> Array:
-    """The inverse hyperbolic cosine; NaN below 1. Any shape, floating or complex -> same."""
+    """The inverse hyperbolic cosine; NaN below 1. Any shape, floating or complex -> same. Source: array API `acosh`."""
     return xp.arccosh(x)
 
 
@@ -293,7 +305,10 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=INSIDE)
 def atanh(xp: Any, x: Array) -> Array:
-    """The inverse hyperbolic tangent; NaN outside [-1, 1]. Any shape, floating or complex -> same."""
+    """The inverse hyperbolic tangent; NaN outside [-1, 1]. Any shape, floating or complex -> same.
+
+    Source: array API `atanh`.
+    """
     return xp.arctanh(x)
 
 
@@ -327,7 +342,7 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="floating", samples=ERROR)
 def erfc(xp: Any, x: Array) -> Array:
-    """1 - erf(x), to full relative accuracy for large x. Any shape, real floating -> same."""
+    """1 - erf(x), to full relative accuracy for large x. Any shape, real floating -> same. Source: `torch.erfc`."""
     return blockwise(xp, lambda block, out: write_erfc(xp, block, out), x)
 
 

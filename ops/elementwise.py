@@ -85,7 +85,10 @@ UNARY = [sample(floats(2, 3)), sample(floats()), sample(floats(0, 2))]
 
 @op(promotes="number", samples=[*BINARY, sample(complexes(2), complexes(2, 2))])
 def add(xp: Any, x: Array, y: Array) -> Array:
-    """x + y. Numbers of any shapes that broadcast -> the broadcast shape and promoted dtype."""
+    """x + y. Numbers of any shapes that broadcast -> the broadcast shape and promoted dtype.
+
+    Source: array API `add`.
+    """
     return xp.add(x, y)
 
 
@@ -99,7 +102,10 @@ restrict(add, BOOL, COMPLEX)
 
 @op(promotes="number", samples=[*BINARY, sample(4, floats(2)), sample(complexes(2), complexes(2, 2))])
 def subtract(xp: Any, x: Array, y: Array) -> Array:
-    """x - y. Numbers (not bool) that broadcast -> the broadcast shape and promoted dtype."""
+    """x - y. Numbers (not bool) that broadcast -> the broadcast shape and promoted dtype.
+
+    Source: array API `subtract`.
+    """
     return xp.subtract(x, y)
 
 
@@ -113,7 +119,10 @@ restrict(subtract, INTEGER, COMPLEX)
 
 @op(promotes="number", samples=[*BINARY, sample(complexes(2), complexes(2, 2))])
 def multiply(xp: Any, x: Array, y: Array) -> Array:
-    """x · y. Numbers of any shapes that broadcast -> the broadcast shape and promoted dtype."""
+    """x · y. Numbers of any shapes that broadcast -> the broadcast shape and promoted dtype.
+
+    Source: array API `multiply`.
+    """
     return xp.multiply(x, y)
 
 
@@ -137,7 +146,10 @@ restrict(multiply, BOOL, COMPLEX)
     ],
 )
 def divide(xp: Any, x: Array, y: Array) -> Array:
-    """x / y. Numbers that broadcast -> the broadcast shape and promoted dtype; integers give float32."""
+    """x / y. Numbers that broadcast -> the broadcast shape and promoted dtype; integers give float32.
+
+    Source: array API `divide`.
+    """
     return xp.divide(x, y)
 
 
@@ -206,7 +218,7 @@ restrict(fmod, INTEGER, FLOATING)
 
 @op(promotes="number", samples=[*UNARY, sample(ints(3)), sample(complexes(2))])
 def negative(xp: Any, x: Array) -> Array:
-    """-x. Numbers (not bool) -> same shape and dtype."""
+    """-x. Numbers (not bool) -> same shape and dtype. Source: array API `negative`."""
     return xp.negative(x)
 
 
@@ -220,7 +232,7 @@ restrict(negative, INTEGER, COMPLEX)
 
 @op(promotes="number", exact=True, view=True, samples=[*UNARY, sample(ints(3))])
 def positive(xp: Any, x: Array) -> Array:
-    """x itself. Numbers -> same shape and dtype."""
+    """x itself. Numbers -> same shape and dtype. Source: array API `positive`."""
     return x
 
 
@@ -234,7 +246,10 @@ restrict(positive, BOOL, COMPLEX)
 
 @op(promotes="number", samples=[*UNARY, sample(ints(4, low=-3)), sample(complexes(3))])
 def abs(xp: Any, x: Array) -> Array:
-    """|x|. Numbers -> same shape and dtype; complex -> the dtype of its parts. The slope at 0 is 0."""
+    """|x|. Numbers -> same shape and dtype; complex -> the dtype of its parts. The slope at 0 is 0.
+
+    Source: array API `abs`.
+    """
     return xp.abs(x)
 
 
@@ -251,7 +266,10 @@ def _(gy: Array, _y: Array, x: Array) -> Any:
 
 @op(promotes="number", differentiable=False, samples=[*UNARY, sample(ints(4, low=-3)), sample(complexes(3))])
 def sign(xp: Any, x: Array) -> Array:
-    """-1, 0 or 1 by the sign of x; x / |x| if complex; NaN stays. Numbers (not bool) -> same shape and dtype."""
+    """-1, 0 or 1 by the sign of x; x / |x| if complex; NaN stays. Numbers (not bool) -> same shape and dtype.
+
+    Source: array API `sign`.
+    """
     if kind_of(x.dtype) == COMPLEX:  # CuPy orders complex numbers here where the standard divides
         size = xp.abs(x)
         return xp.divide(x, xp.where(size == 0, xp.ones_like(size), size))
@@ -263,7 +281,7 @@ restrict(sign, INTEGER, COMPLEX)
 
 @op(promotes="number", samples=[*UNARY, sample(ints(3)), sample(complexes(2))])
 def square(xp: Any, x: Array) -> Array:
-    """x². Numbers (not bool) -> same shape and dtype."""
+    """x². Numbers (not bool) -> same shape and dtype. Source: array API `square`."""
     return xp.square(x)
 
 
@@ -280,7 +298,7 @@ restrict(square, INTEGER, COMPLEX)
     samples=[sample(floats(2, 3, **POSITIVE)), sample(ints(3, low=1)), sample(complexes(2))],
 )
 def sqrt(xp: Any, x: Array) -> Array:
-    """√x, NaN below 0. Numbers -> same shape, floating or complex."""
+    """√x, NaN below 0. Numbers -> same shape, floating or complex. Source: array API `sqrt`."""
     return xp.sqrt(x)
 
 
@@ -308,7 +326,7 @@ def _(gy: Array, y: Array, _x: Array) -> Any:
     samples=[sample(floats(2, 3, **POSITIVE)), sample(ints(3, low=1)), sample(complexes(2))],
 )
 def reciprocal(xp: Any, x: Array) -> Array:
-    """1 / x. Numbers -> same shape, floating or complex."""
+    """1 / x. Numbers -> same shape, floating or complex. Source: array API `reciprocal`."""
     return xp.divide(1, x)
 
 
@@ -335,7 +353,7 @@ def _(gy: Array, y: Array, _x: Array) -> Any:
 def pow(xp: Any, x: Array, y: Array) -> Array:
     """x to the power y. Numbers (not bool) that broadcast -> the broadcast shape and promoted dtype.
 
-    Raises ArgumentError for integers to a negative integer power.
+    Raises ArgumentError for integers to a negative integer power. Source: array API `pow`.
     """
     if xp is np and y.ndim == 0 and y in (2, 3):  # NumPy computes any power by logarithms, 20 times slower
         return xp.square(x) if y == 2 else x * x * x
@@ -466,7 +484,10 @@ restrict(clip, BOOL, FLOATING)
     ],
 )
 def where(xp: Any, condition: Mask, x: Array, y: Array) -> Array:
-    """x where the condition holds (numbers: where not 0), y elsewhere. All broadcast; x and y are promoted."""
+    """x where the condition holds (numbers: where not 0), y elsewhere.
+
+    Any shapes that broadcast -> the broadcast shape, promoted dtype of x and y. Source: array API `where`.
+    """
     return xp.where(xp.asarray(condition, dtype=bool), x, y)
 
 
@@ -488,25 +509,34 @@ ROUNDED = [
 
 @op(promotes="number", differentiable=False, samples=ROUNDED)
 def ceil(xp: Any, x: Array) -> Array:
-    """The smallest whole number not below x. Real numbers -> same shape and dtype. Has no gradient."""
+    """The smallest whole number not below x. Real numbers -> same shape and dtype. Has no gradient.
+
+    Source: array API `ceil`.
+    """
     return xp.ceil(x) if x.dtype.kind == "f" else x.copy()
 
 
 @op(promotes="number", differentiable=False, samples=ROUNDED)
 def floor(xp: Any, x: Array) -> Array:
-    """The largest whole number not above x. Real numbers -> same shape and dtype. Has no gradient."""
+    """The largest whole number not above x. Real numbers -> same shape and dtype. Has no gradient.
+
+    Source: array API `floor`.
+    """
     return xp.floor(x) if x.dtype.kind == "f" else x.copy()
 
 
 @op(promotes="number", differentiable=False, samples=ROUNDED)
 def trunc(xp: Any, x: Array) -> Array:
-    """x rounded towards 0. Real numbers -> same shape and dtype. Has no gradient."""
+    """x rounded towards 0. Real numbers -> same shape and dtype. Has no gradient. Source: array API `trunc`."""
     return xp.trunc(x) if x.dtype.kind == "f" else x.copy()
 
 
 @op(promotes="number", differentiable=False, samples=ROUNDED)
 def round(xp: Any, x: Array) -> Array:
-    """x rounded to the nearest whole number, halves to the even one. Real numbers -> same. Has no gradient."""
+    """x rounded to the nearest whole number, halves to the even one. Real numbers -> same. Has no gradient.
+
+    Source: array API `round`.
+    """
     return xp.rint(x) if x.dtype.kind == "f" else x.copy()
 
 

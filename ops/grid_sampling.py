@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoonet.ops.comparisons import equal, greater_equal, less_equal, logical_and
+from zoonet.ops.comparisons import equal, greater_equal, isnan, less_equal, logical_and
 from zoonet.ops.elementwise import abs, add, cast, clip, floor, multiply, remainder, round, subtract, where
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.registry import composite, op
@@ -79,12 +79,14 @@ def _reflected(position: Array, size: int, align_corners: bool) -> Array:
 
 
 def _padded(position: Array, size: int, padding_mode: str, align_corners: bool) -> Array:
-    """Positions moved into the input as the padding mode says; "zeros" leaves them, within reach of it."""
-    if padding_mode == "zeros":
-        return clip(position, -4.0, size + 3.0)
+    """Positions moved into the input as the padding mode says; "zeros" leaves them, within reach of it.
+
+    One that is not a number is outside for "zeros", and 0 otherwise, as PyTorch has it.
+    """
+    low, high, unknown = (-4.0, size + 3.0, -4.0) if padding_mode == "zeros" else (0.0, size - 1.0, 0.0)
     if padding_mode == "reflection":
         position = _reflected(position, size, align_corners)
-    return clip(position, 0.0, size - 1.0)
+    return where(isnan(position), unknown, clip(position, low, high))
 
 
 def _taps(position: Array, size: int, mode: str, padding_mode: str, align_corners: bool) -> list[tuple[Any, Any]]:

@@ -197,6 +197,7 @@ def one_hot(xp: Any, indices: Array, num_classes: int, dtype: Any = "float32", a
     """Vectors with 1 at the index and 0 elsewhere, along a new axis; all 0 for an index outside 0 … num_classes - 1.
 
     indices: integers, any shape -> that shape with num_classes at `axis`. Raises DTypeError for other dtypes.
+    Source: `torch.nn.functional.one_hot`.
     """
     ndim = indices.ndim + 1
     classes = xp.arange(num_classes).reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])

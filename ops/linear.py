@@ -155,7 +155,10 @@ def _(gy: Array, _y: Array, x: Array, weight: Array, _bias: TensorType | None) -
 
 @composite(samples=[sample(floats(3), floats(2)), sample(ints(2), ints(3))])
 def outer(x: Array, y: Array) -> Array:
-    """The products of every pair. x: (n,); y: (m,) -> (n, m), promoted dtype. Raises ShapeError for other ranks."""
+    """The products of every pair. x: (n,); y: (m,) -> (n, m), promoted dtype. Raises ShapeError for other ranks.
+
+    Source: NumPy `outer`.
+    """
     if len(x.shape) != 1 or len(y.shape) != 1:
         raise ShapeError("outer takes vectors", expected="(n,) and (m,)", received=f"{x.shape} and {y.shape}")
     return multiply(expand_dims(x, 1), expand_dims(y, 0))

@@ -152,7 +152,8 @@ def _loss_of_classes(
     targets = class_targets(target, classes, ignore_index, smoothing, scores.dtype)
     column = None if weight is None else _class_column(name, weight, scores, axis)
     weighted = targets if column is None else multiply(targets, column)
-    loss = negative(sum(multiply(weighted, scores), axis))
+    counted = where(not_equal(weighted, 0), scores, 0.0)  # a class of no weight may have the logarithm of 0
+    loss = negative(sum(multiply(weighted, counted), axis))
     if reduction != "mean":
         return reduce_loss(name, loss, reduction)
     if column is None:
@@ -183,6 +184,7 @@ def nll_loss(
     input: [N, C, ...] or [C] log-probabilities; target: [N, ...] or [] integer classes; weight: [C] -> [N, ...] for
     "none", else []; "mean" divides by the weights of the targets. Targets equal to ignore_index count 0.
     Raises ShapeError, DTypeError or ArgumentError (a target that is not a class).
+    Source: `torch.nn.functional.nll_loss`.
     """
     return _loss_of_classes("nll_loss", input, target, weight, ignore_index, 0.0, reduction)
 
@@ -253,7 +255,7 @@ def binary_cross_entropy_with_logits(
     """-(pos_weight · t · log σ(x) + (1 - t) · log(1 - σ(x))), without overflow.
 
     input, target: any one shape; weight and pos_weight (of the positive term) broadcast to it -> that shape for "none",
-    else []. Raises ShapeError if shapes differ.
+    else []. Raises ShapeError if shapes differ. Source: `torch.nn.functional.binary_cross_entropy_with_logits`.
     """
     _require_same_shape("binary_cross_entropy_with_logits", input, target)
     target = _floating(target, input)
@@ -300,6 +302,7 @@ def binary_cross_entropy(input: Array, target: Array, weight: Array | None = Non
 
     input (probabilities), target: any one shape; weight broadcasts to it -> that shape for "none", else [].
     Raises ShapeError if shapes differ. `binary_cross_entropy_with_logits` is more accurate on logits.
+    Source: `torch.nn.functional.binary_cross_entropy`.
     """
     _require_same_shape("binary_cross_entropy", input, target)
     loss = _binary_log_loss(input, target)
@@ -345,7 +348,10 @@ def sigmoid_focal_loss(
     ]
 )
 def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
-    """(input - target)². Any one shape -> that shape for "none", else []. Raises ShapeError if shapes differ."""
+    """(input - target)². Any one shape -> that shape for "none", else []. Raises ShapeError if shapes differ.
+
+    Source: `torch.nn.functional.mse_loss`.
+    """
     _require_same_shape("mse_loss", input, target)
     return reduce_loss("mse_loss", square(subtract(input, target)), reduction)
 
@@ -358,7 +364,10 @@ def mse_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
     ]
 )
 def l1_loss(input: Array, target: Array, reduction: str = "mean") -> Array:
-    """|input - target|. Any one shape -> that shape for "none", else []. Raises ShapeError if shapes differ."""
+    """|input - target|. Any one shape -> that shape for "none", else []. Raises ShapeError if shapes differ.
+
+    Source: `torch.nn.functional.l1_loss`.
+    """
     _require_same_shape("l1_loss", input, target)
     return reduce_loss("l1_loss", abs(subtract(input, target)), reduction)
 
@@ -403,6 +412,7 @@ def huber_loss(input: Array, target: Array, reduction: str = "mean", delta: floa
     """½ d² where |d| < delta, delta · (|d| - ½ delta) elsewhere, with d = input - target.
 
     Any one shape -> that shape for "none", else []. Raises ShapeError if shapes differ, ArgumentError unless delta > 0.
+    Source: `torch.nn.functional.huber_loss`.
     """
     if delta <= 0:
         raise ArgumentError("huber_loss: delta is not positive", expected="a number above 0", received=delta)
@@ -423,7 +433,7 @@ def kl_div(input: Array, target: Array, reduction: str = "mean", log_target: boo
 
     input: log-probabilities, target: probabilities (logarithms of them with log_target) of one shape -> that shape for
     "none", else []. "batchmean" divides the sum by the size of the first axis, which is the divergence's definition.
-    Raises ShapeError if shapes differ.
+    Raises ShapeError if shapes differ. Source: `torch.nn.functional.kl_div`.
     """
     _require_same_shape("kl_div", input, target)
     if log_target:

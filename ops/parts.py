@@ -22,7 +22,10 @@ __all__ = ["conj", "copysign", "hypot", "imag", "nextafter", "real", "signbit"]
     ],
 )
 def hypot(xp: Any, x: Array, y: Array) -> Array:
-    """√(x² + y²) without overflow. Real numbers that broadcast -> the broadcast shape, floating."""
+    """√(x² + y²) without overflow. Real numbers that broadcast -> the broadcast shape, floating.
+
+    Source: array API `hypot`.
+    """
     return xp.hypot(x, y)
 
 
@@ -39,7 +42,10 @@ restrict(hypot, BOOL, FLOATING)
     samples=[sample(floats(2, 3), floats(2, 3)), sample(floats(2, 1), floats(3)), sample(floats(3), -0.0)],
 )
 def copysign(xp: Any, x: Array, y: Array) -> Array:
-    """|x| with the sign of y, that of -0 being negative. Real numbers that broadcast -> floating."""
+    """|x| with the sign of y, that of -0 being negative. Real numbers that broadcast -> floating.
+
+    Source: array API `copysign`.
+    """
     return xp.copysign(x, y)
 
 
@@ -58,7 +64,10 @@ restrict(copysign, BOOL, FLOATING)
     samples=[sample(floats(2, 3), floats(3)), sample(floats(2), 0.0)],
 )
 def nextafter(xp: Any, x: Array, y: Array) -> Array:
-    """The number of the promoted dtype next to x towards y. Real numbers that broadcast -> floating."""
+    """The number of the promoted dtype next to x towards y. Real numbers that broadcast -> floating.
+
+    Source: array API `nextafter`.
+    """
     return xp.nextafter(x, y)
 
 
@@ -71,7 +80,10 @@ restrict(nextafter, BOOL, FLOATING)
     samples=[*UNARY, sample(float_values([0.0, -0.0])), sample(ints(3, low=-2))],
 )
 def signbit(xp: Any, x: Array) -> Array:
-    """True where the sign bit is set: below 0, and at -0. Real numbers (not bool) -> bool."""
+    """True where the sign bit is set: below 0, and at -0. Real numbers (not bool) -> bool.
+
+    Source: array API `signbit`.
+    """
     return xp.signbit(x) if x.dtype.kind == "f" else x < 0
 
 
@@ -80,7 +92,7 @@ restrict(signbit, INTEGER, FLOATING, bool_)
 
 @op(promotes="number", samples=[*UNARY, sample(complexes(2, 2))])
 def conj(xp: Any, x: Array) -> Array:
-    """The complex conjugate; real numbers stay. Numbers -> same shape and dtype."""
+    """The complex conjugate; real numbers stay. Numbers -> same shape and dtype. Source: array API `conj`."""
     return xp.conj(x)
 
 
@@ -94,13 +106,16 @@ restrict(conj, INTEGER, COMPLEX)
 
 @op(promotes="number", exact=True, view=True, samples=[*UNARY, sample(complexes(2, 2))])
 def real(xp: Any, x: Array) -> Array:
-    """The real part. Numbers -> same shape; complex -> the dtype of its parts."""
+    """The real part. Numbers -> same shape; complex -> the dtype of its parts. Source: array API `real`."""
     return x.real if kind_of(x.dtype) == COMPLEX else x
 
 
 @op(promotes="number", exact=True, view=True, samples=[*UNARY, sample(complexes(2, 2))])
 def imag(xp: Any, x: Array) -> Array:
-    """The imaginary part, 0 for real numbers. Numbers -> same shape; complex -> the dtype of its parts."""
+    """The imaginary part, 0 for real numbers. Numbers -> same shape; complex -> the dtype of its parts.
+
+    Source: array API `imag`.
+    """
     return x.imag if kind_of(x.dtype) == COMPLEX else xp.zeros_like(x)
 
 

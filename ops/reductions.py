@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from zoonet.ops.comparisons import equal
 from zoonet.ops.elementwise import add, divide, multiply, where
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
@@ -26,7 +28,11 @@ def normalize_axes(name: str, ndim: int, axis: Axis) -> tuple[int, ...]:
     axes = [axis] if isinstance(axis, int) else list(axis)
     for a in axes:
         if not -ndim <= a < ndim:
-            raise ShapeError(f"{name}: no such axis", expected=f"{-ndim} to {ndim - 1}", received=a)
+            raise ShapeError(
+                f"{name}: no such axis",
+                expected=f"{-ndim} to {ndim - 1}" if ndim else "none, for there are no axes",
+                received=a,
+            )
     result = sorted({a % ndim for a in axes})
     if len(result) != len(axes):
         raise ShapeError(f"{name}: an axis is named twice", expected="distinct axes", received=axis)
@@ -266,7 +272,8 @@ def _(gy: Array, _y: Array, x: Array, axis: Axis, keepdims: bool) -> Any:
 def _running(xp: Any, accumulate: Any, x: Array, axis: int, exclusive: bool, reverse: bool, start: int) -> Array:
     if reverse:
         x = xp.flip(x, axis)
-    y = accumulate(x, axis=axis)
+    # In float32, the rounding of 100,000 steps is felt in the fourth digit.
+    y = accumulate(x, axis=axis, dtype=np.float64 if x.dtype == np.float32 else None)
     if exclusive and x.shape[axis]:
         leading = (slice(None),) * (axis % x.ndim)
         shifted = xp.empty_like(y)

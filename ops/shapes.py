@@ -146,7 +146,10 @@ def moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[
 
 @composite(exact=True, samples=[sample(floats(2, 3, 4), 0, -1), sample(ints(2, 3), 1, 1)])
 def swapaxes(x: Array, axis1: int, axis2: int) -> Array:
-    """x with two axes exchanged. Any shape and dtype. Raises ShapeError for an axis that x does not have."""
+    """x with two axes exchanged. Any shape and dtype. Raises ShapeError for an axis that x does not have.
+
+    Source: NumPy `swapaxes`.
+    """
     order = list(range(len(x.shape)))
     first, second = (normalize_axis("swapaxes", len(order), a) for a in (axis1, axis2))
     order[first], order[second] = second, first

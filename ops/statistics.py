@@ -62,7 +62,10 @@ def _(gy: Array, _y: Array, x: Array, axis: Axis, correction: float, keepdims: b
 
 @op(samples=SPREAD)
 def std(xp: Any, x: Array, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
-    """The square root of the variance over axes; see `var`. Its gradient is 0 where the elements are all equal."""
+    """The square root of the variance over axes; see `var`. Its gradient is 0 where the elements are all equal.
+
+    Source: array API `std`.
+    """
     return xp.std(x, axis=axis, ddof=correction, keepdims=keepdims)
 
 
@@ -98,6 +101,7 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
     """log Σ e^x over axes (all for None), without overflow. Real -> reduced shape, floating.
 
     -inf where all elements are. Raises ShapeError where there are no elements, or no such axis.
+    Source: `torch.logsumexp`.
     """
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))

@@ -147,14 +147,14 @@ def sliding_windows(
     sizes = []
     for n, k, s, d, (before, after) in zip(input, kernel, strides, dilations, pairs, strict=True):
         room = n + before + after - d * (k - 1) - 1
-        if room < 0:
+        size = (room + (s - 1 if ceil_mode else 0)) // s + 1
+        if size < 1:
             raise ShapeError(
                 f"{name}: the window is larger than the padded input",
                 expected=f"at least {d * (k - 1) + 1} on each such axis",
                 received=f"{n} + padding {before} + {after}",
                 fix="a larger input, more padding or a smaller kernel",
             )
-        size = (room + (s - 1 if ceil_mode else 0)) // s + 1
         if ceil_mode and (size - 1) * s >= n + before:
             size -= 1
         sizes.append(size)

@@ -17,11 +17,15 @@ from typing import Any
 @dataclass(frozen=True)
 class Oracle:
     function: Callable[..., Any]
-    uses_torch: bool
+    by: str
     autograd: bool
     second_order: bool
     tolerance: float
     differences: bool = True
+
+    @property
+    def uses_torch(self) -> bool:
+        return self.by == "torch"
 
 
 ORACLES: dict[str, Oracle] = {}
@@ -37,17 +41,19 @@ def torch_oracle(
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
             assert name not in ORACLES, name
-            ORACLES[name] = Oracle(function, True, autograd, second_order and differences, tolerance, differences)
+            ORACLES[name] = Oracle(function, "torch", autograd, second_order and differences, tolerance, differences)
         return function
 
     return mark
 
 
-def array_oracle(*names: str, second_order: bool = True, tolerance: float = 1.0) -> Any:
+def array_oracle(*names: str, by: str = "definition", second_order: bool = True, tolerance: float = 1.0) -> Any:
+    """by: the library that computes the values; "definition" where the function spells the definition out."""
+
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in names:
             assert name not in ORACLES, name
-            ORACLES[name] = Oracle(function, False, False, second_order, tolerance)
+            ORACLES[name] = Oracle(function, by, False, second_order, tolerance)
         return function
 
     return mark

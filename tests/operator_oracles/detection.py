@@ -199,7 +199,7 @@ def batch_boxes(boxes):
     return torch.cat(rows).to(max((r.dtype for r in rows), key=lambda d: (d.is_floating_point, d.itemsize)))
 
 
-@array_oracle("roi_align", tolerance=500.0)  # ONNX Runtime has the scale in float32
+@array_oracle("roi_align", by="ONNX Runtime", tolerance=500.0)  # ONNX Runtime has the scale in float32
 def roi_align(x, boxes, size, scale, sampling_ratio, aligned):
     height, width = (size, size) if isinstance(size, int) else size
     if x.dtype.itemsize == 2:

@@ -82,7 +82,7 @@ def cast(x, dtype):
     return x.to(getattr(torch, str(np.dtype(dtype))))
 
 
-@array_oracle("binary_log_loss")
+@array_oracle("binary_log_loss", by="SciPy")
 def binary_log_loss(x, target):
     x, target = np.asarray(x, np.float64), np.asarray(target, np.float64)
     return -(scipy.special.xlogy(target, x) + scipy.special.xlog1py(1 - target, -x))

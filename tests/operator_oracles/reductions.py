@@ -37,14 +37,14 @@ def prod(x, axis, keepdims):
     return x
 
 
-@array_oracle("argmax")
+@array_oracle("argmax", by="NumPy")
 def argmax(x, axis, keepdims, last):
     if last:
         return x.shape[axis] - 1 - np.argmax(np.flip(x, axis), axis, keepdims=keepdims)
     return np.argmax(x, axis, keepdims=keepdims)
 
 
-@array_oracle("argmin")
+@array_oracle("argmin", by="NumPy")
 def argmin(x, axis, keepdims, last):
     if last:
         return x.shape[axis] - 1 - np.argmin(np.flip(x, axis), axis, keepdims=keepdims)
@@ -61,7 +61,7 @@ def all(x, axis, keepdims):
     return torch.all(x, axes_of(x, axis), keepdims)
 
 
-@array_oracle("count_nonzero")
+@array_oracle("count_nonzero", by="NumPy")
 def count_nonzero(x, axis, keepdims):
     return np.count_nonzero(x, axis, keepdims=keepdims)
 

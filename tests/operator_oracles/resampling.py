@@ -34,7 +34,7 @@ def onnx_resize(x, sizes, scales, axes, **attributes):
     return ReferenceEvaluator(model).run(None, inputs)[0]
 
 
-@array_oracle("resize", tolerance=200.0)  # scales and regions of ONNX are float32
+@array_oracle("resize", by="onnx", tolerance=200.0)  # scales and regions of ONNX are float32
 def resize(x, sizes, scales, axes, mode, coordinates, nearest, cubic, exclude_outside, antialias, roi, extrapolation):
     given = sizes if sizes is not None else scales
     axes = tuple(range(x.ndim - len(given), x.ndim)) if axes is None else axes

@@ -128,17 +128,17 @@ def pad(x, pad_width, mode, value):
     return x.reshape(-1)[torch.from_numpy(positions)]
 
 
-@array_oracle("full_like")
+@array_oracle("full_like", by="NumPy")
 def full_like(x, value, dtype):
     return np.full(x.shape, value, as_dtype(dtype) if dtype else x.dtype)
 
 
-@array_oracle("zeros_like")
+@array_oracle("zeros_like", by="NumPy")
 def zeros_like(x, dtype):
     return np.zeros(x.shape, as_dtype(dtype) if dtype else x.dtype)
 
 
-@array_oracle("ones_like")
+@array_oracle("ones_like", by="NumPy")
 def ones_like(x, dtype):
     return np.ones(x.shape, as_dtype(dtype) if dtype else x.dtype)
 
@@ -150,18 +150,18 @@ def unpad(x, shape, pad_width, mode):
     return result
 
 
-@array_oracle("full")
+@array_oracle("full", by="NumPy")
 def full(shape, value, dtype, device):
     default = {bool: "bool", int: "int64", float: "float32"}[type(value)]
     return np.full(shape, value, as_dtype(dtype or default))
 
 
-@array_oracle("zeros")
+@array_oracle("zeros", by="NumPy")
 def zeros(shape, dtype, device):
     return np.zeros(shape, dtype)
 
 
-@array_oracle("ones")
+@array_oracle("ones", by="NumPy")
 def ones(shape, dtype, device):
     return np.ones(shape, dtype)
 
@@ -175,7 +175,7 @@ def arange(start, stop, step, dtype, device):
     return result.to(torch.float32) if dtype in ("float32", "bfloat16") else result
 
 
-@array_oracle("linspace")
+@array_oracle("linspace", by="NumPy")
 def linspace(start, stop, num, dtype, device, endpoint):
     return np.linspace(start, stop, num, endpoint, dtype=dtype)
 

@@ -231,3 +231,22 @@ def test_running_products_differentiate_through_zeros(data, exclusive: bool, rev
 def test_wrong_operands_are_explained(call, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_classes_ruled_out_by_infinite_logits_count_nothing(reduction: str, smoothing: float) -> None:
+    logits = np.array([[-np.inf, 0.5, -1.0], [0.5, -np.inf, -np.inf], [0.1, 0.2, 0.3]])
+    classes, weight = np.array([1, 0, -100]), np.array([0.5, 2.0, 1.0])
+    leaves = [torch.tensor(a, requires_grad=True) for a in (logits, weight)]
+    expected = torch.nn.functional.cross_entropy(
+        leaves[0], torch.tensor(classes), leaves[1].detach(), reduction=reduction, label_smoothing=smoothing
+    )
+    gradient = torch.autograd.grad(expected.sum(), leaves[0])[0]
+
+    def loss(x: np.ndarray) -> np.ndarray:
+        return ops.sum(ops.cross_entropy(x, classes, weight, -100, reduction, smoothing))
+
+    value, actual = ops.value_and_grad(loss)(logits)
+    np.testing.assert_allclose(value, expected.sum().item(), rtol=1e-12)
+    np.testing.assert_allclose(actual, gradient.numpy(), rtol=1e-12, atol=1e-15)

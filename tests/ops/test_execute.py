@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
+import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -190,3 +193,47 @@ def test_a_program_inside_a_gradient_is_differentiated() -> None:
     program = ops.compile(ops.trace(lambda x: ops.exp(x) * 2.0, tensor_type((2,), "float64")))
     x = np.array([0.0, 1.0])
     np.testing.assert_allclose(ops.grad(lambda v: ops.sum(program(v)))(x), 2 * np.exp(x))
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The most that a call holds at one time, beyond what it finds."""
+    run()
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_values_are_freed_after_their_last_use() -> None:
+    """A chain of 20 products of one megabyte each holds two or three of them, not 20; so does the eager call."""
+    weight = np.eye(512, dtype=np.float32)
+
+    def function(x: np.ndarray) -> np.ndarray:
+        for _ in range(20):
+            x = ops.matmul(ops.relu(x), weight)
+        return x
+
+    x = np.ones((512, 512), np.float32)
+    program = ops.compile(ops.trace(function, x))
+    assert peak_bytes(lambda: program(x)) < 4.5 * x.nbytes
+    assert peak_bytes(lambda: function(x)) < 4.5 * x.nbytes
+
+
+def test_programs_do_not_warn_of_infinities() -> None:
+    program = ops.compile(ops.trace(lambda x: ops.log(x) - ops.log(x), tensor_type((2,))))
+    x = np.array([0.0, 1.0], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(program(x), [np.nan, 0.0])
+        np.testing.assert_array_equal(ops.divide(x, 0.0), [np.nan, np.inf])
+
+
+@pytest.mark.parametrize("number", [300, -1, 2**70])
+def test_numbers_that_an_integer_type_cannot_hold_are_refused(number: int) -> None:
+    x = np.ones(2, np.uint8)
+    with pytest.raises(ops.ArgumentError, match=rf"expected 0 to 255 for uint8; received {number}\. Fix: cast"):
+        ops.add(x, number)
+    with pytest.raises(ops.ArgumentError, match="expected 0 to 255 for uint8"):
+        ops.compile(ops.trace(lambda v: v + number, x))

@@ -117,3 +117,42 @@ def test_a_tape_keeps_no_more_than_the_rules_read() -> None:
     _, pullback = ops.vjp(lambda x: ops.sum(function(x)), np.ones(1000))
     assert watched[0]() is None
     assert pullback(np.float64(1.0))[0].sum() == 1000
+
+
+def test_gradients_follow_loops_and_recursion_that_depend_on_values() -> None:
+    """Newton's iteration for √a runs until it is close; its derivatives are 1 / (2√a) and -1 / (4 a^1.5)."""
+
+    def root(a: np.ndarray) -> np.ndarray:
+        x = a
+        while abs(float(x * x - a)) > 1e-12 * float(a):
+            x = (x + a / x) * 0.5
+        return (x + a / x) * 0.5
+
+    def power(x: np.ndarray, n: int) -> np.ndarray:
+        half = power(x, n // 2) if n > 1 else 1.0
+        return half * half * (x if n % 2 else 1.0)
+
+    a = np.array(7.0)
+    assert float(ops.grad(root)(a)) == pytest.approx(0.5 / np.sqrt(7), rel=1e-9)
+    assert float(ops.grad(ops.grad(root))(a)) == pytest.approx(-0.25 / 7**1.5, rel=1e-6)
+    assert float(ops.grad(ops.grad(lambda x: power(x, 11)))(np.array(1.1))) == pytest.approx(110 * 1.1**9)
+
+
+def test_pullbacks_equal_torch_on_nested_results() -> None:
+    x, y = np.array([[0.5, -1.0], [2.0, 0.1]]), np.array([1.0, 3.0])
+    outputs, pullback = ops.vjp(lambda a, b: {"product": ops.matmul(a, b), "more": [ops.exp(a) * b]}, x, y)
+    leaves = [torch.tensor(v, requires_grad=True) for v in (x, y)]
+    expected = [leaves[0] @ leaves[1], leaves[0].exp() * leaves[1]]
+    weights = [np.array([0.3, -2.0]), np.array([[1.0, 0.5], [0.0, -1.0]])]
+    wanted = torch.autograd.grad(expected, leaves, [torch.tensor(w) for w in weights])
+    np.testing.assert_allclose(outputs["more"][0], expected[1].detach().numpy())
+    for actual, reference in zip(pullback({"product": weights[0], "more": [weights[1]]}), wanted, strict=True):
+        np.testing.assert_allclose(actual, reference.numpy(), rtol=1e-12)
+
+
+def test_stop_gradient_makes_a_constant() -> None:
+    """d/dx (x · stop(x²)) = x², and stays so in a compiled gradient."""
+    x = np.array([2.0, -3.0])
+    gradient = ops.grad(lambda v: ops.sum(v * ops.stop_gradient(v * v)))
+    assert gradient(x).tolist() == [4.0, 9.0]
+    assert ops.compile(ops.trace(gradient, x))(x).tolist() == [4.0, 9.0]

@@ -103,7 +103,7 @@ def test_every_operator_is_documented_sampled_and_has_an_oracle(name: str) -> No
     op = REGISTRY[name]
     assert op.samples, f"{name} has no samples"
     assert name in ORACLES, f"{name} has no oracle"
-    assert len(op.__doc__ or "") > 20, f"{name} has no docstring"
+    assert len(op.__doc__ or "") > 40, f"{name} has no docstring"
     assert op.is_composite or op.vjp_rule or not op.differentiable, (
         f"{name} has neither gradient nor differentiable=False"
     )

@@ -26,7 +26,7 @@ def test_python_blocks_run(
         exec(block.replace("/tmp/", f"{tmp_path}/"), names)
     printed = capsys.readouterr().out
     assert "= matmul(" in printed  # the graph
-    assert names["best"].label == "7"  # type: ignore[attr-defined]
+    assert names["best"].label == "4"  # type: ignore[attr-defined]
     assert names["model"].architecture == "digitnet"  # type: ignore[attr-defined]
 
 
@@ -34,7 +34,7 @@ def test_the_first_command_runs_a_model(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.chdir(ROOT)
     (command,) = re.findall(r"^pip install \. && zoonet (.*)$", README, flags=re.MULTILINE)
     assert main(command.split()) == 0
-    assert "7" in capsys.readouterr().out.splitlines()[1]
+    assert "4" in capsys.readouterr().out.splitlines()[1]
 
 
 def test_commands_are_those_of_the_program() -> None:
