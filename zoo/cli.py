@@ -58,8 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 (interrupted, or the reader of our output is gone) or 2 (bad input)."""
     from zoonet.ops.errors import ZoonetError
 
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal without block characters, a file name that is not UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = application()(arguments, prog_name="zoonet", standalone_mode=False)
+        sys.stdout.flush()
     except ZoonetError as error:
         return _fail(f"zoonet: {error}")
     except MemoryError:
@@ -67,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit is silent
         return 1
+    except OSError as error:
+        return _fail(f"zoonet: {error}")
     except KeyboardInterrupt:
         return _fail("zoonet: interrupted", 1)
     except Exception as error:
@@ -84,7 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    print(message, file=sys.stderr)
+    from zoonet.zoo.results import printable
+
+    print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return status
 
 

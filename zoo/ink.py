@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,9 +22,11 @@ def find_ink(image: Image) -> Plane:
     Raises InputError where the picture has one colour.
     """
     image = _contrast(image)
+    direction = None
     for _ in range(2):  # once in the whole picture, once in what was found
         plane = _grey(image, _SEARCH)
-        top, bottom, left, right = _bounds(_ink(plane))
+        ink, direction = _ink(plane, direction)
+        top, bottom, left, right = _bounds(ink)
         scale = max(image.size) / max(plane.shape)
         margin = 0.2 * max(bottom - top, right - left)
         box = (left - margin, top - margin, right + margin, bottom + margin)
@@ -33,7 +35,7 @@ def find_ink(image: Image) -> Plane:
         if (x1 - x0) * (y1 - y0) > 0.9 * image.width * image.height:
             break
         image = image.crop((x0, y0, x1, y1))
-    ink = _ink(_grey(image, _DETAIL))
+    ink, _ = _ink(_grey(image, _DETAIL), direction)
     top, bottom, left, right = _bounds(ink)
     return ink[top:bottom, left:right]
 
@@ -77,26 +79,64 @@ def _grey(image: Image, longest: int) -> Plane:
     return np.asarray(image.resize((width, height), kind), np.float32) / 255
 
 
-def _ink(plane: Plane) -> Plane:
-    """How much each pixel is ink, 0 to 1: what differs from the paper around it, in the direction that ink has."""
+def _ink(plane: Plane, known: float | None) -> tuple[Plane, float]:
+    """How much each pixel is ink, 0 to 1, and its direction: 1 if it is lighter than the paper, -1 if darker.
+
+    Ink is what differs from the paper around it, in the direction that is known, or more likely.
+    """
     smooth = _blur(plane)
     reach = max(3, int(0.4 * max(plane.shape)))
     frame = reach // 2  # of paper around the picture, so that ink which touches the border is narrow too
-    direction, framed = _paper(smooth, frame)
-    inside = slice(frame, -frame), slice(frame, -frame)
-    framed[inside] = smooth
-    difference = direction * smooth - _opening(direction * framed, reach)[inside]
-    threshold = _otsu(difference)
-    above = difference > threshold
-    if not above.any() or float(difference.max()) < _FAINTEST:
+    likely, framed = _paper(smooth, frame)
+    direction = known or likely
+    framed[frame:-frame, frame:-frame] = smooth
+    found = _separate(direction * framed, reach)
+    if found is None:
         raise InputError(
             "there is no digit in the picture",
             expected="ink that differs from the paper",
             received="a picture of one colour",
         )
-    paper, full = np.median(difference[~above]), np.percentile(difference[above], 60)
+    if found.sheet and known is None:  # of paper on a table, and the ink on it differs the other way
+        other = _separate(-direction * framed, reach)
+        if other is not None and not other.sheet and other.contrast > 0.5 * found.contrast:
+            return other.ink, -direction
+    return found.ink, direction
+
+
+class _Found(NamedTuple):
+    """Ink, how much it differs from the paper, and whether it looks like a sheet rather than strokes."""
+
+    ink: Plane
+    contrast: float
+    sheet: bool
+
+
+def _separate(framed: Plane, reach: int) -> _Found | None:
+    """What is lighter than around it in a plane with reach // 2 pixels of paper on each side; None if nothing is."""
+    inside = slice(reach // 2, -(reach // 2))
+    difference = (framed - _opening(framed, reach))[inside, inside]
+    above = difference > _otsu(difference)
+    if not above.any() or float(difference.max()) < _FAINTEST:
+        return None
+    paper, full = float(np.median(difference[~above])), float(np.percentile(difference[above], 60))
     ink = np.clip((difference - paper) / max(full - paper, 1e-6), 0, 1).astype(np.float32)
-    return ink * _connected(ink > 0.45)
+    ink *= _connected(ink > 0.45)
+    return _Found(ink, full - paper, _is_sheet(ink > 0.45))
+
+
+def _is_sheet(mask: Plane) -> bool:
+    """True where a mask is a large convex piece, but for a few holes."""
+    y, x = np.nonzero(mask[::2, ::2])
+    if 2 * np.ptp(y) < 0.4 * len(mask) or 2 * np.ptp(x) < 0.4 * mask.shape[1]:
+        return False
+    rows, columns = np.mgrid[0 : (len(mask) + 1) // 2, 0 : (mask.shape[1] + 1) // 2]
+    hull = np.ones(rows.shape, bool)
+    for angle in np.arange(8) * (np.pi / 8):
+        along = np.cos(angle) * x + np.sin(angle) * y
+        everywhere = np.cos(angle) * columns + np.sin(angle) * rows
+        hull &= (everywhere >= along.min() - 0.01) & (everywhere <= along.max() + 0.01)
+    return len(x) > 0.85 * int(hull.sum())
 
 
 def _paper(plane: Plane, frame: int) -> tuple[float, Plane]:
@@ -175,7 +215,7 @@ def _connected(mask: Plane) -> Plane:
     """The part of a mask that is the heaviest connected piece, with what of some weight is close to it; widened a bit.
 
     Pieces are found on a grid of at most 64 cells, so that small gaps in a stroke do not part it. A piece that
-    touches the border counts less: it is more often a table's edge than a digit.
+    touches the border counts less, and little where it runs along it: it is more often a table than a digit.
     """
     cell = -(-max(mask.shape) // 64)
     rows, columns = (-(-n // cell) for n in mask.shape)
@@ -191,14 +231,17 @@ def _connected(mask: Plane) -> Plane:
     found = np.unique(labels[labels > 0])
     masses = {int(n): float(weight[labels == n].sum()) for n in found}
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    main = max(masses, key=lambda n: masses[n] * (0.3 if n in edge else 1.0))
+    on_edge = {n: float((edge == n).mean()) for n in masses}
+    main = max(masses, key=lambda n: masses[n] * (1.0 if not on_edge[n] else 0.3 if on_edge[n] < 0.2 else 0.02))
     kept = labels == main
     top, bottom, left, right = _bounds(kept)
-    near = 0.15 * max(bottom - top, right - left) + 1
+    longest = max(bottom - top, right - left)
     for label, mass in masses.items():
-        if label != main and mass > 0.1 * masses[main]:
+        if label != main and mass > 0.1 * masses[main] and on_edge[label] < 0.2:
             upper, lower, west, east = _bounds(labels == label)
-            if max(top - lower, upper - bottom, left - east, west - right) < near:
+            gap = max(top - lower, upper - bottom, left - east, west - right)
+            both = max(max(bottom, lower) - min(top, upper), max(right, east) - min(left, west))
+            if gap < 0.15 * longest + 1 and both < 2 * longest + 1:
                 kept |= labels == label
     wide = np.repeat(np.repeat(_dilate(kept.astype(np.float32), 3), cell, 0), cell, 1)
     return wide[: mask.shape[0], : mask.shape[1]]

@@ -33,3 +33,11 @@ def test_files_stay_short() -> None:
         if (count := len(path.read_text().splitlines())) > 600
     }
     assert long == {}
+
+
+def test_importing_the_facade_is_quick() -> None:
+    """Under 0.2 s; the best of three, as the machine may be busy with other things."""
+    code = "import time; started = time.perf_counter(); import zoonet.zoo; print(time.perf_counter() - started)"
+    commands = [[sys.executable, "-c", code]] * 3
+    seconds = [float(subprocess.run(c, capture_output=True, text=True, check=True).stdout) for c in commands]
+    assert min(seconds) < 0.2, seconds

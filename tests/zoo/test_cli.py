@@ -175,3 +175,30 @@ def test_a_terminal_shows_progress(tmp_path: pathlib.Path, text_picture: Any) ->
     assert "pictures" in shown
     assert "100%" in shown
     assert [block.split()[-1] for block in done.stdout.decode().strip().split("\n\n")] == list("012345")
+
+
+def test_names_and_terminals_of_any_encoding(tmp_path: pathlib.Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff\x1b.png"  # not UTF-8, and an escape character
+    with open(name, "wb") as file:
+        file.write(pathlib.Path(EXAMPLE).read_bytes())
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [*map(os.fsencode, program("run", "digits")), name]
+    for extra in ([], [b"--json"]):
+        done = subprocess.run([*command, *extra], capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\x1b" not in done.stdout
+        assert rb"\udcff" in done.stdout
+    assert json.loads(done.stdout)[0]["top"][0]["label"] == "4"
+    done = subprocess.run([*command, b"\x1b[2J"], capture_output=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert b"\x1b" not in done.stderr
+
+
+def test_standard_output_that_is_full() -> None:
+    if not pathlib.Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program("list"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("zoonet: ")
+    assert "Traceback" not in done.stderr

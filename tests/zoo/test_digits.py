@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from zoonet import zoo
 from zoonet.ops.errors import InputError
@@ -108,6 +109,57 @@ def test_printed_digits_in_any_colour(
     answers = [result.label for result in digits.run(pictures)]
     right = sum(answer == str(digit) for digit, answer in enumerate(answers))
     assert right >= (9 if size > 12 else 8), answers
+
+
+def framed(image: Any) -> Any:
+    return ImageOps.expand(image, 6, "black")
+
+
+def on_a_table(image: Any) -> Any:
+    table = Image.new("RGB", (image.width * 3 // 2, image.height * 3 // 2), (70, 60, 55))
+    table.paste(image, (image.width // 4, image.height // 4))
+    return table
+
+
+def far_away(image: Any) -> Any:
+    wall = Image.new("RGB", (1200, 900), "white")
+    wall.paste(image, (900, 100))
+    return wall
+
+
+def vignetted(image: Any) -> Any:
+    y, x = np.mgrid[-1 : 1 : image.height * 1j, -1 : 1 : image.width * 1j]
+    light = 1 - 0.35 * (x**2 + y**2)
+    return Image.fromarray((np.asarray(image) * light[:, :, None]).astype(np.uint8))
+
+
+def ruled(image: Any) -> Any:
+    pixels = np.array(image)
+    pixels[::25] = np.minimum(pixels[::25], 190)
+    return Image.fromarray(pixels)
+
+
+def compressed(image: Any) -> Any:
+    file = io.BytesIO()
+    image.save(file, "jpeg", quality=10)
+    return file.getvalue()
+
+
+def blurred(image: Any) -> Any:
+    return image.filter(ImageFilter.GaussianBlur(3))
+
+
+def grainy(image: Any) -> Any:
+    noise = np.random.default_rng(0).normal(0, 30, (image.height, image.width, 3))
+    return Image.fromarray(np.clip(np.asarray(image) * 0.8 + 25 + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "change", [framed, on_a_table, far_away, vignetted, ruled, compressed, blurred, grainy], ids=lambda f: f.__name__
+)
+def test_photographs(digits: Any, text_picture: Any, change: Any) -> None:
+    answers = [result.label for result in digits.run([change(text_picture(str(digit), 120)) for digit in range(10)])]
+    assert sum(answer == str(digit) for digit, answer in enumerate(answers)) >= 9, answers
 
 
 def test_the_example_in_the_repository(digits: Any) -> None:
