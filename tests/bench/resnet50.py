@@ -1,6 +1,6 @@
 """ResNet-50 forward and training step by zoonet, PyTorch and ONNX Runtime, in turn in one process on the same input.
 
-Run: python tests/bench/resnet50.py [--threads 2] [--rounds 11] [--size 224]
+Run: python tests/bench/resnet50.py [--threads 2] [--rounds 11] [--size 224] [--spin]
 
 Prints Markdown tables of medians and minima, the largest difference of outputs, and zoonet's peak memory.
 """
@@ -30,7 +30,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
 
 
-def onnx_session(network: Any, x: Any, threads: int, folder: str) -> Any:
+def onnx_session(network: Any, x: Any, threads: int, spin: bool, folder: str) -> Any:
     """An ONNX Runtime session of a torch network."""
     import onnxruntime
     import torch
@@ -39,11 +39,11 @@ def onnx_session(network: Any, x: Any, threads: int, folder: str) -> Any:
     torch.onnx.export(network, (torch.from_numpy(x),), path, input_names=["x"], dynamo=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would slow down the others
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def forward(batch: int, size: int, threads: int, rounds: int) -> None:
+def forward(batch: int, size: int, threads: int, rounds: int, spin: bool) -> None:
     """Print the comparison of inference."""
     import numpy as np
     import resnet_parity
@@ -57,7 +57,7 @@ def forward(batch: int, size: int, threads: int, rounds: int) -> None:
     tensor = torch.from_numpy(x)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         theirs.run(tensor, False)  # in evaluation mode from now on
-        session = onnx_session(theirs.network, x, threads, folder)
+        session = onnx_session(theirs.network, x, threads, spin, folder)
         contenders: dict[str, Callable[[], object]] = {
             "zoonet": lambda: program(x),
             "torch": lambda: theirs.run(tensor, False),
@@ -107,16 +107,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--training-size", type=int, default=128)
+    parser.add_argument("--spin", action="store_true", help="let idle threads spin, the libraries' default")
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(options.threads)  # before NumPy is imported
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # the threads of one library must not spin while another runs
+    if not options.spin:  # threads of one library that spin slow down the next
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     sys.path.append(str(ROOT))
     import torch
 
     torch.set_num_threads(options.threads)
     for batch in (1, 8):
-        forward(batch, options.size, options.threads, options.rounds)
+        forward(batch, options.size, options.threads, options.rounds, options.spin)
     training(options.training_size, options.threads, max(3, options.rounds // 2))
     peak = int(
         subprocess.run([sys.executable, "-c", MEMORY, str(options.size)], capture_output=True, check=True).stdout
