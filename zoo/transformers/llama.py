@@ -33,7 +33,8 @@ _NAMES = {
     "down": "mlp.down_proj",
 }
 _QUERY_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
-_CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+#: model_type -> the start of Hugging Face's class names.
+CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class LlamaConfig:
     def from_json(cls, config: Mapping[str, Any]) -> LlamaConfig:
         """Read config.json's fields. Raises FormatError where they make no decoder of this kind."""
         kind = config.get("model_type")
-        if kind not in _CLASSES:
-            raise FormatError("config.json: not a Llama-style model", expected=", ".join(_CLASSES), received=repr(kind))
+        if kind not in CLASSES:
+            raise FormatError("config.json: not a Llama-style model", expected=", ".join(CLASSES), received=repr(kind))
         width, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
         shared = count(config, "num_key_value_heads", default=heads)
         multiple("attention heads and key-value heads", heads, shared)
@@ -114,7 +115,7 @@ class LlamaConfig:
         """The fields of config.json."""
         return {
             "model_type": self.kind,
-            "architectures": [f"{_CLASSES[self.kind]}ForCausalLM"],
+            "architectures": [f"{CLASSES[self.kind]}ForCausalLM"],
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,

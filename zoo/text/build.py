@@ -1,0 +1,149 @@
+"""Tokenizers made of vocabularies: WordPiece, byte-level BPE, SentencePiece and llama2.c's.
+
+All become pipelines of the `tokenizers` package. Source: arXiv:1810.04805 (WordPiece), GPT-2's byte-level BPE,
+arXiv:1808.06226 (SentencePiece), run.c of karpathy/llama2.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoonet.formats.sentencepiece import CONTROL, NORMAL, UNKNOWN, SentencePieceModel
+from zoonet.ops.errors import FormatError, UnsupportedFormatError
+
+_SPACE = "▁"
+
+
+def word_piece(vocabulary: Sequence[str], *, lowercase: bool = True) -> Any:
+    """BERT's tokenizer, of the lines of vocab.txt. Raises FormatError where [UNK], [CLS] or [SEP] is missing."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    tokens = {token: number for number, token in enumerate(vocabulary)}
+    if missing := [name for name in ("[UNK]", "[CLS]", "[SEP]") if name not in tokens]:
+        raise FormatError("vocab.txt is not BERT's", expected="[UNK], [CLS] and [SEP]", received=f"no {missing[0]}")
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(tokens, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, tokens[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    special = [name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if name in tokens]
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Any:
+    """GPT-2's tokenizer, or RoBERTa's where the vocabulary has <s> and </s>; of vocab.json and merges.txt."""
+    import tokenizers
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+
+    try:
+        model = models.BPE(dict(vocabulary), list(merges))
+    except Exception as error:  # the package raises plain exceptions
+        raise FormatError("merges.txt does not fit vocab.json", received=str(error)[:300]) from error
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if "<s>" in vocabulary and "</s>" in vocabulary:
+        start, end = ("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])
+        tokenizer.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=False)
+    else:
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    special = [name for name in ("<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>") if name in vocabulary]
+    tokenizer.add_special_tokens(special)
+    if "<mask>" in vocabulary:
+        tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    return tokenizer
+
+
+def _ranked_merges(scores: Mapping[str, float], numbers: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Every pair of pieces that makes a piece, those of high score first."""
+    found = [
+        (-score, numbers[piece], piece[:cut], piece[cut:])
+        for piece, score in scores.items()
+        for cut in range(1, len(piece))
+        if piece[:cut] in scores and piece[cut:] in scores
+    ]
+    return [(left, right) for _, _, left, right in sorted(found)]
+
+
+def sentence_piece(model: SentencePieceModel) -> Any:
+    """The tokenizer of a SentencePiece model. The start token, where there is one, goes in front (as for Llama).
+
+    Control pieces written out in a text ("<s>") are taken as such, as transformers does. Raises
+    UnsupportedFormatError for word and char models, FormatError for tokens outside the vocabulary or given twice.
+    """
+    import tokenizers
+    from tokenizers import Regex, decoders, models, normalizers, processors
+
+    numbers = {text: number for number, (text, _, _) in enumerate(model.pieces)}
+    if len(numbers) != len(model.pieces) or not 0 <= model.unknown < len(model.pieces):
+        raise FormatError("the SentencePiece model has a piece twice, or no unknown piece", fix="obtain the file again")
+    inner: Any
+    if model.kind == "unigram":
+        pieces = [(text, score) for text, score, _ in model.pieces]
+        inner = models.Unigram(pieces, unk_id=model.unknown, byte_fallback=model.byte_fallback)
+    elif model.kind == "bpe":
+        normal = {text: score for text, score, kind in model.pieces if kind == NORMAL}
+        inner = models.BPE(
+            numbers,
+            _ranked_merges(normal, numbers),
+            unk_token=model.pieces[model.unknown][0],
+            fuse_unk=True,
+            byte_fallback=model.byte_fallback,
+        )
+    else:
+        raise UnsupportedFormatError("a kind of SentencePiece model", expected="unigram or bpe", received=model.kind)
+    tokenizer = tokenizers.Tokenizer(inner)
+    steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    if model.remove_extra_whitespaces:
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    if model.add_dummy_prefix:
+        steps.append(normalizers.Prepend(" "))
+    if model.escape_whitespaces:
+        steps.append(normalizers.Replace(" ", _SPACE))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    decoding: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if model.add_dummy_prefix:
+        decoding.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(decoding)
+    tokenizer.add_special_tokens([text for text, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)])
+    if 0 <= model.start < len(model.pieces):
+        start = model.pieces[model.start][0]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[start, "$A"], pair=[start, "$A", start + ":1", "$B:1"], special_tokens=[(start, model.start)]
+        )
+    return tokenizer
+
+
+def llama2c(tokens: Sequence[bytes], scores: Sequence[float]) -> Any:
+    """The tokenizer of a llama2.c file: pairs merged by score, bytes where a letter is not in the vocabulary."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, processors
+
+    if len(tokens) < 3:
+        raise FormatError("not a llama2.c tokenizer", expected="3 tokens or more", received=len(tokens))
+    names: list[str] = []
+    known: set[str] = set()
+    for number, token in enumerate(tokens):
+        text = token.decode(errors="replace")
+        if "�" in text or text in known:  # never produced, as in run.c, which finds the first of two
+            text = f"<unused {number}>"
+        names.append(text)
+        known.add(text)
+    numbers = {text: number for number, text in enumerate(names)}
+    ranked = dict(zip(names[259:], scores[259:], strict=True))
+    model = models.BPE(numbers, _ranked_merges(ranked, numbers), byte_fallback=True, unk_token=names[0])
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens(names[:3])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[names[1], "$A"], pair=[names[1], "$A", "$B"], special_tokens=[(names[1], 1)]
+    )
+    return tokenizer

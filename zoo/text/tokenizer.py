@@ -1,0 +1,221 @@
+"""A tokenizer: texts to token numbers in padded batches, and back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoonet.formats.files import check_path
+from zoonet.formats.json_data import parse_json_object
+from zoonet.formats.sentencepiece import read_sentencepiece
+from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError
+from zoonet.zoo.text import build
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """tokens, mask (1: text, 0: padding), token_types: (N, T) int64. offsets: per text, (start, stop) in characters.
+
+    special: (N, T) bool, tokens that stand for no text. sequence: (N, T) int64, 0 or 1 for the text of a pair, -1 else.
+    """
+
+    tokens: Array
+    mask: Array
+    token_types: Array
+    offsets: list[list[tuple[int, int]]]
+    special: Array
+    sequence: Array
+
+
+class Tokenizer:
+    """Around a pipeline of the `tokenizers` package. padding: the token that fills batches."""
+
+    def __init__(self, pipeline: Any, padding: int = 0) -> None:
+        pipeline.no_padding()
+        pipeline.no_truncation()
+        self.pipeline = pipeline
+        self.padding = padding
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, those that were added included."""
+        return int(self.pipeline.get_vocab_size())
+
+    def number(self, token: str) -> int | None:
+        """The number of a token, None if there is none of this name."""
+        found = self.pipeline.token_to_id(token)
+        return None if found is None else int(found)
+
+    def token(self, number: int) -> str | None:
+        """The token of this number."""
+        return self.pipeline.id_to_token(number) if number >= 0 else None
+
+    def encode(self, text: str, pair: str | None = None, *, special: bool = True) -> list[int]:
+        """Token numbers of a text or a pair. special: with start and end tokens. Raises InputError for no text."""
+        return list(
+            self.pipeline.encode(_text(text), None if pair is None else _text(pair), add_special_tokens=special).ids
+        )
+
+    def batch(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_tokens: int | None = None,
+        special: bool = True,
+        left: bool = False,
+    ) -> TokenBatch:
+        """Texts (or pairs) as arrays of one length, padded at the end, or in front if `left`.
+
+        max_tokens: longer ones are cut, the longer of a pair first. Raises InputError for what is no text,
+        ArgumentError for lists of different lengths or a max_tokens with no room for text.
+        """
+        if isinstance(texts, str) or (pairs is not None and len(pairs) != len(texts)):
+            raise ArgumentError("batch takes lists of texts", expected="as many pairs as texts")
+        given: list[Any] = [_text(text) for text in texts]
+        if pairs is not None:
+            given = list(zip(given, [_text(pair) for pair in pairs], strict=True))
+        with self._lock:  # the pipeline keeps truncation as state
+            if max_tokens is not None:
+                room = max_tokens - self.pipeline.num_special_tokens_to_add(pairs is not None) * special
+                if room < 1:
+                    raise ArgumentError("max_tokens leaves no room for text", received=max_tokens)
+                self.pipeline.enable_truncation(max_tokens)
+            try:
+                found = self.pipeline.encode_batch(given, add_special_tokens=special)
+            finally:
+                self.pipeline.no_truncation()
+        return self._arrays(found, left)
+
+    def _arrays(self, found: list[Any], left: bool) -> TokenBatch:
+        shape = (len(found), max((len(e.ids) for e in found), default=0))
+        tokens, mask, types = (
+            np.full(shape, self.padding, np.int64),
+            np.zeros(shape, np.int64),
+            np.zeros(shape, np.int64),
+        )
+        special, sequence = np.ones(shape, bool), np.full(shape, -1, np.int64)
+        offsets = []
+        for row, encoding in enumerate(found):
+            count = len(encoding.ids)
+            place = slice(shape[1] - count, None) if left else slice(0, count)
+            tokens[row, place], mask[row, place], types[row, place] = encoding.ids, 1, encoding.type_ids
+            special[row, place] = np.array(encoding.special_tokens_mask, bool)
+            sequence[row, place] = [-1 if i is None else i for i in encoding.sequence_ids]
+            filling = [(0, 0)] * (shape[1] - count)
+            offsets.append([*filling, *encoding.offsets] if left else [*encoding.offsets, *filling])
+        return TokenBatch(tokens, mask, types, offsets, special, sequence)
+
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """The text of token numbers; special: start and end tokens are written out too."""
+        return str(self.pipeline.decode([int(t) for t in tokens], skip_special_tokens=not special))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write tokenizer.json, which the `tokenizers` package and transformers read."""
+        self.pipeline.save(os.fspath(Path(folder) / "tokenizer.json"))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError("a tokenizer takes texts", expected="str", received=type(value).__name__)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("the text has half of a surrogate pair", fix="decode it from valid UTF-8") from error
+    return value
+
+
+class TextStream:
+    """Text of tokens that come one by one; a letter that is not complete yet is held back."""
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = list(before)
+        self._shown = len(tokenizer.decode(self._tokens))
+
+    def push(self, token: int) -> str:
+        """The text that this token adds."""
+        self._tokens.append(token)
+        text = self._tokenizer.decode(self._tokens)
+        return "" if text.endswith("�") else self._take(text)
+
+    def finish(self) -> str:
+        """What is left at the end."""
+        return self._take(self._tokenizer.decode(self._tokens))
+
+    def _take(self, text: str) -> str:
+        new, self._shown = text[self._shown :], len(text)
+        return new
+
+
+def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """The tokenizer in a folder: tokenizer.json, else tokenizer.model, vocab.txt, or vocab.json with merges.txt.
+
+    tokenizer_config.json says whether BERT's lowercases. Raises MissingFileError where there is none of them,
+    FormatError where they are damaged.
+    """
+    place = Path(os.fsdecode(folder))
+    settings: dict[str, Any] = {}
+    if (place / "tokenizer_config.json").is_file():
+        settings = parse_json_object((place / "tokenizer_config.json").read_bytes(), "tokenizer_config.json")
+    if (place / "tokenizer.json").is_file():
+        pipeline = _from_json(place / "tokenizer.json")
+    elif (place / "tokenizer.model").is_file():
+        pipeline = build.sentence_piece(read_sentencepiece(place / "tokenizer.model"))
+    elif (place / "vocab.txt").is_file():
+        lines = _lines(place / "vocab.txt")
+        pipeline = build.word_piece(lines, lowercase=settings.get("do_lower_case", True) is not False)
+    elif (place / "vocab.json").is_file() and (place / "merges.txt").is_file():
+        pipeline = _from_merges(place / "vocab.json", place / "merges.txt")
+    else:
+        raise MissingFileError(
+            f"{place} has no tokenizer",
+            expected="tokenizer.json, tokenizer.model, vocab.txt, or vocab.json and merges.txt",
+            fix="download the tokenizer's files too",
+        )
+    return Tokenizer(pipeline, _padding(pipeline, settings))
+
+
+def _padding(pipeline: Any, settings: dict[str, Any]) -> int:
+    named = settings.get("pad_token")
+    named = named.get("content") if isinstance(named, dict) else named
+    for name in (named, "[PAD]", "<pad>"):
+        found = pipeline.token_to_id(name) if isinstance(name, str) else None
+        if found is not None:
+            return int(found)
+    return 0
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.rstrip("\r") for line in check_path(path).read_bytes().decode().removesuffix("\n").split("\n")]
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path.name} is no UTF-8", received=str(error)[:200]) from error
+
+
+def _from_json(path: Path) -> Any:
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_str(check_path(path).read_bytes().decode())
+    except Exception as error:  # the package raises plain exceptions
+        raise FormatError(f"{path.name} is not read by the tokenizers package", received=str(error)[:300]) from error
+
+
+def _from_merges(vocabulary: Path, merges: Path) -> Any:
+    tokens = parse_json_object(check_path(vocabulary).read_bytes(), vocabulary.name)
+    if not all(type(number) is int and 0 <= number < 1 << 31 for number in tokens.values()):
+        raise FormatError(f"{vocabulary.name} must map tokens to numbers")
+    pairs = [tuple(line.split(" ")) for line in _lines(merges) if line and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise FormatError(f"{merges.name} must have two tokens in each line")
+    return build.byte_pairs(tokens, pairs)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""Folders in Hugging Face's layout: config.json and weights to a network, and back.
+
+Names in checkpoints are the networks' own; a checkpoint of the encoder alone lacks or has the family's prefix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoonet import formats
+from zoonet.formats.files import atomic_path, check_path
+from zoonet.formats.json_data import parse_json_object
+from zoonet.ops.errors import ArgumentError, MissingFileError, UnsupportedFormatError
+from zoonet.zoo.modules import Module, initialised_by
+from zoonet.zoo.transformers.bert import FAMILIES, HEADS, BertConfig, BertModel, BertWithHead
+from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
+from zoonet.zoo.transformers.llama import CLASSES, LlamaConfig, LlamaForCausalLM
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+#: Arrays of old checkpoints that are computed, not learned.
+_COMPUTED = (".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids", "inv_freq")
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The folder's config.json. Raises MissingFileError, FormatError."""
+    return parse_json_object(check_path(Path(os.fsdecode(folder)) / "config.json").read_bytes(), "config.json")
+
+
+def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
+    """A network without weights for the fields of a config.json.
+
+    head: of an encoder, a key of HEADS; what `architectures` says where None, else the encoder alone. Raises
+    UnsupportedFormatError for a model_type that is not known, FormatError for fields that make no network.
+    """
+    kind = config.get("model_type")
+    known = ["gpt2", "xlm-roberta", *CLASSES, *FAMILIES]
+    if kind not in known:
+        raise UnsupportedFormatError(
+            "config.json: a model_type that zoonet does not have",
+            expected=", ".join(known),
+            received=repr(kind)[:100],
+        )
+    with initialised_by(None):
+        if kind == "gpt2":
+            return GPT2LMHeadModel(GPT2Config.from_json(config))
+        if kind in CLASSES:
+            return LlamaForCausalLM(LlamaConfig.from_json(config))
+        chosen = head or _head_of(config)
+        settings = BertConfig.from_json(config)
+        return BertModel(settings) if chosen == "embedding" else BertWithHead(settings, chosen)
+
+
+def _head_of(config: Mapping[str, Any]) -> str:
+    classes = config.get("architectures")
+    name = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ""
+    # BERT's own "ForPreTraining" is a masked language model and a guess at the next sentence
+    ends = {**HEADS, "discriminator": "ElectraForPreTraining", "embedding": "Model"}
+    return next((head for head, end in ends.items() if name.endswith(end)), "embedding")
+
+
+def read_network(folder: str | os.PathLike[str], head: str | None = None) -> Module:
+    """The network in a folder, with its weights: safetensors or pytorch_model.bin, in one file or several.
+
+    head: see `network_for`. Raises MissingFileError where a file is not there, StateDictError where weights do not fit.
+    """
+    place = Path(os.fsdecode(folder))
+    network = network_for(read_config(place), head)
+    path = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
+    if path is None:
+        raise MissingFileError(f"{place} has no weights", expected=" or ".join(_WEIGHTS))
+    load_weights(network, formats.read(path))
+    return network
+
+
+def load_weights(network: Module, checkpoint: formats.Checkpoint) -> None:
+    """Put a checkpoint's arrays into a network, with or without the family's prefix ("bert.", "transformer.").
+
+    Old names of layer norms (gamma, beta) are taken; heads that the network lacks are left out. Raises StateDictError.
+    """
+    original = checkpoint.original()
+    given = {_modern(name): tensor for name, tensor in original.items() if not name.endswith(_COMPUTED)}
+    own = network.state_dict()
+    if isinstance(network, BertModel):
+        prefix = f"{network.config.family}."
+        given = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+        given = {name: tensor for name, tensor in given.items() if name in own}
+        if "pooler.dense.weight" not in given:  # trained without: the first position is not pooled
+            vars(network).pop("pooler", None)
+    elif isinstance(network, GPT2LMHeadModel) and "wte.weight" in given:
+        given = {f"transformer.{name}": tensor for name, tensor in given.items()}
+    elif isinstance(network, BertWithHead):
+        given = {name: tensor for name, tensor in given.items() if name in own}
+    network.load_state_dict(given)
+
+
+def _modern(name: str) -> str:
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def write_network(network: Module, folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
+    """Write config.json and model.safetensors, which transformers' from_pretrained loads.
+
+    extra: further fields of config.json (id2label, token numbers). A tied output layer is written once.
+    """
+    if isinstance(network, BertWithHead):
+        fields = network.config.to_json(network.head)
+    elif isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM):
+        fields = network.config.to_json()
+    else:
+        raise ArgumentError("not a transformer that has a config.json", received=type(network).__name__)
+    place = Path(os.fsdecode(folder))
+    place.mkdir(parents=True, exist_ok=True)
+    formats.write(formats.Checkpoint(_lazy(network), {"format": "pt"}), place / "model.safetensors")
+    with atomic_path(place / "config.json") as temporary:
+        temporary.write_text(json.dumps({**fields, **(extra or {})}, indent=2) + "\n")
+
+
+def _lazy(network: Module) -> dict[str, Any]:
+    own = network.state_dict()
+    once = dict(network.named_parameters())
+    return {name: formats.as_lazy(array) for name, array in own.items() if name in once}
