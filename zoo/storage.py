@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
@@ -18,7 +18,6 @@ from zoonet.ops.errors import (
     FormatError,
     MissingFileError,
     StateDictError,
-    UnknownModelError,
     UnsupportedFormatError,
     ZoonetError,
 )
@@ -27,18 +26,15 @@ from zoonet.zoo.digits import DigitPreprocessing
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
 from zoonet.zoo.preprocessing import ImagePreprocessing
+from zoonet.zoo.sources import locate
 
 if TYPE_CHECKING:
     from zoonet.formats import Checkpoint
-    from zoonet.weights import Entry
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-#: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
-EMBEDDED = {"digits": "digitnet"}
 #: Formats that keep the names of parameters as they are.
 _SAVED = ("safetensors", "sharded", "torch", "npz")
 _PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPreprocessing}
-_SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -133,7 +129,7 @@ def load(
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
-    found = _locate(source)
+    found = locate(source)
     checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path
@@ -197,96 +193,10 @@ def default_labels(list_name: str | None, classes: int) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(classes))
 
 
-@dataclass(frozen=True)
-class _Located:
-    """A file or folder, and what is known of it from elsewhere, as in a configuration."""
-
-    path: pathlib.Path
-    config: Mapping[str, Any]
-
-
-def _locate(source: str | os.PathLike[str]) -> _Located:
-    """What a name or a path stands for; weights of the catalog are downloaded if they are not there yet."""
-    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
-        raise ArgumentError("load takes a name or a path", expected="such as 'digits'", received=repr(source))
-    text = os.fsdecode(source)
-    if text in EMBEDDED:
-        return _Located(pathlib.Path(__file__).parent / "data" / f"{text}.safetensors", {})
-    path = pathlib.Path(text)
-    try:
-        if path.exists():
-            return _Located(path, {})
-    except (OSError, ValueError):
-        pass
-    if os.sep in text or "/" in text or not isinstance(source, str) or text.endswith(_SUFFIXES):
-        raise MissingFileError("there is no such weights file", received=text, fix="check the path")
-    return _from_catalog(text)
-
-
-def _from_catalog(name: str) -> _Located:
-    from zoonet import weights
-
-    known = architectures.names()
-    try:
-        entry = weights.find(name)
-    except UnknownModelError:
-        if name in known:
-            raise UnknownModelError(
-                f"{name} is an architecture, and the catalog has no weights of that name",
-                fix=f'load a file, zoo.load("weights.safetensors", arch="{name}"), or make random parameters with '
-                f'zoo.create("{name}")',
-            ) from None
-        everything = [*EMBEDDED, *known, *(e.name for e in weights.entries(architectures=known))]
-        raise UnknownModelError(
-            f"there is no model and no file named {architectures.shortened(name)!r}",
-            fix=architectures.nearest(name, everything) or "`zoonet list` prints all names",
-        ) from None
-    if not runs(entry):
-        raise UnknownModelError(
-            f"zoonet knows the weights {entry.name}, but has no network for them yet",
-            received=f"{entry.architecture} with names of {entry.vocabulary}",
-            fix="`zoonet list` prints what it can run",
-        )
-    card = {
-        "name": entry.name,
-        "source": entry.origin,
-        "licence": entry.licence,
-        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
-        "notes": entry.note,
-    }
-    config: dict[str, Any] = {"architecture": entry.architecture, "card": card}
-    if entry.preprocessing is not None:
-        given = entry.preprocessing
-        crop = list(given.crop) if given.crop else None
-        exact = given.resize == "exact" and isinstance(given.size, int)
-        config["preprocessing"] = {
-            "resize": [given.size, given.size] if exact else given.size,
-            "crop": crop,
-            "mean": list(given.mean),
-            "std": list(given.std),
-            "interpolation": given.interpolation,
-            "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
-            "scale": given.scale,
-        }
-    if entry.labels:
-        config["labels"] = list(weights.label_names(entry.labels))
-    return _Located(weights.fetch(entry), config)
-
-
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
-    path = _locate(name).path
+    path = locate(name).path
     return read_card(read(path)[1].get("card"), path.name)
-
-
-def runs(entry: Entry) -> bool:
-    """True for weights in the catalog whose network is in the zoo under the same parameter names."""
-    return (
-        entry.architecture in architectures.names()
-        and entry.vocabulary in ("torchvision", "timm")
-        and entry.format in ("torch", "safetensors")
-        and entry.task == "image-classification"
-    )
 
 
 def weights_file(path: pathlib.Path) -> pathlib.Path:

@@ -13,7 +13,8 @@ from zoonet.ops.errors import UnknownModelError
 from zoonet.zoo import architectures
 from zoonet.zoo.commands.output import console
 from zoonet.zoo.results import printable
-from zoonet.zoo.storage import EMBEDDED, create, load, read, read_card, weights_file
+from zoonet.zoo.sources import EMBEDDED
+from zoonet.zoo.storage import create, load, read, read_card, weights_file
 
 
 def show(
