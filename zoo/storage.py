@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Any
 from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
-    ArgumentError,
     FileError,
     FormatError,
     MissingFileError,
     StateDictError,
     UnsupportedFormatError,
-    ZoonetError,
 )
-from zoonet.zoo import architectures
-from zoonet.zoo.digits import DigitPreprocessing
+from zoonet.zoo import architectures, graphs
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
-from zoonet.zoo.preprocessing import ImagePreprocessing
 from zoonet.zoo.sources import locate
+from zoonet.zoo.tasks import make_task
 
 if TYPE_CHECKING:
     from zoonet.formats import Checkpoint
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 #: Formats that keep the names of parameters as they are.
 _SAVED = ("safetensors", "sharded", "torch", "npz")
-_PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPreprocessing}
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -42,14 +38,11 @@ _PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPr
 
 def configuration(model: Model) -> dict[str, Any]:
     """Everything of a model but its weights, as plain data for JSON."""
-    config = model.network.config  # type: ignore[attr-defined]
-    kind = next(name for name, cls in _PREPROCESSINGS.items() if isinstance(model.preprocessing, cls))
     return {
         "architecture": model.architecture,
-        "configuration": {"classes": config.classes, "channels": config.channels},
-        "task": model.task,
-        "preprocessing": {"kind": kind, **model.preprocessing.to_config()},
-        "labels": list(model.labels),
+        "configuration": architectures.changes(model.architecture, model.network),
+        "task": model.task.name,
+        **model.task.to_config(),
         "card": {key: value for key, value in vars(model.card).items() if value},
     }
 
@@ -58,6 +51,12 @@ def save(model: Model, path: pathlib.Path) -> None:
     """See `Model.save`."""
     from zoonet.formats.files import atomic_path
 
+    if model.architecture not in architectures.names():
+        raise UnsupportedFormatError(
+            f"a model of the kind {model.architecture!r} cannot be saved",
+            expected="a network of the zoo",
+            fix="its weights are in model.network.state_dict(), which formats.write takes",
+        )
     config = {"zoonet": configuration(model)}
     is_folder = path.is_dir() or not path.suffix
     file = path / WEIGHTS if is_folder else path
@@ -113,23 +112,26 @@ def load(
     source: str | os.PathLike[str],
     arch: str | None = None,
     *,
+    task: str | None = None,
     device: str = "cpu",
     dtype: Any = None,
-    labels: Sequence[str] | None = None,
-    preprocessing: Any = None,
+    **given: Any,
 ) -> Model:
     """A model that runs: from a name, a weights file, or a folder that `Model.save` wrote.
 
     source: an embedded model's name ("digits"), or a path. arch: the architecture of a bare state dict (its number of
-    classes is taken from the tensors); recognised by names and shapes where None. device: 'cpu', 'cuda', 'cuda:N'.
-    dtype: a floating dtype to run in; that of the file, or float32, where None. labels, preprocessing: in the place of
-    the file's or the architecture's own. Raises UnknownModelError (suggests the nearest), MissingFileError,
+    classes is taken from the tensors); recognised by names and shapes where None. task: what the network is for, where
+    that is not what the file says. device: 'cpu', 'cuda', 'cuda:N'. dtype: a floating dtype to run in; that of the
+    file, or float32, where None. given: what the task has, in the place of the file's or the architecture's own: labels
+    and preprocessing for image classification. Raises UnknownModelError (suggests the nearest), MissingFileError,
     FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError or DTypeError.
     """
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
     found = locate(source)
+    if arch is None and graphs.importer_of(found.path):
+        return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
     checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path
@@ -137,16 +139,9 @@ def load(
     network = _network(architecture, checkpoint, path)
     if dtype is not None:
         network.to(dtype=dtype)
-    defaults = architectures.defaults(architecture)
-    if preprocessing is None:
-        preprocessing = _preprocessing(config.get("preprocessing"), path) or defaults.preprocessing
-    classes = network.config.classes  # type: ignore[attr-defined]
-    if labels is None:
-        labels = config.get("labels") or default_labels(defaults.labels.get(classes), classes)
-    _check_labels(labels, classes, path.name)
-    return Model(
-        network, architecture, preprocessing, labels, card=read_card(config.get("card"), path.name), device=device
-    )
+    purpose = task or config.get("task") or architectures.task_of(architecture)
+    made = make_task(purpose, config, network, architecture, path.name, given)
+    return Model(network, architecture, made, card=read_card(config.get("card"), path.name), device=device)
 
 
 def create(
@@ -166,31 +161,9 @@ def create(
     if labels is not None:
         configuration.setdefault("classes", len(labels))
     network = architectures.build(arch, seed=seed, **configuration)
-    defaults = architectures.defaults(arch)
-    classes = network.config.classes  # type: ignore[attr-defined]
-    _check_labels(labels, classes, arch)
-    return Model(
-        network,
-        arch,
-        preprocessing or defaults.preprocessing,
-        labels or default_labels(defaults.labels.get(classes), classes),
-        card=Card(name=arch, notes="random parameters"),
-        device=device,
-    )
-
-
-def _check_labels(labels: Sequence[str] | None, classes: int, name: str) -> None:
-    if labels is not None and len(labels) != classes:
-        raise ArgumentError(f"{name}: the labels do not fit", expected=f"{classes} labels", received=len(labels))
-
-
-def default_labels(list_name: str | None, classes: int) -> tuple[str, ...]:
-    """The labels of a named list, or "class 0", "class 1", … where there is none."""
-    if list_name is not None:
-        from zoonet.weights import label_names
-
-        return label_names(list_name)
-    return tuple(f"class {index}" for index in range(classes))
+    given = {"labels": labels, "preprocessing": preprocessing}
+    task = make_task(architectures.task_of(arch), {}, network, arch, arch, given)
+    return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
 
 
 def embedded_card(name: str) -> Card:
@@ -223,7 +196,7 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
             raise _malformed(file) from None
     if found is None:
         return checkpoint, {}
-    shapes = {"architecture": str, "preprocessing": dict, "labels": list, "card": dict}
+    shapes = {"architecture": str, "task": str, "preprocessing": dict, "labels": list, "card": dict}
     if not isinstance(found, dict) or any(k in found and not isinstance(found[k], t) for k, t in shapes.items()):
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
@@ -282,19 +255,6 @@ def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> M
         message = error.message.replace(type(network).__name__, architecture, 1)
         raise StateDictError(f"{path.name}: {message}{hint}") from None
     return network
-
-
-def _preprocessing(config: Any, path: pathlib.Path) -> Any:
-    if not config:
-        return None
-    options = dict(config)
-    kind = _PREPROCESSINGS.get(options.pop("kind", "image"))
-    if kind is None:
-        raise FormatError(f"the preprocessing in {path} is of an unknown kind", received=config.get("kind"))
-    try:
-        return kind.from_config(options)
-    except (ZoonetError, TypeError, ValueError) as error:
-        raise FormatError(f"the preprocessing in {path} is malformed", received=error) from None
 
 
 def read_card(config: Any, name: str) -> Card:
