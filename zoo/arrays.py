@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -62,6 +62,7 @@ class Arrays:
     """Arrays in, arrays out, by the names that the graph gives them."""
 
     name = "arrays"
+    unit = "arrays"
 
     def __init__(self, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> None:
         self.inputs = inputs
@@ -101,6 +102,10 @@ class Arrays:
         results = model(*values)
         results = results if isinstance(results, tuple) else (results,)
         return Outputs({port.name: _on_cpu(value) for port, value in zip(self.outputs, results, strict=True)})
+
+    def from_arguments(self, arguments: Sequence[str]) -> Any:
+        """Arrays from .npy and .npz files: one file with all of them by name, or one file per input."""
+        return named_arrays(arguments[0]) if len(arguments) == 1 else [named_arrays(path) for path in arguments]
 
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """One value per input of the graph, of the types and shapes that it declares. Raises InputError."""

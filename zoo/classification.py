@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -54,6 +55,7 @@ class ImageClassification:
     """
 
     name = "image-classification"
+    unit = "pictures"
 
     def __init__(self, preprocessing: Preprocessing, labels: Sequence[str]) -> None:
         self.preprocessing = preprocessing
@@ -109,6 +111,10 @@ class ImageClassification:
             if progress is not None:
                 progress(len(results), len(sources))
         return results if is_several(source) else results[0]
+
+    def from_arguments(self, arguments: Sequence[str]) -> list[str]:
+        """The paths of all pictures, those in folders included."""
+        return [source.name for path in arguments for source in find_pictures(Path(path))]
 
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """One array (N, channels, H, W) in the network's floating dtype."""

@@ -49,18 +49,29 @@ def configuration(model: Model) -> dict[str, Any]:
 
 def save(model: Model, path: pathlib.Path) -> None:
     """See `Model.save`."""
-    from zoonet.formats.files import atomic_path
-
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
             expected="a network of the zoo",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
-    config = {"zoonet": configuration(model)}
+    write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
+
+
+def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
+    """Write weights, and the configuration in their header or beside them; see `Model.save`.
+
+    config: None for weights of which no more is known. Its formats are those that keep the names of parameters;
+    without it any. Raises UnsupportedFormatError or FileError.
+    """
+    from zoonet.formats.files import atomic_path
+
     is_folder = path.is_dir() or not path.suffix
     file = path / WEIGHTS if is_folder else path
     written = format_of_suffix(file)
+    if config is None:
+        formats.write(checkpoint, file)
+        return
     if written is None or written.name not in _SAVED:
         raise UnsupportedFormatError(
             f"a model cannot be saved as {path.name!r}",
@@ -68,14 +79,15 @@ def save(model: Model, path: pathlib.Path) -> None:
             + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
             + ", or one without suffix for a folder",
         )
-    metadata = {"format": "pt", **config} if written.name == "safetensors" else {}
-    checkpoint = formats.Checkpoint(_on_cpu(model.network), metadata)
-    if metadata and not is_folder:
-        formats.write(checkpoint, file)
-        return
+    content = {"zoonet": config}
+    if written.name == "safetensors":
+        checkpoint = formats.Checkpoint(checkpoint, {**checkpoint.metadata, "format": "pt", **content})
+        if not is_folder:
+            formats.write(checkpoint, file)
+            return
     beside = path / CONFIG if is_folder else file.with_name(file.name + ".json")
     with _folder(path) if is_folder else nullcontext(), atomic_path(beside) as temporary:
-        temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         formats.write(checkpoint, file)  # in here, so that the configuration is renamed only if this succeeds
 
 
@@ -139,9 +151,23 @@ def load(
     network = _network(architecture, checkpoint, path)
     if dtype is not None:
         network.to(dtype=dtype)
+    return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
+
+
+def assemble(
+    architecture: str,
+    network: Module,
+    config: Mapping[str, Any],
+    file: str,
+    *,
+    task: str | None = None,
+    device: str = "cpu",
+    given: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model of a network and of what a configuration says of it; see `load`."""
     purpose = task or config.get("task") or architectures.task_of(architecture)
-    made = make_task(purpose, config, network, architecture, path.name, given)
-    return Model(network, architecture, made, card=read_card(config.get("card"), path.name), device=device)
+    made = make_task(purpose, config, network, architecture, file, given or {})
+    return Model(network, architecture, made, card=read_card(config.get("card"), file), device=device)
 
 
 def create(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zoonet.ops.errors import ArgumentError, FormatError
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from zoonet.zoo.model import Model
     from zoonet.zoo.modules import Module
 
-__all__ = ["TASKS", "Task", "make_task", "task_class"]
+__all__ = ["TASKS", "Task", "check_options", "has_option", "make_task", "task_class"]
 
 
 class Task(Protocol):
-    """One kind of task. name: its name in `TASKS` and in configuration files.
+    """One kind of task. name: its name in `TASKS` and in configuration files. unit: what it calls several inputs.
 
     Its class also has `from_config(config, network, architecture, file, **given)`: the task of a network as a
     configuration has it, or as the architecture usually has it where that is silent. given: objects in the place of
@@ -31,12 +31,16 @@ class Task(Protocol):
     """
 
     name: str
+    unit: str
 
     def to_config(self) -> dict[str, Any]:
         """Plain data from which `from_config` of the class makes the task again."""
 
     def run(self, model: Model, source: Any) -> Any:
         """The results for inputs as people have them; keyword arguments are the task's own."""
+
+    def from_arguments(self, arguments: Sequence[str]) -> Any:
+        """The source for `run` that arguments on a command line stand for. Raises as `run` does for bad ones."""
 
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arrays of a call, made to fit the network where that loses nothing. Raises InputError."""
@@ -83,3 +87,8 @@ def check_options(function: Any, options: Mapping[str, Any], what: str, fixed: i
     for key in options:
         if key not in known:
             raise ArgumentError(f"{what} has no option {key!r}", expected=", ".join(known) or "no options")
+
+
+def has_option(function: Any, option: str) -> bool:
+    """True if the function has a parameter of this name."""
+    return option in inspect.signature(function).parameters
