@@ -192,10 +192,20 @@ def _batches(
     group: list[Source] = []
     arrays: list[np.ndarray[Any, Any]] = []
     for source in sources:
-        array = preprocessing(source.open(preprocessing.mode))
+        array = _array(source, preprocessing)
         if arrays and (len(arrays) == batch or array.shape != arrays[0].shape):
             yield group, np.stack(arrays)
             group, arrays = [], []
         group.append(source)
         arrays.append(array)
     yield group, np.stack(arrays)
+
+
+def _array(source: Source, preprocessing: Preprocessing) -> np.ndarray[Any, Any]:
+    image = source.open(preprocessing.mode)
+    try:
+        return preprocessing(image)
+    except InputError as error:  # of one picture among several
+        raise InputError(
+            f"{source.name}: {error.message}", expected=error.expected, received=error.received, fix=error.fix
+        ) from None

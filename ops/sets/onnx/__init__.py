@@ -6,7 +6,18 @@ file; importing this package declares them all.
 
 from __future__ import annotations
 
-from zoonet.ops.sets.onnx import arithmetic, elementwise, reduction, shape  # noqa: F401 (declare their operators)
+from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
+    arithmetic,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    random,
+    reduction,
+    resampling,
+    shape,
+    windows,
+)
 from zoonet.ops.sets.onnx.registry import DOMAINS, Operator, Subgraph, find_operator, onnx_operator, operators
 
 __all__ = ["DOMAINS", "Operator", "Subgraph", "find_operator", "onnx_operator", "operators"]
