@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     arithmetic,
+    attention,
+    casting,
+    control,
+    detection,
     elementwise,
     indexing,
     linear,
+    losses,
     normalization,
+    quantization,
     random,
     reduction,
     resampling,
+    sequences,
     shape,
     windows,
 )
