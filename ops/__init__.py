@@ -21,6 +21,7 @@ from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
 from zoonet.ops.grid_sampling import *
 from zoonet.ops.indexing import *
+from zoonet.ops.inversion import *
 from zoonet.ops.joining import *
 from zoonet.ops.linear import *
 from zoonet.ops.losses import *

@@ -13,6 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoonet.zoo.conversion import Conversion as Conversion
+    from zoonet.zoo.conversion import convert as convert
     from zoonet.zoo.listing import list as list
     from zoonet.zoo.model import Card as Card
     from zoonet.zoo.model import Model as Model
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Card": "model",
     "Classification": "results",
+    "Conversion": "conversion",
     "ImagePreprocessing": "preprocessing",
     "Model": "model",
     "Module": "modules",
     "Prediction": "results",
     "Results": "results",
+    "convert": "conversion",
     "create": "storage",
     "functional_call": "modules",
     "initialised_by": "modules",

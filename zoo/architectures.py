@@ -8,7 +8,7 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from zoonet.ops.errors import ArgumentError, UnknownModelError
@@ -23,12 +23,13 @@ class Family:
     """One file of networks: module of zoonet.zoo, class of the network, and its table from names to configurations.
 
     The class takes a configuration (a dataclass) and has a classmethod `fit(config, shapes)`: the configuration with
-    the number of classes and channels that a state dict has.
+    the number of classes and channels that a state dict has. task: what the networks are usually for.
     """
 
     module: str
     network: str
     table: str
+    task: str = "image-classification"
 
 
 FAMILIES = (
@@ -83,6 +84,20 @@ def _table() -> dict[str, tuple[Any, Any]]:
         for name, config in getattr(module, family.table).items():
             result[name] = (getattr(module, family.network), config)
     return result
+
+
+def task_of(name: str) -> str:
+    """What the networks of an architecture are usually for."""
+    network, _ = find(name)
+    return next(
+        f.task for f in FAMILIES if (f"zoonet.zoo.{f.module}", f.network) == (network.__module__, network.__name__)
+    )
+
+
+def changes(name: str, network: Module) -> dict[str, Any]:
+    """The fields in which a network's configuration differs from that of its architecture, as plain data."""
+    usual, own = find(name)[1], network.config  # type: ignore[attr-defined]
+    return {f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) != getattr(usual, f.name)}
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -142,12 +157,10 @@ def make(network: Any, config: Any, seed: int | None) -> Module:
         return result
 
 
-@cache
-def _shapes(name: str, classes: int, channels: int) -> dict[str, Any]:
-    network, config = find(name)
+@lru_cache(maxsize=512)
+def _shapes(network: Any, config: Any) -> dict[str, Any]:
     return {
-        name: TensorType(array.shape, array.dtype)
-        for name, array in make(network, replace(config, classes=classes, channels=channels), None).state_dict().items()
+        name: TensorType(array.shape, array.dtype) for name, array in make(network, config, None).state_dict().items()
     }
 
 
@@ -168,7 +181,7 @@ def recognise(state: Mapping[str, Any]) -> list[str]:
     result = []
     for name, (network, config) in _table().items():
         fit = network.fit(config, state)
-        own = _shapes(name, fit.classes, fit.channels)
+        own = _shapes(network, fit)
         misfits = compare_shapes(own, state)
         missing = [n for n in misfits.missing if not n.endswith("num_batches_tracked")]
         if not missing and not misfits.unexpected and not misfits.wrong:
@@ -181,7 +194,7 @@ def closest(state: Mapping[str, Any]) -> str | None:
     best, best_share = None, 1 / 3
     for name, (network, config) in _table().items():
         fit = network.fit(config, state)
-        misfits = compare_shapes(own := _shapes(name, fit.classes, fit.channels), state)
+        misfits = compare_shapes(own := _shapes(network, fit), state)
         share = (len(own) - len(misfits.missing) - len(misfits.wrong)) / (len(own) + len(misfits.unexpected))
         if share > best_share:
             best, best_share = name, share

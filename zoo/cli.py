@@ -1,4 +1,7 @@
-"""The command line: `zoonet list | show | run`. Every failure that the library foresees is one message and status 2."""
+"""The command line, `zoonet list | show | run | convert`.
+
+Every failure that the library foresees is one message and status 2.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ def application() -> typer.Typer:
     app.command("list")(commands.list_models)
     app.command("show")(commands.show)
     app.command("run")(commands.run)
+    app.command("convert")(commands.convert)
     return app
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from zoonet import weights
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo import architectures
-from zoonet.zoo.storage import EMBEDDED, embedded_card, runs
+from zoonet.zoo.sources import EMBEDDED, runs
+from zoonet.zoo.storage import embedded_card
 
 
 @dataclass(frozen=True)

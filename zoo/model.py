@@ -1,4 +1,4 @@
-"""The facade's `Model`: a network with its task, preprocessing, labels and card, and the plans that it runs by."""
+"""The facade's `Model`: a network with its task and card, and the plans that it runs by."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import os
 import pathlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError, InputError, ShapeError
+from zoonet.ops.errors import ArgumentError, InputError, ShapeError, TraceError
 from zoonet.ops.operands import Traced
-from zoonet.ops.types import TensorType, is_floating
-from zoonet.zoo.classification import Preprocessing, classify
+from zoonet.ops.types import TensorType
 from zoonet.zoo.modules import Module
 from zoonet.zoo.summary import Summary, summarize
+from zoonet.zoo.tasks import Task, check_options
 
 Array = Any
 _PLANS = 4  # compiled input signatures that are kept; each holds its own folded weights
@@ -36,85 +34,77 @@ class Card:
 
 
 class Model:
-    """A network with what it needs to take pictures and give answers.
+    """A network with what it needs to take what people have and give answers.
 
-    network: a Module in inference mode. architecture: its name in the table. labels: one per output of the network.
-    preprocessing: what turns a picture into the network's input. card: what is known of the weights.
+    network: a Module in inference mode. architecture: its name in the table. task: what it is for, with preprocessing,
+    labels and the like. card: what is known of the weights.
     """
 
     def __init__(
         self,
         network: Module,
         architecture: str,
-        preprocessing: Preprocessing,
-        labels: Sequence[str],
+        task: Task,
         *,
         card: Card | None = None,
         device: str = "cpu",
     ) -> None:
         self.network = network
         self.architecture = architecture
-        self.task = "image-classification"
-        self.preprocessing = preprocessing
-        self.labels = tuple(labels)
+        self.task = task
         self.card = card or Card(name=architecture)
         self.device = device
-        self._plans: OrderedDict[TensorType, tuple[list[Array], ops.Program]] = OrderedDict()
+        self._plans: OrderedDict[tuple[TensorType, ...], tuple[list[Array], Callable[..., Any]]] = OrderedDict()
         self._lock = threading.RLock()
         if device != "cpu":
             network.to(device)
 
+    @property
+    def preprocessing(self) -> Any:
+        """What turns an input into arrays. Raises ArgumentError for a task that has none."""
+        return self._of_task("preprocessing")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes. Raises ArgumentError for a task that has none."""
+        return tuple(self._of_task("labels"))
+
+    def _of_task(self, name: str) -> Any:
+        if not hasattr(self.task, name):
+            raise ArgumentError(f"a model for {self.task.name} has no {name}")
+        return getattr(self.task, name)
+
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self, source: Any, *, batch: int = 32, progress: Callable[[int, int], None] | None = None) -> Any:
-        """Classify a picture, or several.
+    def run(self, source: Any, **options: Any) -> Any:
+        """Answers for one input or several, as the task takes and gives them.
 
-        source: a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a batch array, or a
-        list of these. batch: how many go through the network at once. progress: called with (done, total).
-        Returns a `Classification`, or `Results`, a list of them, for a list, a folder or a batch.
-        Raises MissingFileError, FormatError (not a picture, truncated) or InputError.
+        Image classification: source is a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a
+        batch array, or a list of these; options are batch (how many go through the network at once) and progress
+        (called with (done, total)); one `Classification`, or `Results`, a list of them, for several.
+        Raises MissingFileError, FormatError (not a picture, truncated), InputError or ArgumentError.
         """
-        return classify(self._scores, self.preprocessing, self.labels, source, batch, progress)
+        check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)
+        return self.task.run(self, source, **options)
 
-    def _scores(self, inputs: Array) -> Array:
-        return ops.to_device(self(inputs), "cpu")
-
-    def __call__(self, x: Array) -> Array:
-        """The network on an array (N, channels, H, W), preprocessed already -> scores (N, classes), not probabilities.
+    def __call__(self, *inputs: Array) -> Any:
+        """The network on arrays, preprocessed already; for pictures (N, channels, H, W) -> scores (N, classes).
 
         Floats are cast to the network's dtype. It is compiled once per shape; parameters that are assigned anew
         afterwards are noticed, those whose array is changed in place are not until `recompile()`.
         Raises InputError for other shapes and dtypes.
         """
-        if isinstance(x, Traced):
-            return self.network(x)
-        x = self._checked(x)
-        return self._plan(TensorType(x.shape, x.dtype))(x)
+        if any(isinstance(x, Traced) for x in inputs):
+            return self.network(*inputs)
+        arrays = self.task.check(self.network, inputs)
+        if self.device != "cpu":
+            arrays = tuple([ops.to_device(x, self.device) if ops.is_array(x) else x for x in arrays])
+        if not all(ops.is_array(x) and x.dtype != object for x in arrays):
+            return self.network(*arrays)  # sequences and strings have no plan
+        return self._plan(tuple([TensorType(x.shape, x.dtype) for x in arrays]))(*arrays)
 
-    def _checked(self, x: Any) -> Array:
-        try:
-            array = x if ops.is_array(x) else np.asarray(x)
-        except (TypeError, ValueError) as error:
-            raise InputError("the model cannot take this input", expected="an array", received=str(error)) from None
-        channels = getattr(getattr(self.network, "config", None), "channels", None)
-        if array.ndim != 4 or 0 in array.shape or (channels and array.shape[1] != channels):
-            fix = "add the batch axis, x[None]" if array.ndim == 3 else "use model.run for pictures"
-            expected = f"shape (N, {channels or 'channels'}, height, width)"
-            raise InputError(
-                "the model cannot take this array", expected=expected, received=f"shape {array.shape}", fix=fix
-            )
-        dtype = next(a.dtype for _, a in self.network.named_parameters())
-        if not is_floating(array.dtype):
-            raise InputError(
-                "the model cannot take this array",
-                expected=f"{dtype} (preprocessed)",
-                received=array.dtype,
-                fix="use model.run for pictures, or cast it",
-            )
-        return ops.to_device(array.astype(dtype, copy=False), self.device)
-
-    def _plan(self, signature: TensorType) -> ops.Program:
-        """The compiled network for an input type, made on first use and again once parameters were replaced."""
+    def _plan(self, signature: tuple[TensorType, ...]) -> Callable[..., Any]:
+        """The compiled network for input types, made on first use and again once parameters were replaced."""
         with self._lock:
             arrays = [slot.get() for slot in self.network.slots().values()]
             if signature in self._plans:
@@ -122,21 +112,27 @@ class Model:
                 used, program = self._plans[signature]
                 if len(used) == len(arrays) and all(a is b for a, b in zip(used, arrays, strict=True)):
                     return program
-            training = [module for _, module in self.network.named_modules() if module.training]
-            self.network.eval()
-            try:
-                program = ops.compile(ops.trace(self.network, signature, name=self.architecture), device=self.device)
-            except ShapeError as error:
-                raise InputError(
-                    f"{self.architecture} cannot take an input of shape {list(signature.shape)}", fix=str(error)
-                ) from None
-            finally:
-                for module in training:
-                    module.training = True
+            program = self._compiled(signature)
             self._plans[signature] = arrays, program
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
             return program
+
+    def _compiled(self, signature: tuple[TensorType, ...]) -> Callable[..., Any]:
+        training = [module for _, module in self.network.named_modules() if module.training]
+        self.network.eval()
+        try:
+            return ops.compile(ops.trace(self.network, *signature, name=self.architecture), device=self.device)
+        except TraceError:
+            if self.network.data_dependent:
+                return self.network
+            raise
+        except ShapeError as error:
+            shapes = " and ".join(str(list(kind.shape)) for kind in signature)
+            raise InputError(f"{self.architecture} cannot take an input of shape {shapes}", fix=str(error)) from None
+        finally:
+            for module in training:
+                module.training = True
 
     def recompile(self) -> None:
         """Forget the compiled plans, after arrays of the network were changed in place."""
@@ -146,19 +142,23 @@ class Model:
     # -- description ---------------------------------------------------------------------------------------------
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of what the preprocessing gives; 224 pixels where that depends on the picture."""
-        return self.preprocessing.shape or (self.network.config.channels, 224, 224)  # type: ignore[attr-defined]
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the usual first input, without the batch axis."""
+        return self.task.example(self.network)[0].shape[1:]
 
-    def summary(self, shape: tuple[int, int, int, int] | None = None) -> Summary:
-        """Layers, shapes, parameters and operations for an input shape (N, C, H, W); the usual one for one picture."""
-        return summarize(self.network, shape or (1, *self.input_shape), self.architecture)
+    def summary(self, shape: tuple[int, ...] | None = None) -> Summary:
+        """Layers, shapes, parameters and operations for a shape of the first input; the usual one where None."""
+        types = self.task.example(self.network)
+        if shape is not None:
+            types = (TensorType(tuple(shape), types[0].dtype), *types[1:])
+        return summarize(self.network, types, self.architecture)
 
     def __repr__(self) -> str:
         count = sum(int(a.size) for _, a in self.network.named_parameters())
         name = self.card.name or self.architecture
+        classes = f", {len(self.labels)} classes" if hasattr(self.task, "labels") else ""
         return (
-            f"<Model {name}: {self.architecture}, {self.task}, {len(self.labels)} classes, {count:,} parameters, "
+            f"<Model {name}: {self.architecture}, {self.task.name}{classes}, {count:,} parameters, "
             f"input {'×'.join(map(str, self.input_shape))}, {self.device}>"
         )
 

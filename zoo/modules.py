@@ -77,12 +77,15 @@ class Module:
 
     buffers: names of attributes that hold state rather than parameters (running statistics); `forward` updates them
     by assigning new arrays. optional: names of buffers that a checkpoint may lack. hidden: names of buffers that
-    belong in no checkpoint.
+    belong in no checkpoint. flat: names of attributes that are dicts of arrays whose keys are the arrays' whole names.
+    data_dependent: what it computes may depend on the contents of its inputs, so that it cannot always be traced.
     """
 
     buffers: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
+    data_dependent: bool = False
     training: bool = False
 
     def forward(self, *inputs: Any) -> Any:
@@ -230,7 +233,9 @@ def _walk(module: Module, prefix: str, above: tuple[int, ...] = ()) -> Iterator[
     for name, value in vars(module).items():
         if name.startswith("_"):
             continue
-        if _is_array(value):
+        if name in module.flat:
+            found += [(start + key, Slot(module, value, key, name in module.buffers)) for key in value]
+        elif _is_array(value):
             found.append((start + name, Slot(module, module, name, name in module.buffers)))
         elif isinstance(value, Module | list | tuple | dict):
             below.append((start + name, value))

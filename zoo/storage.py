@@ -7,38 +7,30 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
-    ArgumentError,
     FileError,
     FormatError,
     MissingFileError,
     StateDictError,
-    UnknownModelError,
     UnsupportedFormatError,
-    ZoonetError,
 )
-from zoonet.zoo import architectures
-from zoonet.zoo.digits import DigitPreprocessing
+from zoonet.zoo import architectures, graphs
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
-from zoonet.zoo.preprocessing import ImagePreprocessing
+from zoonet.zoo.sources import locate
+from zoonet.zoo.tasks import make_task
 
 if TYPE_CHECKING:
     from zoonet.formats import Checkpoint
-    from zoonet.weights import Entry
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-#: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
-EMBEDDED = {"digits": "digitnet"}
 #: Formats that keep the names of parameters as they are.
 _SAVED = ("safetensors", "sharded", "torch", "npz")
-_PREPROCESSINGS: dict[str, Any] = {"image": ImagePreprocessing, "digit": DigitPreprocessing}
-_SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
@@ -46,26 +38,40 @@ _SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffix
 
 def configuration(model: Model) -> dict[str, Any]:
     """Everything of a model but its weights, as plain data for JSON."""
-    config = model.network.config  # type: ignore[attr-defined]
-    kind = next(name for name, cls in _PREPROCESSINGS.items() if isinstance(model.preprocessing, cls))
     return {
         "architecture": model.architecture,
-        "configuration": {"classes": config.classes, "channels": config.channels},
-        "task": model.task,
-        "preprocessing": {"kind": kind, **model.preprocessing.to_config()},
-        "labels": list(model.labels),
+        "configuration": architectures.changes(model.architecture, model.network),
+        "task": model.task.name,
+        **model.task.to_config(),
         "card": {key: value for key, value in vars(model.card).items() if value},
     }
 
 
 def save(model: Model, path: pathlib.Path) -> None:
     """See `Model.save`."""
+    if model.architecture not in architectures.names():
+        raise UnsupportedFormatError(
+            f"a model of the kind {model.architecture!r} cannot be saved",
+            expected="a network of the zoo",
+            fix="its weights are in model.network.state_dict(), which formats.write takes",
+        )
+    write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
+
+
+def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
+    """Write weights, and the configuration in their header or beside them; see `Model.save`.
+
+    config: None for weights of which no more is known. Its formats are those that keep the names of parameters;
+    without it any. Raises UnsupportedFormatError or FileError.
+    """
     from zoonet.formats.files import atomic_path
 
-    config = {"zoonet": configuration(model)}
     is_folder = path.is_dir() or not path.suffix
     file = path / WEIGHTS if is_folder else path
     written = format_of_suffix(file)
+    if config is None:
+        formats.write(checkpoint, file)
+        return
     if written is None or written.name not in _SAVED:
         raise UnsupportedFormatError(
             f"a model cannot be saved as {path.name!r}",
@@ -73,14 +79,15 @@ def save(model: Model, path: pathlib.Path) -> None:
             + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
             + ", or one without suffix for a folder",
         )
-    metadata = {"format": "pt", **config} if written.name == "safetensors" else {}
-    checkpoint = formats.Checkpoint(_on_cpu(model.network), metadata)
-    if metadata and not is_folder:
-        formats.write(checkpoint, file)
-        return
+    content = {"zoonet": config}
+    if written.name == "safetensors":
+        checkpoint = formats.Checkpoint(checkpoint, {**checkpoint.metadata, "format": "pt", **content})
+        if not is_folder:
+            formats.write(checkpoint, file)
+            return
     beside = path / CONFIG if is_folder else file.with_name(file.name + ".json")
     with _folder(path) if is_folder else nullcontext(), atomic_path(beside) as temporary:
-        temporary.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         formats.write(checkpoint, file)  # in here, so that the configuration is renamed only if this succeeds
 
 
@@ -117,23 +124,26 @@ def load(
     source: str | os.PathLike[str],
     arch: str | None = None,
     *,
+    task: str | None = None,
     device: str = "cpu",
     dtype: Any = None,
-    labels: Sequence[str] | None = None,
-    preprocessing: Any = None,
+    **given: Any,
 ) -> Model:
     """A model that runs: from a name, a weights file, or a folder that `Model.save` wrote.
 
     source: an embedded model's name ("digits"), or a path. arch: the architecture of a bare state dict (its number of
-    classes is taken from the tensors); recognised by names and shapes where None. device: 'cpu', 'cuda', 'cuda:N'.
-    dtype: a floating dtype to run in; that of the file, or float32, where None. labels, preprocessing: in the place of
-    the file's or the architecture's own. Raises UnknownModelError (suggests the nearest), MissingFileError,
+    classes is taken from the tensors); recognised by names and shapes where None. task: what the network is for, where
+    that is not what the file says. device: 'cpu', 'cuda', 'cuda:N'. dtype: a floating dtype to run in; that of the
+    file, or float32, where None. given: what the task has, in the place of the file's or the architecture's own: labels
+    and preprocessing for image classification. Raises UnknownModelError (suggests the nearest), MissingFileError,
     FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError or DTypeError.
     """
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
-    found = _locate(source)
+    found = locate(source)
+    if arch is None and graphs.importer_of(found.path):
+        return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
     checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path
@@ -141,16 +151,23 @@ def load(
     network = _network(architecture, checkpoint, path)
     if dtype is not None:
         network.to(dtype=dtype)
-    defaults = architectures.defaults(architecture)
-    if preprocessing is None:
-        preprocessing = _preprocessing(config.get("preprocessing"), path) or defaults.preprocessing
-    classes = network.config.classes  # type: ignore[attr-defined]
-    if labels is None:
-        labels = config.get("labels") or default_labels(defaults.labels.get(classes), classes)
-    _check_labels(labels, classes, path.name)
-    return Model(
-        network, architecture, preprocessing, labels, card=read_card(config.get("card"), path.name), device=device
-    )
+    return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
+
+
+def assemble(
+    architecture: str,
+    network: Module,
+    config: Mapping[str, Any],
+    file: str,
+    *,
+    task: str | None = None,
+    device: str = "cpu",
+    given: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model of a network and of what a configuration says of it; see `load`."""
+    purpose = task or config.get("task") or architectures.task_of(architecture)
+    made = make_task(purpose, config, network, architecture, file, given or {})
+    return Model(network, architecture, made, card=read_card(config.get("card"), file), device=device)
 
 
 def create(
@@ -170,123 +187,15 @@ def create(
     if labels is not None:
         configuration.setdefault("classes", len(labels))
     network = architectures.build(arch, seed=seed, **configuration)
-    defaults = architectures.defaults(arch)
-    classes = network.config.classes  # type: ignore[attr-defined]
-    _check_labels(labels, classes, arch)
-    return Model(
-        network,
-        arch,
-        preprocessing or defaults.preprocessing,
-        labels or default_labels(defaults.labels.get(classes), classes),
-        card=Card(name=arch, notes="random parameters"),
-        device=device,
-    )
-
-
-def _check_labels(labels: Sequence[str] | None, classes: int, name: str) -> None:
-    if labels is not None and len(labels) != classes:
-        raise ArgumentError(f"{name}: the labels do not fit", expected=f"{classes} labels", received=len(labels))
-
-
-def default_labels(list_name: str | None, classes: int) -> tuple[str, ...]:
-    """The labels of a named list, or "class 0", "class 1", … where there is none."""
-    if list_name is not None:
-        from zoonet.weights import label_names
-
-        return label_names(list_name)
-    return tuple(f"class {index}" for index in range(classes))
-
-
-@dataclass(frozen=True)
-class _Located:
-    """A file or folder, and what is known of it from elsewhere, as in a configuration."""
-
-    path: pathlib.Path
-    config: Mapping[str, Any]
-
-
-def _locate(source: str | os.PathLike[str]) -> _Located:
-    """What a name or a path stands for; weights of the catalog are downloaded if they are not there yet."""
-    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
-        raise ArgumentError("load takes a name or a path", expected="such as 'digits'", received=repr(source))
-    text = os.fsdecode(source)
-    if text in EMBEDDED:
-        return _Located(pathlib.Path(__file__).parent / "data" / f"{text}.safetensors", {})
-    path = pathlib.Path(text)
-    try:
-        if path.exists():
-            return _Located(path, {})
-    except (OSError, ValueError):
-        pass
-    if os.sep in text or "/" in text or not isinstance(source, str) or text.endswith(_SUFFIXES):
-        raise MissingFileError("there is no such weights file", received=text, fix="check the path")
-    return _from_catalog(text)
-
-
-def _from_catalog(name: str) -> _Located:
-    from zoonet import weights
-
-    known = architectures.names()
-    try:
-        entry = weights.find(name)
-    except UnknownModelError:
-        if name in known:
-            raise UnknownModelError(
-                f"{name} is an architecture, and the catalog has no weights of that name",
-                fix=f'load a file, zoo.load("weights.safetensors", arch="{name}"), or make random parameters with '
-                f'zoo.create("{name}")',
-            ) from None
-        everything = [*EMBEDDED, *known, *(e.name for e in weights.entries(architectures=known))]
-        raise UnknownModelError(
-            f"there is no model and no file named {architectures.shortened(name)!r}",
-            fix=architectures.nearest(name, everything) or "`zoonet list` prints all names",
-        ) from None
-    if not runs(entry):
-        raise UnknownModelError(
-            f"zoonet knows the weights {entry.name}, but has no network for them yet",
-            received=f"{entry.architecture} with names of {entry.vocabulary}",
-            fix="`zoonet list` prints what it can run",
-        )
-    card = {
-        "name": entry.name,
-        "source": entry.origin,
-        "licence": entry.licence,
-        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
-        "notes": entry.note,
-    }
-    config: dict[str, Any] = {"architecture": entry.architecture, "card": card}
-    if entry.preprocessing is not None:
-        given = entry.preprocessing
-        crop = list(given.crop) if given.crop else None
-        exact = given.resize == "exact" and isinstance(given.size, int)
-        config["preprocessing"] = {
-            "resize": [given.size, given.size] if exact else given.size,
-            "crop": crop,
-            "mean": list(given.mean),
-            "std": list(given.std),
-            "interpolation": given.interpolation,
-            "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
-            "scale": given.scale,
-        }
-    if entry.labels:
-        config["labels"] = list(weights.label_names(entry.labels))
-    return _Located(weights.fetch(entry), config)
+    given = {"labels": labels, "preprocessing": preprocessing}
+    task = make_task(architectures.task_of(arch), {}, network, arch, arch, given)
+    return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
 
 
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
-    path = _locate(name).path
+    path = locate(name).path
     return read_card(read(path)[1].get("card"), path.name)
-
-
-def runs(entry: Entry) -> bool:
-    """True for weights in the catalog whose network is in the zoo under the same parameter names."""
-    return (
-        entry.architecture in architectures.names()
-        and entry.vocabulary in ("torchvision", "timm")
-        and entry.format in ("torch", "safetensors")
-        and entry.task == "image-classification"
-    )
 
 
 def weights_file(path: pathlib.Path) -> pathlib.Path:
@@ -313,7 +222,7 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
             raise _malformed(file) from None
     if found is None:
         return checkpoint, {}
-    shapes = {"architecture": str, "preprocessing": dict, "labels": list, "card": dict}
+    shapes = {"architecture": str, "task": str, "preprocessing": dict, "labels": list, "card": dict}
     if not isinstance(found, dict) or any(k in found and not isinstance(found[k], t) for k, t in shapes.items()):
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
@@ -372,19 +281,6 @@ def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> M
         message = error.message.replace(type(network).__name__, architecture, 1)
         raise StateDictError(f"{path.name}: {message}{hint}") from None
     return network
-
-
-def _preprocessing(config: Any, path: pathlib.Path) -> Any:
-    if not config:
-        return None
-    options = dict(config)
-    kind = _PREPROCESSINGS.get(options.pop("kind", "image"))
-    if kind is None:
-        raise FormatError(f"the preprocessing in {path} is of an unknown kind", received=config.get("kind"))
-    try:
-        return kind.from_config(options)
-    except (ZoonetError, TypeError, ValueError) as error:
-        raise FormatError(f"the preprocessing in {path} is malformed", received=error) from None
 
 
 def read_card(config: Any, name: str) -> Card:

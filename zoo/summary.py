@@ -9,9 +9,11 @@ from math import prod
 from typing import Any
 
 from zoonet import ops
+from zoonet.ops import trees
 from zoonet.ops.errors import InputError, OperatorError
 from zoonet.ops.graph import Graph, Node
 from zoonet.ops.passes import expand_composites
+from zoonet.ops.tracing import Variable
 from zoonet.ops.types import TensorType
 from zoonet.zoo.modules import Module, observed_by
 
@@ -76,14 +78,13 @@ class Summary:
         return {**vars(self), "rows": [vars(row) for row in self.rows]}
 
 
-def summarize(network: Module, shape: Sequence[int], name: str = "network") -> Summary:
-    """The summary of a network for one input shape. Raises InputError for a shape that it cannot take."""
-    dtype = next(array.dtype for _, array in network.named_parameters())
+def summarize(network: Module, types: Sequence[TensorType], name: str = "network") -> Summary:
+    """The summary of a network for the types of its inputs. Raises InputError for types that it cannot take."""
     names = {id(module): path for path, module in network.named_modules()}
     calls: list[tuple[Module, Any, int, int]] = []
 
     def observe(module: Module, inputs: tuple[Any, ...]) -> Any:
-        graph: Graph = inputs[0].trace.graph
+        graph: Graph = next(x for x in inputs if isinstance(x, Variable)).trace.graph
         first = len(graph.nodes)
         output = module.forward(*inputs)
         calls.append((module, output, first, len(graph.nodes)))
@@ -91,9 +92,10 @@ def summarize(network: Module, shape: Sequence[int], name: str = "network") -> S
 
     try:
         with observed_by(observe):
-            graph = ops.trace(network, TensorType(tuple(shape), dtype))
+            graph = ops.trace(network, *types)
     except OperatorError as error:
-        raise InputError(f"{name} cannot take an input of shape {list(shape)}", fix=str(error)) from None
+        shapes = " and ".join(str(list(kind.shape)) for kind in types)
+        raise InputError(f"{name} cannot take an input of shape {shapes}", fix=str(error)) from None
     costs = [multiply_adds(node) for node in graph.nodes]
     rows = []
     for module, output, first, last in calls:
@@ -102,11 +104,12 @@ def summarize(network: Module, shape: Sequence[int], name: str = "network") -> S
         )
         if own:
             kind = type(module).__name__
-            rows.append(Row(names[id(module)], kind, tuple(output.shape), own, sum(costs[first:last])))
+            main = output if hasattr(output, "shape") else trees.leaves(output)[0]
+            rows.append(Row(names[id(module)], kind, tuple(main.shape), own, sum(costs[first:last])))
     expanded = expand_composites(graph, "cpu")
     return Summary(
         name,
-        tuple(shape),
+        types[0].shape,
         tuple(graph.outputs[0].type.shape),
         tuple(rows),
         sum(int(array.size) for _, array in network.named_parameters()),

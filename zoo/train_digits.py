@@ -19,6 +19,7 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ZoonetError
 from zoonet.zoo import architectures
+from zoonet.zoo.classification import ImageClassification
 from zoonet.zoo.digit_samples import draw, warp
 from zoonet.zoo.digits import DigitPreprocessing
 from zoonet.zoo.ink import find_ink, fit_box
@@ -73,7 +74,7 @@ def train(images: Array, targets: Array, *, epochs: int, seed: int, drawn: int =
     rng = np.random.default_rng(seed)
     preprocessing = DigitPreprocessing()
     network = architectures.build("digitnet", seed=seed)
-    model = Model(network, "digitnet", preprocessing, [str(digit) for digit in range(10)])
+    model = Model(network, "digitnet", ImageClassification(preprocessing, "0123456789"))
     written = [fit_box(find_ink(Image.fromarray(image).convert("RGB")), _BOX, _SIZE) for image in images]
     velocity: dict[str, Array] = {}
     digits = np.arange(drawn) % 10

@@ -37,3 +37,13 @@ def tensordot(x, y, axes):
 @torch_oracle("einsum")
 def einsum(equation, *operands):
     return torch.einsum(equation, *operands)
+
+
+@torch_oracle("det")
+def det(x):
+    return torch.linalg.det(x)
+
+
+@torch_oracle("inv")
+def inv(x):
+    return torch.linalg.inv(x)

@@ -1,7 +1,8 @@
 """The commands of `zoonet`, one file each."""
 
+from zoonet.zoo.commands.convert import convert
 from zoonet.zoo.commands.list import list_models
 from zoonet.zoo.commands.run import run
 from zoonet.zoo.commands.show import show
 
-__all__ = ["list_models", "run", "show"]
+__all__ = ["convert", "list_models", "run", "show"]

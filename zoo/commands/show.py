@@ -13,7 +13,8 @@ from zoonet.ops.errors import UnknownModelError
 from zoonet.zoo import architectures
 from zoonet.zoo.commands.output import console
 from zoonet.zoo.results import printable
-from zoonet.zoo.storage import EMBEDDED, create, load, read, read_card, weights_file
+from zoonet.zoo.sources import EMBEDDED
+from zoonet.zoo.storage import create, load, read, read_card, weights_file
 
 
 def show(
@@ -69,11 +70,10 @@ def model_facts(model: Any) -> dict[str, Any]:
     return {
         **vars(model.card),
         "architecture": model.architecture,
-        "task": model.task,
-        "classes": len(model.labels),
-        "labels": list(model.labels),
+        "task": model.task.name,
+        "classes": len(model.labels) if hasattr(model.task, "labels") else None,
         "input": list(model.input_shape),
-        "preprocessing": model.preprocessing.to_config(),
+        **model.task.to_config(),
         "parameters": summary.parameters,
         "multiply_adds": summary.multiply_adds,
         "flops": summary.flops,
@@ -88,7 +88,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     found = [named] if named else architectures.recognise(checkpoint)
     looks, classes = "", None
     if len(found) == 1:
-        classes = architectures.fitted(found[0], checkpoint).config.classes  # type: ignore[attr-defined]
+        classes = getattr(architectures.fitted(found[0], checkpoint).config, "classes", None)  # type: ignore[attr-defined]
     elif found:
         looks = " or ".join(found)
     else:

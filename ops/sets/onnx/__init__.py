@@ -6,7 +6,25 @@ file; importing this package declares them all.
 
 from __future__ import annotations
 
-from zoonet.ops.sets.onnx import arithmetic, elementwise, reduction, shape  # noqa: F401 (declare their operators)
+from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
+    arithmetic,
+    attention,
+    casting,
+    control,
+    detection,
+    elementwise,
+    indexing,
+    linear,
+    losses,
+    normalization,
+    quantization,
+    random,
+    reduction,
+    resampling,
+    sequences,
+    shape,
+    windows,
+)
 from zoonet.ops.sets.onnx.registry import DOMAINS, Operator, Subgraph, find_operator, onnx_operator, operators
 
 __all__ = ["DOMAINS", "Operator", "Subgraph", "find_operator", "onnx_operator", "operators"]

@@ -19,7 +19,7 @@ from zoonet.ops.types import Array, DType, is_floating, kind_of
 Reduction = Callable[[Array, tuple[int, ...] | None, bool], Array]
 
 
-def declare(name: str, function: Reduction, attribute: Sequence[int], operand: Sequence[int]) -> None:
+def reduction(name: str, function: Reduction, attribute: Sequence[int], operand: Sequence[int]) -> None:
     """Declare a reduction: axes as an attribute in the versions `attribute`, as an input in those of `operand`."""
 
     def with_attribute(data: Array, /, axes: Sequence[int] | None = None, keepdims: int = 1) -> Array:
@@ -82,26 +82,26 @@ def _wide(x: Array) -> Array:
 
 
 _SUM = keeping_type(ops.sum)
-declare("ReduceSum", _SUM, (1, 11), (13,))
-declare("ReduceMean", mean, (1, 11, 13), (18,))
-declare("ReduceProd", keeping_type(ops.prod), (1, 11, 13), (18,))
-declare("ReduceMax", extremum(ops.max, 1), (1, 11, 12, 13), (18, 20))
-declare("ReduceMin", extremum(ops.min, -1), (1, 11, 12, 13), (18, 20))
-declare("ReduceL1", lambda x, axes, keepdims: _SUM(ops.abs(x), axes, keepdims), (1, 11, 13), (18,))
-declare("ReduceSumSquare", lambda x, axes, keepdims: _SUM(ops.square(x), axes, keepdims), (1, 11, 13), (18,))
-declare(
+reduction("ReduceSum", _SUM, (1, 11), (13,))
+reduction("ReduceMean", mean, (1, 11, 13), (18,))
+reduction("ReduceProd", keeping_type(ops.prod), (1, 11, 13), (18,))
+reduction("ReduceMax", extremum(ops.max, 1), (1, 11, 12, 13), (18, 20))
+reduction("ReduceMin", extremum(ops.min, -1), (1, 11, 12, 13), (18, 20))
+reduction("ReduceL1", lambda x, axes, keepdims: _SUM(ops.abs(x), axes, keepdims), (1, 11, 13), (18,))
+reduction("ReduceSumSquare", lambda x, axes, keepdims: _SUM(ops.square(x), axes, keepdims), (1, 11, 13), (18,))
+reduction(
     "ReduceL2",
     lambda x, axes, keepdims: ops.cast(ops.sqrt(ops.sum(ops.square(_wide(x)), axes, keepdims)), x.dtype),
     (1, 11, 13),
     (18,),
 )
-declare(
+reduction(
     "ReduceLogSum",
     lambda x, axes, keepdims: ops.cast(ops.log(ops.sum(_wide(x), axes, keepdims)), x.dtype),
     (1, 11, 13),
     (18, 28),
 )
-declare("ReduceLogSumExp", lambda x, axes, keepdims: logsumexp(x, axes, keepdims), (1, 11, 13), (18, 28))
+reduction("ReduceLogSumExp", lambda x, axes, keepdims: logsumexp(x, axes, keepdims), (1, 11, 13), (18, 28))
 
 
 def logsumexp(x: Array, axes: tuple[int, ...] | None, keepdims: bool) -> Array:

@@ -6,14 +6,14 @@ import difflib
 import functools
 import inspect
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zoonet.ops.errors import ArgumentError, OperatorError, UnsupportedFormatError
 from zoonet.ops.registry import Op, composite
 
-__all__ = ["DOMAINS", "Operator", "Subgraph", "find_operator", "onnx_operator", "operators"]
+__all__ = ["DOMAINS", "Operator", "Subgraph", "declare", "find_operator", "onnx_operator", "operators"]
 
 #: Domains that have operators, with the newest opset known of each.
 DOMAINS = {
@@ -62,7 +62,7 @@ def onnx_operator(
     returns a tuple of at least as many. Several names declare the same function under each.
     """
 
-    def declare(function: Callable[..., Any]) -> Op[..., Any]:
+    def register(function: Callable[..., Any]) -> Op[..., Any]:
         parameters = list(inspect.signature(function).parameters.values())
         inputs = tuple(p.name for p in parameters if p.kind == inspect.Parameter.POSITIONAL_ONLY)
         rest = [p for p in parameters if p.name not in inputs and p.name != "outputs"]
@@ -87,7 +87,13 @@ def onnx_operator(
             versions.sort(key=lambda version: version.since)
         return op
 
-    return declare
+    return register
+
+
+def declare(name: str, function: Callable[..., Any], since: Sequence[int]) -> None:
+    """Declare the same function for several versions, which differ in the types that they take."""
+    for version in since:
+        onnx_operator(name, since=version)(function)
 
 
 def _cut_outputs(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,14 +14,8 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.onnx.common import affordable, axes_of, concrete, dtype_of, integers, normalized_axis, scalar
-from zoonet.ops.sets.onnx.registry import onnx_operator
+from zoonet.ops.sets.onnx.registry import declare, onnx_operator
 from zoonet.ops.types import Array
-
-
-def declare(name: str, function: Any, since: Sequence[int]) -> None:
-    """Declare the same function for several versions, which differ in the types that they take."""
-    for version in since:
-        onnx_operator(name, since=version)(function)
 
 
 def identity(input: Any, /) -> Any:

@@ -1,0 +1,156 @@
+"""Conversion between formats of weights, read back by the libraries that own the formats."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from zoonet import formats, zoo
+from zoonet.ops.errors import ArgumentError, DTypeError, StateDictError, UnsupportedFormatError
+from zoonet.zoo.cli import main
+
+SUFFIXES = (".safetensors", ".pt", ".npz")
+
+
+def state_dict() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return {
+        "layer.weight": torch.randn(4, 3),
+        "layer.bias": torch.randn(4).half(),
+        "steps": torch.tensor(7),
+        "mask": torch.tensor([True, False]),
+    }
+
+
+def write(path: pathlib.Path, state: dict[str, torch.Tensor]) -> pathlib.Path:
+    if path.suffix == ".pt":
+        torch.save(state, path)
+    elif path.suffix == ".npz":
+        np.savez(path, **{name: tensor.numpy() for name, tensor in state.items()})
+    else:
+        safetensors.torch.save_file(state, path)
+    return path
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".pt":
+        return {name: tensor.numpy() for name, tensor in torch.load(path, weights_only=True).items()}
+    return dict(np.load(path)) if path.suffix == ".npz" else safetensors.numpy.load_file(path)
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(SUFFIXES, SUFFIXES)))
+def test_every_pair_of_formats(source: str, target: str, tmp_path: pathlib.Path) -> None:
+    state = state_dict()
+    report = zoo.convert(write(tmp_path / f"a{source}", state), tmp_path / f"b{target}")
+    assert (report.tensors, report.compared, report.lost, report.agrees) == (4, 4, [], True)
+    found = read(tmp_path / f"b{target}")
+    assert set(found) == set(state)
+    for name, tensor in state.items():
+        assert found[name].dtype == tensor.numpy().dtype
+        np.testing.assert_array_equal(found[name], tensor.numpy())
+
+
+def test_casting_is_that_of_torch_and_leaves_integers(tmp_path: pathlib.Path) -> None:
+    state = state_dict()
+    zoo.convert(write(tmp_path / "a.pt", state), tmp_path / "b.pt", dtype="bfloat16")
+    found = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert found["steps"].dtype == torch.int64
+    assert torch.equal(found["layer.weight"], state["layer.weight"].bfloat16())
+
+
+def test_a_known_network_runs_from_the_target_without_its_architecture(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "digits.pt"
+    arrays = {name: torch.from_numpy(array) for name, array in zoo.load("digits").network.state_dict().items()}
+    torch.save(arrays, source)
+    for target in ("d.npz", "d.safetensors"):
+        report = zoo.convert(source, tmp_path / target)
+        assert (report.architecture, report.relative) == ("digitnet", 0.0)
+        assert zoo.load(tmp_path / target).run("examples/digit.png").label == "4"
+
+
+def test_outputs_are_compared_and_the_command_says_so_by_its_status(
+    tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "d.safetensors")
+    assert main(["convert", "digits", target, "--dtype", "bfloat16"]) == 0
+    assert "outputs agree" in capfd.readouterr().out
+    assert main(["convert", "digits", target, "--dtype", "bfloat16", "--tolerance", "1e-6", "--json"]) == 1
+    found = json.loads(capfd.readouterr().out)
+    original = zoo.load("digits")
+    x = np.random.default_rng(0).normal(size=(1, 1, 24, 24)).astype(np.float32)
+    scores = original(x)
+    for slot in original.network.slots().values():
+        slot.set(slot.get().astype(ml_dtypes.bfloat16).astype(np.float32))
+    difference = np.abs(original(x) - scores).max()
+    assert found["absolute"] == pytest.approx(difference, rel=1e-4)
+    assert not found["agrees"]
+
+
+def test_what_is_lost_is_said(tmp_path: pathlib.Path) -> None:
+    weight = torch.ones(2, 2)
+    torch.save(
+        {
+            "state_dict": {"a.weight": weight, "b.weight": weight},
+            "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2, 2)}}},
+            "epoch": 3,
+        },
+        tmp_path / "a.pt",
+    )
+    lost = zoo.convert(tmp_path / "a.pt", tmp_path / "b.npz").lost
+    assert lost[0].startswith("'optimizer'")
+    assert lost[1] == "metadata epoch"
+    assert lost[2].startswith("that a.weight and b.weight are one tensor")
+    kept = zoo.convert(tmp_path / "a.pt", tmp_path / "c.pt").lost
+    assert not any("one tensor" in item for item in kept)
+    found = torch.load(tmp_path / "c.pt", weights_only=True)
+    assert found["a.weight"].data_ptr() == found["b.weight"].data_ptr()
+
+
+def test_bad_requests_leave_nothing(tmp_path: pathlib.Path) -> None:
+    source = write(tmp_path / "a.npz", state_dict())
+    cases = [
+        ((source, tmp_path / "b.xyz"), {}, UnsupportedFormatError, "unknown suffix"),
+        ((source, tmp_path / "b.onnx"), {}, UnsupportedFormatError, "only read"),
+        ((source, source), {}, ArgumentError, "same file"),
+        ((source, tmp_path / "b.npz"), {"dtype": "int8"}, DTypeError, "floating"),
+        ((source, tmp_path / "b.npz"), {"dtype": "bfloat16"}, UnsupportedFormatError, "NumPy files cannot hold"),
+        ((source, tmp_path / "b.npz", "resnet18"), {}, StateDictError, "unexpected"),
+        ((source, ""), {}, ArgumentError, "named by its path"),
+    ]
+    for arguments, options, error, message in cases:
+        with pytest.raises(error, match=message):
+            zoo.convert(*arguments, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz"]
+    assert set(formats.read(source)) == set(state_dict())
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_by_the_largest_tensor(tmp_path: pathlib.Path) -> None:
+    count, size = 24, 16 << 20  # 24 tensors of 64 MiB
+    header = {
+        f"t{i}": {"dtype": "F32", "shape": [size], "data_offsets": [4 * size * i, 4 * size * (i + 1)]}
+        for i in range(count)
+    }
+    text = json.dumps(header).encode()
+    with (tmp_path / "a.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + 4 * size * count)
+    program = (
+        "import resource, sys; from zoonet import zoo\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
+        "print(zoo.convert(sys.argv[1], sys.argv[2], dtype='float16').compared)"
+    )
+    for target in ("b.safetensors", "b.pt"):
+        command = [sys.executable, "-c", program, str(tmp_path / "a.safetensors"), str(tmp_path / target)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert result.stdout.strip() == str(count), result.stderr

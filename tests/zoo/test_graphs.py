@@ -1,0 +1,112 @@
+"""ONNX files as models of the facade, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from zoonet import ops, zoo
+from zoonet.ops.errors import ArgumentError, InputError
+
+RNG = np.random.default_rng(0)
+
+
+def written(path: pathlib.Path, nodes: list, inputs: list, outputs: list, weights: dict[str, np.ndarray]) -> str:
+    graph = helper.make_graph(
+        nodes, "test", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path)
+    return str(path)
+
+
+@pytest.fixture
+def two_inputs(tmp_path: pathlib.Path) -> str:
+    """y = tanh(a + w) · b, total = sum of y."""
+    return written(
+        tmp_path / "two.onnx",
+        [
+            helper.make_node("Add", ["a", "w"], ["s"]),
+            helper.make_node("Tanh", ["s"], ["t"]),
+            helper.make_node("Mul", ["t", "b"], ["y"]),
+            helper.make_node("ReduceSum", ["y"], ["total"], keepdims=0),
+        ],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 3]) for n in "ab"],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3]),
+            helper.make_tensor_value_info("total", TensorProto.FLOAT, []),
+        ],
+        {"w": RNG.normal(size=3).astype(np.float32)},
+    )
+
+
+def test_run_takes_a_list_or_a_dict_and_equals_onnx_runtime(two_inputs: str, tmp_path: pathlib.Path) -> None:
+    model = zoo.load(two_inputs)
+    a, b = RNG.normal(size=(2, 4, 3)).astype(np.float32)
+    expected = onnxruntime.InferenceSession(two_inputs).run(None, {"a": a, "b": b})
+    np.savez(tmp_path / "inputs.npz", a=a, b=b)
+    for given in ([a, b], {"b": b, "a": a}, str(tmp_path / "inputs.npz")):
+        outputs = model.run(given)
+        assert list(outputs) == ["y", "total"]
+        for ours, theirs in zip(outputs.values(), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(model(a, b)[0], expected[0], rtol=1e-6)
+
+
+def test_parameters_are_named_and_can_be_replaced(two_inputs: str) -> None:
+    model = zoo.load(two_inputs)
+    assert list(model.network.state_dict()) == ["w"]
+    a, b = np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32)
+    model.network.load_state_dict({"w": np.full(3, 0.5, np.float32)})
+    np.testing.assert_allclose(model(a, b)[0], np.full((1, 3), np.tanh(0.5)), rtol=1e-6)
+
+    def loss(parameters: dict) -> object:
+        return zoo.functional_call(model.network, parameters, a, b)[0][1]
+
+    gradient = ops.grad(loss)(model.network.parameters())["w"]
+    np.testing.assert_allclose(gradient, np.full(3, 1 - np.tanh(0.5) ** 2), rtol=1e-5)
+
+
+def test_shapes_that_depend_on_contents_run(tmp_path: pathlib.Path) -> None:
+    path = written(
+        tmp_path / "shape.onnx",
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [6]),
+            helper.make_tensor_value_info("shape", TensorProto.INT64, [2]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        {},
+    )
+    model = zoo.load(path)
+    for shape in ((2, 3), (3, 2)):
+        x = np.arange(6, dtype=np.float32)
+        np.testing.assert_array_equal(model(x, np.array(shape)), x.reshape(shape))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a": np.zeros((1, 3), np.float32)}, "the input 'b' is missing"),
+        ({"c": 1, "a": 1, "b": 1}, "has no input 'c'"),
+        ([np.zeros((1, 3), np.float32)] * 3, "wrong number of inputs"),
+        ([np.zeros((1, 4), np.float32)] * 2, "wrong shape"),
+        ([np.zeros((1, 3), np.float64)] * 2, "wrong data type"),
+        (["text", "text"], "is not an array"),
+    ],
+)
+def test_inputs_that_do_not_fit(two_inputs: str, given: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        zoo.load(two_inputs).run(given)
+
+
+def test_options_that_the_task_does_not_have(two_inputs: str) -> None:
+    with pytest.raises(ArgumentError, match="no option 'labels'"):
+        zoo.load(two_inputs, labels=["a"])
+    with pytest.raises(ArgumentError, match="no option 'batch'"):
+        zoo.load(two_inputs).run([], batch=3)

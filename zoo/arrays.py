@@ -1,0 +1,154 @@
+"""The task of a graph that says nothing of its purpose: arrays in, named arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from zoonet import ops
+from zoonet.ops.errors import InputError
+from zoonet.ops.types import TensorType, float32
+from zoonet.zoo.graphs import Port, named_arrays
+from zoonet.zoo.modules import Module
+from zoonet.zoo.results import printable
+
+if TYPE_CHECKING:
+    from zoonet.zoo.model import Model
+
+
+class Outputs(dict[str, Any]):
+    """The outputs of a graph by name, in the order of the graph; prints types, shapes and ranges."""
+
+    source = "arrays"
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def text(self, top: int = 5) -> str:
+        """A line per output: name, dtype, shape, least and largest number. top: has no meaning here."""
+        return "\n".join(f"{printable(name)}: {_described(value)}" for name, value in self.items())
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """Plain data for JSON: nested lists by name. top: has no meaning here."""
+        return {name: _plain(value) for name, value in self.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "dtype"):
+        array = ops.to_device(value, "cpu")
+        return array.astype(np.float32).tolist() if array.dtype.kind == "V" else array.tolist()
+    return value
+
+
+def _described(value: Any) -> str:
+    if not hasattr(value, "dtype"):
+        return f"{type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else repr(value)
+    kind = "string" if value.dtype == object else value.dtype.name
+    text = f"{kind}{list(value.shape)}"
+    if value.size == 0 or value.dtype == object:
+        return text
+    return f"{text}, {_number(value.min())} to {_number(value.max())}"
+
+
+def _number(value: Any) -> str:
+    return f"{value.item():.6g}" if isinstance(value.item(), float) else str(value.item())
+
+
+class Arrays:
+    """Arrays in, arrays out, by the names that the graph gives them."""
+
+    name = "arrays"
+    unit = "arrays"
+
+    def __init__(self, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], network: Module, architecture: str, file: str) -> Self:
+        """See `Task`."""
+        ports = network.config  # type: ignore[attr-defined]
+        return cls(ports.inputs, ports.outputs)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain data: the types of inputs and outputs by name."""
+        return {
+            "inputs": {port.name: str(port) for port in self.inputs},
+            "outputs": {port.name: str(port) for port in self.outputs},
+        }
+
+    def run(self, model: Model, source: Any) -> Outputs:
+        """The outputs by name. source: an array, a list of them in the graph's order, a dict by name, or the path of
+        an .npy or .npz file. Raises InputError for inputs that do not fit.
+        """
+        source = named_arrays(source)
+        if isinstance(source, Mapping):
+            wanted = [port.name for port in self.inputs]
+            unknown = [name for name in source if name not in wanted]
+            missing = [name for name in wanted if name not in source]
+            if unknown or missing:
+                raise InputError(
+                    f"the model has no input {unknown[0]!r}" if unknown else f"the input {missing[0]!r} is missing",
+                    expected=self._expected(),
+                    received=", ".join(map(str, source)) or "nothing",
+                )
+            values = [source[name] for name in wanted]
+        else:
+            values = list(source) if isinstance(source, list | tuple) and len(self.inputs) != 1 else [source]
+        results = model(*values)
+        results = results if isinstance(results, tuple) else (results,)
+        return Outputs({port.name: _on_cpu(value) for port, value in zip(self.outputs, results, strict=True)})
+
+    def from_arguments(self, arguments: Sequence[str]) -> Any:
+        """Arrays from .npy and .npz files: one file with all of them by name, or one file per input."""
+        return named_arrays(arguments[0]) if len(arguments) == 1 else [named_arrays(path) for path in arguments]
+
+    def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """One value per input of the graph, of the types and shapes that it declares. Raises InputError."""
+        if len(inputs) != len(self.inputs):
+            raise InputError("the model got a wrong number of inputs", expected=self._expected(), received=len(inputs))
+        return tuple([_checked(port, value) for port, value in zip(self.inputs, inputs, strict=True)])
+
+    def _expected(self) -> str:
+        return ", ".join(f"{port.name}: {port}" for port in self.inputs)
+
+    def example(self, network: Module) -> tuple[TensorType, ...]:
+        """The declared types; sizes that may vary are 1, and 224 for the height and width of a picture."""
+        return tuple([TensorType(_usual(port.shape or ()), port.dtype or float32) for port in self.inputs])
+
+
+def _usual(shape: tuple[int | str | None, ...]) -> tuple[int, ...]:
+    picture = len(shape) == 4
+    return tuple([n if isinstance(n, int) else 224 if picture and axis > 1 else 1 for axis, n in enumerate(shape)])
+
+
+def _on_cpu(value: Any) -> Any:
+    return ops.to_device(value, "cpu") if ops.is_array(value) and value.dtype != object else value
+
+
+def _checked(port: Port, value: Any) -> Any:
+    if port.kind != "tensor":
+        return value
+    if not ops.is_array(value):
+        try:
+            value = np.asarray(value, port.dtype)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"input {port.name!r} is not an array", expected=str(port), received=str(error)) from None
+    if value.dtype.kind in "US":
+        value = value.astype(object)
+    fits = port.shape is None or (
+        len(port.shape) == value.ndim
+        and all(not isinstance(n, int) or n == m for n, m in zip(port.shape, value.shape, strict=True))
+    )
+    if not fits or (port.dtype is not None and value.dtype != port.dtype):
+        raise InputError(
+            f"input {port.name!r} has the wrong {'data type' if fits else 'shape'}",
+            expected=str(port),
+            received=f"{value.dtype.name}{list(value.shape)}",
+            fix=f"cast it to {port.dtype}" if fits else None,
+        )
+    return value

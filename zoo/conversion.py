@@ -1,0 +1,259 @@
+"""Conversion of weights from one file format to another, tensor by tensor, and the proof that nothing changed."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from zoonet import formats
+from zoonet.formats import Checkpoint, LazyTensor
+from zoonet.formats.registry import format_of_suffix
+from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
+from zoonet.ops.types import DType, as_dtype, is_floating
+from zoonet.zoo import architectures, storage
+from zoonet.zoo.model import Model
+from zoonet.zoo.modules import compare_shapes
+from zoonet.zoo.sources import locate
+
+__all__ = ["Conversion", "convert"]
+
+#: Models with more bytes than this are compared tensor by tensor, but not run.
+RUN_LIMIT = 2 << 30
+#: Largest relative difference of outputs that counts as equal, by the number of bytes of a weight.
+TOLERANCES = {8: 1e-6, 4: 1e-4, 2: 5e-2, 1: 5e-1}
+#: Formats that keep the names of tensors as they are.
+_PLAIN = ("safetensors", "sharded", "torch", "npz")
+#: Metadata that describes the source's container, and means nothing elsewhere.
+_OF_THE_FILE = ("zoonet", "format", "container", "prefix", "state_dict_key", "ir_version")
+
+
+@dataclass
+class Conversion:
+    """What a conversion did.
+
+    tensors, nbytes: how many were written. lost: what the target cannot hold. compared: tensors read back and found
+    equal to the source's (after the cast, if there was one); None if nothing was verified. absolute, relative: the
+    largest difference of the outputs of both models on sample inputs, None where they could not run; relative to the
+    largest output. tolerance: what relative may be.
+    """
+
+    source: str
+    target: str
+    source_format: str
+    target_format: str
+    architecture: str | None = None
+    tensors: int = 0
+    nbytes: int = 0
+    lost: list[str] = field(default_factory=list)
+    compared: int | None = None
+    absolute: float | None = None
+    relative: float | None = None
+    tolerance: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """False where the outputs differ by more than the tolerance, or are not numbers."""
+        return self.relative is None or self.relative <= self.tolerance
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} ({self.source_format}) -> {self.target} ({self.target_format})"]
+        what = f"{self.tensors} tensors, {self.nbytes:,} bytes"
+        lines.append(what + (f", architecture {self.architecture}" if self.architecture else ""))
+        lines += [f"lost: {item}" for item in self.lost]
+        if self.compared is not None:
+            lines.append(f"verified: {self.compared} tensors read back equal")
+        if self.relative is not None:
+            verdict = "agree" if self.agrees else "DIFFER"
+            lines.append(
+                f"verified: outputs {verdict}, largest difference {self.absolute:.3g} (relative {self.relative:.3g}, "
+                f"tolerance {self.tolerance:.3g})"
+            )
+        return "\n".join(lines + self.notes)
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**vars(self), "agrees": self.agrees}
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    arch: str | None = None,
+    *,
+    dtype: Any = None,
+    verify: bool = True,
+    tolerance: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Conversion:
+    """Write the weights of a file (or a name) in the format that the suffix of `target` names.
+
+    Tensors are read, cast and written one after the other, so memory is bounded by the largest. arch: the architecture
+    of a bare state dict; recognised where None, and not needed. dtype: cast floating tensors to it. verify: read the
+    target back and compare every tensor; where the architecture is known, also run both on the same sample input.
+    tolerance: of the relative difference of outputs; by the dtype where None. progress: called with (done, total)
+    tensors. Raises what `load` raises, UnsupportedFormatError where the target cannot hold the tensors, DTypeError for
+    a dtype that is not floating, ArgumentError.
+    """
+    wanted = None if dtype is None else as_dtype(dtype)
+    if wanted is not None and not is_floating(wanted):
+        raise DTypeError("weights cannot be cast to this dtype", expected="a floating dtype", received=wanted.name)
+    output = _target(target)
+    found = locate(source)
+    file = storage.weights_file(found.path)
+    if file.exists() and output.exists() and os.path.samefile(file, output):
+        raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
+    checkpoint, config = storage.read(found.path)
+    config = {**found.config, **config}
+    entry = format_of_suffix(output)
+    assert entry is not None, "_target checks it"
+    report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
+    report.architecture = architecture = (
+        arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
+    )
+    model_config = _model_config(architecture, checkpoint, config, found.path) if entry.name in _PLAIN else None
+    cast = {name: _cast(tensor, wanted) for name, tensor in checkpoint.items()}
+    done = 0
+
+    def counted(tensor: LazyTensor) -> LazyTensor:
+        def load() -> Any:
+            nonlocal done
+            array = tensor.load()
+            done += 1
+            if progress is not None:
+                progress(min(done, len(cast)), len(cast))
+            return array
+
+        return LazyTensor(tensor.shape, tensor.dtype, load, tensor.identity)
+
+    metadata = {k: v for k, v in checkpoint.metadata.items() if not isinstance(v, LazyTensor)}
+    written = Checkpoint({name: counted(tensor) for name, tensor in cast.items()}, metadata)
+    storage.write(written, model_config, output)
+    report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
+    again = formats.read(output)
+    report.lost = _lost(checkpoint, again)
+    report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
+    if verify:
+        _compare(cast, again, report)
+        if architecture is not None and entry.name in _PLAIN:
+            _run_both(found.path, output, architecture, report)
+    return report
+
+
+def _target(target: str | os.PathLike[str]) -> pathlib.Path:
+    if not isinstance(target, str | os.PathLike) or not os.fspath(target):
+        raise ArgumentError(
+            "a file is named by its path", expected="such as 'model.safetensors'", received=repr(target)
+        )
+    output = pathlib.Path(os.fsdecode(target))
+    entry = format_of_suffix(output)
+    if entry is None or not hasattr(entry.module, "write"):
+        raise UnsupportedFormatError(
+            f"cannot write {output.name!r}: " + (f"{entry.name} files are only read" if entry else "unknown suffix"),
+            expected="a name that ends with "
+            + ", ".join(s for e in formats.FORMATS if hasattr(e.module, "write") for s in e.suffixes),
+        )
+    return output
+
+
+def _only(found: list[str]) -> str | None:
+    return found[0] if len(found) == 1 else None
+
+
+def _model_config(
+    architecture: str | None, checkpoint: Checkpoint, config: Mapping[str, Any], path: pathlib.Path
+) -> dict[str, Any] | None:
+    """What makes the target run again without naming the architecture; None where that is not known."""
+    if architecture is None:
+        return None
+    network = architectures.fitted(architecture, checkpoint)  # its arrays are zeros, which take no memory
+    misfits = compare_shapes(network.state_dict(), checkpoint)
+    if misfits.wrong or misfits.unexpected:
+        raise misfits.error(architecture)
+    return storage.configuration(storage.assemble(architecture, network, config, path.name))
+
+
+def _cast(tensor: LazyTensor, dtype: DType | None) -> LazyTensor:
+    if dtype is None or not is_floating(tensor.dtype) or tensor.dtype == dtype:
+        return tensor
+    return LazyTensor(tensor.shape, dtype, lambda: tensor.load().astype(dtype), tensor.identity)
+
+
+def _tolerance(checkpoint: Checkpoint, cast: Mapping[str, LazyTensor]) -> float:
+    kept = all(tensor.dtype == checkpoint[name].dtype for name, tensor in cast.items())
+    smallest = min((t.dtype.itemsize for t in cast.values() if is_floating(t.dtype)), default=4)
+    return TOLERANCES[4] if kept else TOLERANCES[smallest]
+
+
+def _lost(checkpoint: Checkpoint, again: Checkpoint) -> list[str]:
+    """What the target, read again, does not have of the source."""
+    lost, metadata = [], []
+    for key, value in checkpoint.metadata.items():
+        if _holds_arrays(value):
+            if not _holds_arrays(again.metadata.get(key)):
+                lost.append(f"{key!r} (arrays outside of the weights, such as the state of an optimizer)")
+        elif key not in _OF_THE_FILE and value not in (None, "", {}, []) and key not in again.metadata:
+            metadata.append(key)
+    if metadata:
+        lost.append("metadata " + ", ".join(metadata))
+    kept = [set(names) for names in again.ties()]
+    lost += [
+        f"that {' and '.join(names)} are one tensor: it is written {len(names)} times"
+        for names in checkpoint.ties()
+        if not any(set(names) <= group for group in kept)
+    ]
+    return lost
+
+
+def _holds_arrays(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_arrays, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_arrays, value))
+    return isinstance(value, LazyTensor | np.ndarray)
+
+
+def _compare(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversion) -> None:
+    if report.target_format not in _PLAIN and set(again) != set(cast):
+        report.notes.append("not verified: the target names its tensors otherwise")
+        return
+    report.compared = 0
+    for name, tensor in cast.items():
+        ours, theirs = tensor.load(), again[name].load() if name in again else None
+        if theirs is None or ours.shape != theirs.shape or ours.tobytes() != theirs.astype(ours.dtype).tobytes():
+            report.relative = report.absolute = float("inf")
+            report.notes.append(f"{name} was not read back as it was written")
+            return
+        report.compared += 1
+
+
+def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str, report: Conversion) -> None:
+    if report.nbytes > RUN_LIMIT:
+        report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
+        return
+    first = storage.load(source, architecture, dtype=np.float32)
+    second = storage.load(output, architecture, dtype=np.float32)
+    ours, theirs = (_outputs(model) for model in (first, second))
+    largest = float(np.abs(ours).max(initial=0.0))
+    difference = float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(theirs).all() else float("inf")
+    report.absolute, report.relative = difference, difference / largest if largest else difference
+
+
+def _outputs(model: Model) -> Any:
+    """The network's outputs on a sample input that is the same for every model of an architecture."""
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.normal(size=kind.shape).astype(kind.dtype)
+        if is_floating(kind.dtype)
+        else rng.integers(0, 2, kind.shape).astype(kind.dtype)
+        for kind in model.task.example(model.network)
+    ]
+    result = model(*arrays)
+    return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)
