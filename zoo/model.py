@@ -6,7 +6,7 @@ import os
 import pathlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,14 @@ class Model:
         """
         check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)
         return self.task.run(self, source, **options)
+
+    def stream(self, source: Any, **options: Any) -> Iterator[Any]:
+        """The answer piece by piece, for tasks that write one: `for piece in model.stream("Once")`.
+
+        options: as for `run`. Raises ArgumentError for a task that gives its answer at once.
+        """
+        stream: Iterator[Any] = self._of_task("stream")(self, source, **options)
+        return stream
 
     def __call__(self, *inputs: Array) -> Any:
         """The network on arrays, preprocessed already; for pictures (N, channels, H, W) -> scores (N, classes).

@@ -49,6 +49,11 @@ def configuration(model: Model) -> dict[str, Any]:
 
 def save(model: Model, path: pathlib.Path) -> None:
     """See `Model.save`."""
+    if hasattr(model.task, "tokenizer"):
+        from zoonet.zoo.text import loading
+
+        loading.save(model, path)
+        return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
@@ -144,6 +149,10 @@ def load(
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
         return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
+    if arch is None and is_text_model(found.path):
+        from zoonet.zoo.text import loading
+
+        return loading.load(found.path, task=task, device=device, dtype=dtype, given=given)
     checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path
@@ -190,6 +199,15 @@ def create(
     given = {"labels": labels, "preprocessing": preprocessing}
     task = make_task(architectures.task_of(arch), {}, network, arch, arch, given)
     return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
+
+
+def is_text_model(path: pathlib.Path) -> bool:
+    """Whether a path is a folder in Hugging Face's layout, or a llama2.c checkpoint."""
+    if path.is_dir() or path.suffix == ".bin":
+        from zoonet.zoo.text import loading
+
+        return loading.is_text_model(path)
+    return False
 
 
 def embedded_card(name: str) -> Card:

@@ -53,6 +53,10 @@ class Task(Protocol):
 TASKS = {
     "image-classification": ("classification", "ImageClassification"),
     "arrays": ("arrays", "Arrays"),
+    "text-embedding": ("text.tasks", "TextEmbedding"),
+    "text-classification": ("text.tasks", "TextClassification"),
+    "fill-mask": ("text.tasks", "FillMask"),
+    "text-generation": ("text.tasks", "TextGeneration"),
 }
 
 

@@ -1,0 +1,116 @@
+"""Models on text in files: folders in Hugging Face's layout and llama2.c checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoonet import formats
+from zoonet.formats.json_data import parse_json, parse_json_object
+from zoonet.ops.errors import MissingFileError, UnsupportedFormatError, ZoonetError
+from zoonet.zoo.model import Card, Model
+from zoonet.zoo.modules import Module
+from zoonet.zoo.tasks import make_task
+from zoonet.zoo.text import build
+from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
+from zoonet.zoo.transformers import llama2c
+from zoonet.zoo.transformers.bert import BertModel, BertWithHead
+from zoonet.zoo.transformers.pretrained import network_for, read_config, read_network, write_network
+
+_TASKS = {"masked": "fill-mask", "sequence": "text-classification"}
+
+
+def is_text_model(path: Path) -> bool:
+    """Whether a path is a folder whose config.json has a model_type, or a llama2.c checkpoint."""
+    if path.is_dir():
+        try:
+            return "model_type" in read_config(path)
+        except ZoonetError:
+            return False
+    try:
+        return path.suffix == ".bin" and formats.detect(path).name == "llama2c"
+    except ZoonetError:
+        return False
+
+
+def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
+    """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files."""
+    if path.is_dir():
+        config = read_config(path)
+        network = read_network(path, "embedding" if task == "text-embedding" else None)
+        config = {**config, **_pooling(path)}
+        made: Any = given.get("tokenizer") or path
+        tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)
+        kind = str(config["model_type"])
+    else:
+        network, tokenizer, config = _llama2c(path, given.get("tokenizer"))
+        kind = "llama2c"
+    if dtype is not None:
+        network.to(dtype=dtype)
+    purpose = task or _task_of(network)
+    chosen = {**given, "tokenizer": tokenizer}
+    return Model(
+        network, kind, make_task(purpose, config, network, kind, path.name, chosen), card=Card(path.name), device=device
+    )
+
+
+def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer, dict[str, Any]]:
+    options = {"tokenizer": tokenizer} if isinstance(tokenizer, str | os.PathLike) else {}
+    checkpoint = formats.read(path, "llama2c", **options)
+    config = {**llama2c.config_of(checkpoint.metadata).to_json(), "bos_token_id": 1, "eos_token_id": [1, 2]}
+    if isinstance(tokenizer, Tokenizer):
+        return llama2c.network_of(checkpoint), tokenizer, config
+    if "tokenizer" not in checkpoint.metadata:
+        raise MissingFileError(
+            f"{path.name} has no tokenizer beside it",
+            expected=f"tok{checkpoint.metadata['vocab_size']}.bin or tokenizer.bin",
+            fix="name it, load(path, tokenizer=…)",
+        )
+    vocabulary = checkpoint.metadata["tokenizer"]
+    made = Tokenizer(build.llama2c(vocabulary["tokens"], vocabulary["scores"]))
+    return llama2c.network_of(checkpoint), made, config
+
+
+def _task_of(network: Module) -> str:
+    if isinstance(network, BertModel):
+        return "text-embedding"
+    if isinstance(network, BertWithHead):
+        if network.head not in _TASKS:
+            raise UnsupportedFormatError(
+                f"a model with the head {network.head!r} has no task yet",
+                expected=", ".join(_TASKS),
+                fix="read_network of zoonet.zoo.transformers.pretrained gives its network",
+            )
+        return _TASKS[network.head]
+    return "text-generation"
+
+
+def _pooling(path: Path) -> dict[str, Any]:
+    """What the files of sentence-transformers say: pooling ("cls", "mean"), normalise, max_seq_length."""
+    found: dict[str, Any] = {}
+    if (path / "modules.json").is_file():
+        kinds = parse_json((path / "modules.json").read_bytes(), "modules.json")
+        entries = [m for m in kinds if isinstance(m, dict)] if isinstance(kinds, list) else []
+        found["normalise"] = any(str(m.get("type", "")).endswith("Normalize") for m in entries)
+    if (path / "1_Pooling" / "config.json").is_file():
+        pooling = parse_json_object((path / "1_Pooling" / "config.json").read_bytes(), "1_Pooling/config.json")
+        found["pooling"] = "cls" if pooling.get("pooling_mode_cls_token") else "mean"
+    if (path / "sentence_bert_config.json").is_file():
+        sizes = parse_json_object((path / "sentence_bert_config.json").read_bytes(), "sentence_bert_config.json")
+        if type(sizes.get("max_seq_length")) is int and sizes["max_seq_length"] > 2:
+            found["max_seq_length"] = sizes["max_seq_length"]
+    return found
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a folder in Hugging Face's layout: config.json, model.safetensors, tokenizer.json."""
+    if path.suffix:
+        raise UnsupportedFormatError(
+            f"a model on text cannot be saved as {path.name!r}", expected="a name without suffix, for a folder"
+        )
+    network_for(model.task.to_config())  # complains before anything is written
+    kept = {k: v for k, v in model.task.to_config().items() if k in ("id2label", "bos_token_id", "eos_token_id")}
+    write_network(model.network, path, kept)
+    model.task.tokenizer.save(path)  # type: ignore[attr-defined]
