@@ -19,6 +19,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     normalization,
     quantization,
     random,
+    recurrent,
     reduction,
     resampling,
     sequences,
