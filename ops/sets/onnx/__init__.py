@@ -16,6 +16,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     indexing,
     linear,
     losses,
+    microsoft,
     normalization,
     quantization,
     random,
