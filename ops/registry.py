@@ -310,7 +310,7 @@ class Op(Generic[P, R]):
         for name, value in arguments.items():
             if self.roles[name] == ARRAYS:
                 key += [(v.shape, v.dtype) for v in value]
-            elif hasattr(value, "dtype"):
+            elif self.roles[name] == ARRAY and hasattr(value, "dtype"):  # scalar types as plain data have one as well
                 key += (value.shape, value.dtype)
             else:
                 key += (type(value), value)

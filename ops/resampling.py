@@ -54,7 +54,8 @@ def _positions(inputs: int, rule: Rule) -> np.ndarray[Any, Any]:
     n, m = inputs, rule.size
     x = np.arange(m, dtype=np.float64)
     if rule.coordinates == "align_corners":
-        return x * (n - 1) / (m - 1) if m > 1 else x
+        width = m if rule.scale is None else rule.scale * n  # not a whole number where a scale says so
+        return x * (n - 1) / (width - 1) if width != 1 and m > 1 else x
     if rule.coordinates == "tf_crop_and_resize":
         span = (rule.end - rule.start) * (n - 1)
         return rule.start * (n - 1) + (x * span / (m - 1) if m > 1 else x + span / 2)
@@ -354,5 +355,7 @@ def interpolate(
         options = ("half_pixel", "round_prefer_ceil") if exact else ("asymmetric", "floor")
         return resize(x, sizes, scales, None, "nearest", *options)
     coordinates = "align_corners" if align_corners else "half_pixel"
+    if align_corners and scales is not None:  # here PyTorch maps whole sizes, and ONNX the exact products
+        sizes, scales = tuple(int(np.floor(n * s)) for n, s in zip(x.shape[2:], scales, strict=True)), None
     cubic = -0.5 if antialias else -0.75  # Pillow's kernel, and PyTorch's
     return resize(x, sizes, scales, None, kinds[mode], coordinates, "floor", cubic, antialias, antialias)

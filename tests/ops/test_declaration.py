@@ -155,3 +155,10 @@ def test_the_example_in_contributing_runs() -> None:
     np.testing.assert_allclose(slope(x), 1 + np.sin(4 * x), rtol=1e-12)
     np.testing.assert_allclose(ops.grad(lambda v: ops.sum(slope(v)))(x), 4 * np.cos(4 * x), rtol=1e-12)
     np.testing.assert_allclose(ops.compile(ops.trace(slope, x))(x), 1 + np.sin(4 * x), rtol=1e-12)
+
+
+def test_scalar_types_as_plain_data_are_told_apart() -> None:
+    x = np.array([1.5, 2.0], np.float32)
+    for dtype in (np.uint8, np.float64, np.int32, np.float16):
+        assert ops.cast(x, dtype).dtype == dtype
+        assert ops.zeros((2,), dtype).dtype == dtype

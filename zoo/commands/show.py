@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from zoonet import formats
-from zoonet.ops.errors import UnknownModelError
-from zoonet.zoo import architectures
+from zoonet.ops.errors import UnknownModelError, ZoonetError
+from zoonet.zoo import architectures, graphs
 from zoonet.zoo.commands.output import console
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED
@@ -101,6 +101,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "file size": described.file_size,
         "architecture": found[0] if len(found) == 1 else None,
         "classes": classes,
+        **graph_facts(path),
         "looks like": looks,
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
@@ -111,6 +112,17 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes} for t in described.tensors
         ],
     }
+
+
+def graph_facts(path: pathlib.Path) -> dict[str, Any]:
+    """The inputs and outputs of a file that holds a graph, or why it cannot run; nothing for other files."""
+    if graphs.importer_of(path) is None:
+        return {}
+    try:
+        facts: dict[str, Any] = graphs.load(path, task=None, device="cpu", dtype=None, given={}).task.to_config()
+    except ZoonetError as error:
+        return {"cannot run": str(error)}
+    return facts
 
 
 def catalog_facts(name: str) -> dict[str, Any]:

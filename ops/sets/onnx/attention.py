@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -39,19 +40,16 @@ def _grouped(x: Array, count: int) -> Array:
 
 def _allowed(q: int, k: int, offset: Any, causal: bool, left: int, right: int) -> Array | None:
     """Which keys (…, q, k) each query may see by its position offset + i; None for all."""
-    if not causal and left < 0 and right < 0:
-        return None
     position = ops.add(ops.reshape(offset, (-1, 1, 1, 1)), np.arange(q).reshape(-1, 1))
     keys = np.arange(k)
-    allowed: Array | None = None
-    for needed, limit in (
-        (causal, lambda: ops.less_equal(keys, position)),
-        (right >= 0, lambda: ops.less_equal(keys, ops.add(position, np.asarray(right)))),
-        (left >= 0, lambda: ops.greater_equal(keys, ops.subtract(position, np.asarray(left)))),
-    ):
-        if needed:
-            allowed = limit() if allowed is None else ops.logical_and(allowed, limit())
-    return allowed
+    limits = []
+    if causal:
+        limits.append(ops.less_equal(keys, position))
+    if right >= 0:
+        limits.append(ops.less_equal(keys, ops.add(position, np.asarray(right))))
+    if left >= 0:
+        limits.append(ops.greater_equal(keys, ops.subtract(position, np.asarray(left))))
+    return functools.reduce(ops.logical_and, limits) if limits else None
 
 
 def _bias(mask: Array, total: int, dtype: Any) -> Array:
@@ -169,10 +167,9 @@ def attention_23(
     outputs: int = 1,
 ) -> tuple[Array, ...]:
     """Scaled dot-product attention with cache, grouped heads, masks and soft cap."""
-    mode = {1: 2, 2: 1}.get(qk_matmul_output_mode, qk_matmul_output_mode)  # in this version 1 and 2 were the other way
     return _attention(
         Q, K, V, attn_mask, past_key, past_value, None, outputs, is_causal=is_causal, kv_num_heads=kv_num_heads,
-        q_num_heads=q_num_heads, qk_matmul_output_mode=mode, scale=scale, softcap=softcap,
+        q_num_heads=q_num_heads, qk_matmul_output_mode=qk_matmul_output_mode, scale=scale, softcap=softcap,
         softmax_precision=softmax_precision,
     )  # fmt: skip
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ShapeError
-from zoonet.ops.sets.onnx.common import concrete, scalar
+from zoonet.ops.sets.onnx.common import STRING, concrete, scalar
 from zoonet.ops.sets.onnx.registry import Subgraph, declare, onnx_operator
 from zoonet.ops.tracing import evaluate_graph
+from zoonet.ops.types import UNKNOWN
 
 
 def call(graph: Subgraph, *inputs: Any) -> tuple[Any, ...]:
@@ -31,7 +32,7 @@ def if_(cond: Any, /, else_branch: Any, then_branch: Any, outputs: int = 1) -> t
 declare("If", if_, (1, 11, 13, 16, 19, 21, 23, 24, 25))
 
 
-def loop(M: Any, cond: Any, v_initial: tuple[Any, ...], /, body: Any, outputs: int = 1) -> tuple[Any, ...]:
+def loop(M: Any, cond: Any, v_initial: Any, /, body: Any, outputs: int = 1) -> tuple[Any, ...]:
     """The body for counts up to M, as long as its condition holds: the last values, and those of each turn stacked."""
     most = None if M is None else int(scalar(M, "the trip count of Loop"))
     going = True if cond is None else bool(scalar(cond, "the condition of Loop"))
@@ -56,14 +57,14 @@ def _stacked(items: list[Any], value: Any, axis: int = 0) -> Any:
         return np.stack(items, axis) if _is_text(items[0]) else ops.stack(items, axis)
     shape = [n or 0 for n in (value.type.shape or ())]
     dtype = value.type.dtype
-    return np.zeros((0, *shape), dtype if dtype is not None and dtype.kind != "O" else np.float32)
+    return np.zeros((0, *shape), np.float32 if value.type is UNKNOWN else dtype)
 
 
 def _is_text(item: Any) -> bool:
-    return bool(getattr(item, "dtype", None) == object)
+    return hasattr(item, "dtype") and bool(item.dtype == STRING)
 
 
-def loop_of(operator_inputs: tuple[Any, ...], /, body: Any, outputs: int = 1) -> tuple[Any, ...]:
+def loop_of(operator_inputs: Any, /, body: Any, outputs: int = 1) -> tuple[Any, ...]:
     """Loop, whose first two inputs may be absent."""
     padded = (*operator_inputs, None, None)
     return loop(padded[0], padded[1], tuple(operator_inputs[2:]), body, outputs)
@@ -105,7 +106,7 @@ def scanned(
 
 
 def scan(
-    operands: tuple[Any, ...],
+    operands: Any,
     /,
     body: Any,
     num_scan_inputs: int,
@@ -135,7 +136,7 @@ for _version in (9, 11, 16, 19, 21, 23, 24, 25):
 
 @onnx_operator("Scan", since=8, variadic=True)
 def scan_8(
-    operands: tuple[Any, ...],
+    operands: Any,
     /,
     body: Any,
     num_scan_inputs: int,
@@ -176,13 +177,11 @@ def scan_8(
 
 
 @onnx_operator("SequenceMap", since=17, variadic=True)
-def sequence_map(
-    input_sequence: list[Any], additional_inputs: tuple[Any, ...], /, body: Any, outputs: int = 1
-) -> tuple[Any, ...]:
+def sequence_map(input_sequence: Any, additional_inputs: Any, /, body: Any, outputs: int = 1) -> tuple[Any, ...]:
     """The body for each item of the sequences (a tensor is the same for each): a sequence for each output."""
     results: list[list[Any]] = [[] for _ in body[0].outputs]
     for position, item in enumerate(input_sequence):
-        others = [x[position] if isinstance(x, list) else x for x in additional_inputs]
+        others = [x[position] if isinstance(x, list | tuple) else x for x in additional_inputs]
         for made, value in zip(results, call(body, item, *others), strict=True):
             made.append(value)
     return tuple(results)

@@ -168,7 +168,6 @@ declare("DequantizeLinear", dequantize_21, (21,))
 declare("DequantizeLinear", dequantize_23, (23, 24, 25, 28))
 
 
-@onnx_operator("DynamicQuantizeLinear", since=11)
 def dynamic_quantize(x: Array, /, outputs: int = 3) -> tuple[Array, ...]:
     """x in uint8 over the range that it has (with zero), and the scale and zero point."""
     zero = number(0, x.dtype)
@@ -177,6 +176,9 @@ def dynamic_quantize(x: Array, /, outputs: int = 3) -> tuple[Array, ...]:
     scale = ops.where(ops.equal(scale, zero), number(1, x.dtype), scale)
     point = ops.cast(ops.clip(ops.round(ops.divide(ops.negative(low), scale)), 0.0, 255.0), np.uint8)
     return rounded(ops.divide(x, scale), point, np.dtype(np.uint8)), scale, point
+
+
+declare("DynamicQuantizeLinear", dynamic_quantize, (11,))
 
 
 def _factor(a: Array, b: Array, y: Array) -> Array:

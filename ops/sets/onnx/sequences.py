@@ -29,19 +29,19 @@ def sequence_empty(dtype: int = 1) -> list[Any]:
 
 
 @onnx_operator("SequenceConstruct", since=11, variadic=True)
-def sequence_construct(inputs: tuple[Any, ...], /) -> list[Any]:
+def sequence_construct(inputs: Any, /) -> list[Any]:
     """The inputs as a sequence."""
     return list(inputs)
 
 
 @onnx_operator("SequenceAt", since=11)
-def sequence_at(input_sequence: list[Any], position: Any, /) -> Any:
+def sequence_at(input_sequence: Any, position: Any, /) -> Any:
     """One tensor of a sequence."""
     return input_sequence[_position(position, len(input_sequence), "the position of SequenceAt")]
 
 
 @onnx_operator("SequenceErase", since=11)
-def sequence_erase(input_sequence: list[Any], position: Any = None, /) -> list[Any]:
+def sequence_erase(input_sequence: Any, position: Any = None, /) -> list[Any]:
     """The sequence without one tensor, the last where no position is given."""
     at = -1 if position is None else position
     place = _position(np.asarray(at) if position is None else at, len(input_sequence), "the position of SequenceErase")
@@ -49,7 +49,7 @@ def sequence_erase(input_sequence: list[Any], position: Any = None, /) -> list[A
 
 
 @onnx_operator("SequenceInsert", since=11)
-def sequence_insert(input_sequence: list[Any], tensor: Any, position: Any = None, /) -> list[Any]:
+def sequence_insert(input_sequence: Any, tensor: Any, position: Any = None, /) -> list[Any]:
     """The sequence with a tensor before a position, at the end where none is given."""
     count = len(input_sequence)
     place = count if position is None else int(scalar(position, "the position of SequenceInsert"))
@@ -60,13 +60,13 @@ def sequence_insert(input_sequence: list[Any], tensor: Any, position: Any = None
 
 
 @onnx_operator("SequenceLength", since=11)
-def sequence_length(input_sequence: list[Any], /) -> Array:
+def sequence_length(input_sequence: Any, /) -> Array:
     """How many tensors there are."""
     return np.asarray(len(input_sequence), np.int64)
 
 
 @onnx_operator("ConcatFromSequence", since=11)
-def concat_from_sequence(input_sequence: list[Any], /, axis: int, new_axis: int = 0) -> Array:
+def concat_from_sequence(input_sequence: Any, /, axis: int, new_axis: int = 0) -> Array:
     """The tensors joined along an axis, or stacked on a new one."""
     if not input_sequence:
         raise ArgumentError("ConcatFromSequence needs a tensor", received="an empty sequence")

@@ -130,7 +130,7 @@ def conv_transpose(
             list(output_shape)[-rank:] if output_shape else [n * s for n, s in zip(X.shape[2:], stride, strict=True)]
         )
         totals = [n - wanted for n, wanted in zip(full, target, strict=True)]
-        larger_first = auto_pad == "SAME_LOWER"
+        larger_first = auto_pad != "SAME_UPPER"
         cut = [(t - t // 2, t // 2) if larger_first else (t // 2, t - t // 2) for t in totals]
     else:
         cut = list(padding_of(auto_pad, pads, X.shape[2:], kernel, strides, dilations))
