@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zoonet import formats
+from zoonet.formats.files import atomic_path
 from zoonet.formats.json_data import parse_json, parse_json_object
 from zoonet.ops.errors import MissingFileError, UnsupportedFormatError, ZoonetError
 from zoonet.zoo.model import Card, Model
@@ -114,3 +116,28 @@ def save(model: Model, path: Path) -> None:
     kept = {k: v for k, v in model.task.to_config().items() if k in ("id2label", "bos_token_id", "eos_token_id")}
     write_network(model.network, path, kept)
     model.task.tokenizer.save(path)  # type: ignore[attr-defined]
+    if "pooling" in model.task.to_config():
+        _write_pooling(model.task.to_config(), path, model.network.config.width)  # type: ignore[attr-defined]
+
+
+def _write_pooling(settings: Mapping[str, Any], path: Path, width: int) -> None:
+    """The files of sentence-transformers that `_pooling` reads."""
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if settings.get("normalise") else [])]
+    places = ["", "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": i, "name": str(i), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, place) in enumerate(zip(kinds, places, strict=False))
+    ]
+    first = settings["pooling"] == "cls"
+    pooling = {
+        "word_embedding_dimension": width,
+        "pooling_mode_cls_token": first,
+        "pooling_mode_mean_tokens": not first,
+    }
+    (path / "1_Pooling").mkdir(exist_ok=True)
+    files: dict[str, Any] = {"modules.json": modules, "1_Pooling/config.json": pooling}
+    if "max_seq_length" in settings:
+        files["sentence_bert_config.json"] = {"max_seq_length": settings["max_seq_length"], "do_lower_case": False}
+    for name, content in files.items():
+        with atomic_path(path / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")

