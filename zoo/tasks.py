@@ -56,6 +56,8 @@ TASKS = {
     "text-embedding": ("text.tasks", "TextEmbedding"),
     "text-classification": ("text.tasks", "TextClassification"),
     "fill-mask": ("text.tasks", "FillMask"),
+    "question-answering": ("text.spans", "QuestionAnswering"),
+    "token-classification": ("text.spans", "TokenClassification"),
     "text-generation": ("text.tasks", "TextGeneration"),
 }
 

@@ -21,7 +21,12 @@ from zoonet.zoo.transformers import llama2c
 from zoonet.zoo.transformers.bert import BertModel, BertWithHead
 from zoonet.zoo.transformers.pretrained import network_for, read_config, read_network, write_network
 
-_TASKS = {"masked": "fill-mask", "sequence": "text-classification"}
+_TASKS = {
+    "masked": "fill-mask",
+    "sequence": "text-classification",
+    "answer": "question-answering",
+    "token": "token-classification",
+}
 
 
 def is_text_model(path: Path) -> bool:
