@@ -190,3 +190,35 @@ def test_fused_operators(operator: str, shapes: list, attributes: dict, tmp_path
     path = tmp_path / "m.onnx"
     path.write_bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())
     assert_equal_to_onnx_runtime(path, *[RNG.normal(size=shape).astype(np.float32) for shape in shapes])
+
+
+def _estimators() -> list[Any]:
+    from sklearn import ensemble, linear_model, pipeline, preprocessing, tree
+
+    return [
+        pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression()),
+        pipeline.make_pipeline(preprocessing.Normalizer(), tree.DecisionTreeClassifier(max_depth=4, random_state=0)),
+        ensemble.RandomForestClassifier(5, max_depth=4, random_state=0),
+        linear_model.LinearRegression(),
+        ensemble.RandomForestRegressor(5, max_depth=4, random_state=0),
+        ensemble.GradientBoostingRegressor(n_estimators=5, random_state=0),
+        ensemble.GradientBoostingClassifier(n_estimators=5, random_state=0),
+    ]
+
+
+@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("classes", [2, 3])
+def test_models_of_scikit_learn(index: int, classes: int, tmp_path: pathlib.Path) -> None:
+    skl2onnx = pytest.importorskip("skl2onnx")
+    x = RNG.normal(size=(60, 4)).astype(np.float32)
+    y = np.digitize(x @ [1.0, -2.0, 0.5, 0.0], [0] if classes == 2 else [-1, 1])
+    model = _estimators()[index].fit(x, y)
+    options = {"zipmap": False} if hasattr(model, "predict_proba") else None
+    proto = skl2onnx.to_onnx(model, x[:1], options=options, target_opset={"": 18, "ai.onnx.ml": 3})
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    expected = onnxruntime.InferenceSession(str(path)).run(None, {"X": x})
+    outputs = zoo.load(path).run(x)
+    for ours, theirs in zip(outputs.values(), expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -13,6 +13,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     control,
     detection,
     elementwise,
+    features,
     indexing,
     linear,
     losses,
@@ -25,6 +26,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     resampling,
     sequences,
     shape,
+    trees,
     windows,
 )
 from zoonet.ops.sets.onnx.registry import DOMAINS, Operator, Subgraph, find_operator, onnx_operator, operators
