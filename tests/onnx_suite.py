@@ -1,6 +1,6 @@
 """The backend suite of the installed onnx package: its cases, and whether zoonet passes them.
 
-`python tests/onnx_suite.py [PATTERN]` prints a table by kind and operator, and the first lines of what fails.
+`python tests/onnx_suite.py [PATTERN]` prints a table by kind, and the first lines of what fails.
 """
 
 from __future__ import annotations
@@ -133,13 +133,6 @@ def run(case: TestCase) -> None:
         return
     for inputs, expected in data_sets(case, model):
         compare(expected, list(prepared.run(inputs)), case)
-
-
-def operator_of(case: TestCase) -> str:
-    """The operator that a node case is about: that of its first node."""
-    model = model_of(case)
-    node = model.graph.node[0] if len(model.graph.node) else None
-    return "" if node is None else (f"{node.domain}." if node.domain else "") + node.op_type
 
 
 def main(pattern: str = "") -> None:
