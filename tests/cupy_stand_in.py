@@ -153,6 +153,7 @@ def module() -> types.ModuleType:
     made.ndarray = ndarray
     made.add.at = strict(np.add.at, "add.at")
     made.errstate = np.errstate
+    made.linalg = types.SimpleNamespace(**{name: strict(getattr(np.linalg, name), name) for name in ("det", "inv")})
     made.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(getDeviceCount=lambda: 1), Device=lambda index: np.errstate()
     )
