@@ -141,6 +141,24 @@ def read(path: str | os.PathLike[str], format: str | None = None, **options: Any
         raise FormatError(f"{file.name}: nested too deeply to be a weights file") from error
 
 
+def writable(path: str | os.PathLike[str], format: str | None = None) -> tuple[Path, Format]:
+    """The path, and the format that a file there is written in: the one named, or that of the suffix.
+
+    Raises ArgumentError for what is no path, UnsupportedFormatError for a suffix or format that is not written.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise ArgumentError("a file is named by its path", expected="such as 'model.safetensors'", received=repr(path))
+    file = Path(os.fsdecode(path))
+    entry = format_of_suffix(file) if format is None else format_named(format)
+    if entry is None or not hasattr(entry.module, "write"):
+        raise UnsupportedFormatError(
+            f"cannot write {file.name!r}: " + (f"{entry.name} files are only read" if entry else "unknown suffix"),
+            expected="a name that ends with "
+            + ", ".join(s for e in FORMATS if hasattr(e.module, "write") for s in e.suffixes),
+        )
+    return file, entry
+
+
 def write(
     checkpoint: Checkpoint | Mapping[str, Any],
     path: str | os.PathLike[str],
@@ -153,24 +171,15 @@ def write(
     format: name of the format; by the suffix of `path` where None. options: what the format's own writer takes.
     Raises UnsupportedFormatError (suffix unknown, format or dtype not writable), FileError, MissingFileError.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError("a file is named by its path", expected="str or os.PathLike", received=type(path).__name__)
-    file = Path(os.fsdecode(path))
-    entry = format_of_suffix(file) if format is None else format_named(format)
-    writer = getattr(entry.module, "write", None) if entry is not None else None
-    if writer is None:
-        raise UnsupportedFormatError(
-            f"cannot write {file.name!r}: " + (f"{entry.name} files are only read" if entry else "unknown suffix"),
-            expected="a name that ends with "
-            + ", ".join(s for e in FORMATS if hasattr(e.module, "write") for s in e.suffixes),
-        )
+    file, entry = writable(path, format)
     tensors: dict[str, LazyTensor] = {}
     for name, value in checkpoint.items():
         if not isinstance(name, str):
             raise ArgumentError("tensors are named by strings", received=repr(name))
         tensors[name] = as_lazy(value)
     metadata = checkpoint.metadata if isinstance(checkpoint, Checkpoint) else {}
-    writer(tensors, metadata, file, **options)
+    module: Any = entry.module  # it has `write`, or `writable` had refused
+    module.write(tensors, metadata, file, **options)
 
 
 @dataclass(frozen=True)

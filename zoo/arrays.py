@@ -10,11 +10,12 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import InputError
 from zoonet.ops.types import TensorType, float32
-from zoonet.zoo.graphs import Port, named_arrays
+from zoonet.zoo.graphs import named_arrays
 from zoonet.zoo.modules import Module
 from zoonet.zoo.results import printable
 
 if TYPE_CHECKING:
+    from zoonet.formats.onnx import ValueInfo
     from zoonet.zoo.model import Model
 
 
@@ -64,7 +65,7 @@ class Arrays:
     name = "arrays"
     unit = "arrays"
 
-    def __init__(self, inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> None:
+    def __init__(self, inputs: tuple[ValueInfo, ...], outputs: tuple[ValueInfo, ...]) -> None:
         self.inputs = inputs
         self.outputs = outputs
 
@@ -111,7 +112,7 @@ class Arrays:
         """One value per input of the graph, of the types and shapes that it declares. Raises InputError."""
         if len(inputs) != len(self.inputs):
             raise InputError("the model got a wrong number of inputs", expected=self._expected(), received=len(inputs))
-        return tuple([_checked(port, value) for port, value in zip(self.inputs, inputs, strict=True)])
+        return tuple([port.check(value) for port, value in zip(self.inputs, inputs, strict=True)])
 
     def _expected(self) -> str:
         return ", ".join(f"{port.name}: {port}" for port in self.inputs)
@@ -128,27 +129,3 @@ def _usual(shape: tuple[int | str | None, ...]) -> tuple[int, ...]:
 
 def _on_cpu(value: Any) -> Any:
     return ops.to_device(value, "cpu") if ops.is_array(value) and value.dtype != object else value
-
-
-def _checked(port: Port, value: Any) -> Any:
-    if port.kind != "tensor":
-        return value
-    if not ops.is_array(value):
-        try:
-            value = np.asarray(value, port.dtype)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"input {port.name!r} is not an array", expected=str(port), received=str(error)) from None
-    if value.dtype.kind in "US":
-        value = value.astype(object)
-    fits = port.shape is None or (
-        len(port.shape) == value.ndim
-        and all(not isinstance(n, int) or n == m for n, m in zip(port.shape, value.shape, strict=True))
-    )
-    if not fits or (port.dtype is not None and value.dtype != port.dtype):
-        raise InputError(
-            f"input {port.name!r} has the wrong {'data type' if fits else 'shape'}",
-            expected=str(port),
-            received=f"{value.dtype.name}{list(value.shape)}",
-            fix=f"cast it to {port.dtype}" if fits else None,
-        )
-    return value

@@ -12,8 +12,8 @@ import numpy as np
 
 from zoonet import formats
 from zoonet.formats import Checkpoint, LazyTensor
-from zoonet.formats.registry import format_of_suffix
-from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
+from zoonet.formats.registry import writable
+from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import DType, as_dtype, is_floating
 from zoonet.zoo import architectures, storage
 from zoonet.zoo.model import Model
@@ -105,15 +105,13 @@ def convert(
     wanted = None if dtype is None else as_dtype(dtype)
     if wanted is not None and not is_floating(wanted):
         raise DTypeError("weights cannot be cast to this dtype", expected="a floating dtype", received=wanted.name)
-    output = _target(target)
+    output, entry = writable(target)
     found = locate(source)
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
     checkpoint, config = storage.read(found.path)
     config = {**found.config, **config}
-    entry = format_of_suffix(output)
-    assert entry is not None, "_target checks it"
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
     report.architecture = architecture = (
         arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
@@ -145,22 +143,6 @@ def convert(
         if architecture is not None and entry.name in _PLAIN:
             _run_both(found.path, output, architecture, report)
     return report
-
-
-def _target(target: str | os.PathLike[str]) -> pathlib.Path:
-    if not isinstance(target, str | os.PathLike) or not os.fspath(target):
-        raise ArgumentError(
-            "a file is named by its path", expected="such as 'model.safetensors'", received=repr(target)
-        )
-    output = pathlib.Path(os.fsdecode(target))
-    entry = format_of_suffix(output)
-    if entry is None or not hasattr(entry.module, "write"):
-        raise UnsupportedFormatError(
-            f"cannot write {output.name!r}: " + (f"{entry.name} files are only read" if entry else "unknown suffix"),
-            expected="a name that ends with "
-            + ", ".join(s for e in formats.FORMATS if hasattr(e.module, "write") for s in e.suffixes),
-        )
-    return output
 
 
 def _only(found: list[str]) -> str | None:

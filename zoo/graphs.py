@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,38 +13,23 @@ from zoonet import formats
 from zoonet.ops.errors import ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.ops.types import DType, is_floating
+from zoonet.ops.types import is_floating
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
 
-__all__ = ["GraphConfig", "GraphNetwork", "Port", "importer_of", "load"]
+if TYPE_CHECKING:
+    from zoonet.formats.onnx import ValueInfo
 
-
-@dataclass(frozen=True)
-class Port:
-    """One input or output of a graph. shape: a size that may vary is its name or None; None for any rank.
-
-    dtype: None where it is unknown. kind: "tensor", or what else it takes ("sequence", …).
-    """
-
-    name: str
-    dtype: DType | None = None
-    shape: tuple[int | str | None, ...] | None = None
-    kind: str = "tensor"
-
-    def __str__(self) -> str:
-        dtype = "?" if self.dtype is None else "string" if self.dtype == object else self.dtype.name
-        shape = "…" if self.shape is None else ", ".join("?" if n is None else str(n) for n in self.shape)
-        return f"{dtype}[{shape}]" if self.kind == "tensor" else f"{self.kind}({dtype}[{shape}])"
+__all__ = ["GraphConfig", "GraphNetwork", "importer_of", "load"]
 
 
 @dataclass(frozen=True)
 class GraphConfig:
     """What a graph takes and gives; classes and channels are those of its first output and input, 0 where unknown."""
 
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
 
     @property
     def classes(self) -> int:
@@ -99,11 +84,7 @@ def _from_onnx(path: pathlib.Path) -> Imported:
 
     model = onnx.load(path)
 
-    def port(info: onnx.ValueInfo) -> Port:
-        return Port(info.name, info.dtype, info.shape, info.kind)
-
-    inputs = tuple(port(info) for info in model.inputs if not info.optional)
-    config = GraphConfig(inputs, tuple(port(info) for info in model.outputs))
+    config = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
     statistics = {
         value
         for node in model.graph.nodes

@@ -40,7 +40,7 @@ class ValueInfo:
 
     def __str__(self) -> str:
         dtype = "string" if self.dtype == STRING else self.dtype.name if self.dtype is not None else "?"
-        shape = "..." if self.shape is None else ",".join("?" if n is None else str(n) for n in self.shape)
+        shape = "..." if self.shape is None else ", ".join("?" if n is None else str(n) for n in self.shape)
         tensor = f"{dtype}[{shape}]"
         return tensor if self.kind == "tensor" else f"{self.kind}({tensor})" if self.dtype is not None else self.kind
 
@@ -49,7 +49,12 @@ class ValueInfo:
         if self.kind not in ("tensor", "sparse"):
             return value
         if not is_array(value) and not isinstance(value, Traced):
-            value = np.asarray(value, self.dtype if self.dtype is not None else None)
+            try:
+                value = np.asarray(value, self.dtype)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"input {self.name!r} is not an array", expected=str(self), received=str(error)
+                ) from None
         if isinstance(value, np.ndarray) and value.dtype.kind in "US":
             value = value.astype(object)
         wrong_type = self.dtype is not None and value.dtype != self.dtype
@@ -63,7 +68,7 @@ class ValueInfo:
             raise InputError(
                 f"input {self.name!r} has the wrong {'data type' if wrong_type else 'shape'}",
                 expected=str(self),
-                received=f"{received}[{','.join(map(str, shape))}]",
+                received=f"{received}[{', '.join(map(str, shape))}]",
                 fix=f"cast it to {self.dtype}" if wrong_type else None,
             )
         return value

@@ -107,7 +107,6 @@ def _attention(
     past_key: Array | None,
     past_value: Array | None,
     valid: Array | None,
-    outputs: int,
     **options: Any,
 ) -> tuple[Array, ...]:
     three = len(Q.shape) == 3
@@ -168,7 +167,7 @@ def attention_23(
 ) -> tuple[Array, ...]:
     """Scaled dot-product attention with cache, grouped heads, masks and soft cap."""
     return _attention(
-        Q, K, V, attn_mask, past_key, past_value, None, outputs, is_causal=is_causal, kv_num_heads=kv_num_heads,
+        Q, K, V, attn_mask, past_key, past_value, None, is_causal=is_causal, kv_num_heads=kv_num_heads,
         q_num_heads=q_num_heads, qk_matmul_output_mode=qk_matmul_output_mode, scale=scale, softcap=softcap,
         softmax_precision=softmax_precision,
     )  # fmt: skip
@@ -195,7 +194,7 @@ def attention_24(
 ) -> tuple[Array, ...]:
     """As version 23; nonpad_kv_seqlen: how many keys of each item are valid."""
     return _attention(
-        Q, K, V, attn_mask, past_key, past_value, nonpad_kv_seqlen, outputs, is_causal=is_causal,
+        Q, K, V, attn_mask, past_key, past_value, nonpad_kv_seqlen, is_causal=is_causal,
         kv_num_heads=kv_num_heads, q_num_heads=q_num_heads, qk_matmul_output_mode=qk_matmul_output_mode, scale=scale,
         softcap=softcap, softmax_precision=softmax_precision,
     )  # fmt: skip
@@ -224,7 +223,7 @@ def attention_25(
 ) -> tuple[Array, ...]:
     """As version 24, with windows around each query's position."""
     return _attention(
-        Q, K, V, attn_mask, past_key, past_value, nonpad_kv_seqlen, outputs, is_causal=is_causal,
+        Q, K, V, attn_mask, past_key, past_value, nonpad_kv_seqlen, is_causal=is_causal,
         kv_num_heads=kv_num_heads, q_num_heads=q_num_heads, qk_matmul_output_mode=qk_matmul_output_mode, scale=scale,
         softcap=softcap, softmax_precision=softmax_precision, left_window_size=left_window_size,
         right_window_size=right_window_size,

@@ -100,7 +100,6 @@ def resize_11(
     if coordinates == "tf_half_pixel_for_nn":
         if mode != "nearest":
             raise ArgumentError("Resize: tf_half_pixel_for_nn is for the nearest mode", received=mode)
-        coordinates, nearest_mode = "half_pixel", "floor"  # (x + 0.5) · scale, floored: half a cell further
         return _nearest_of_tensorflow(X, scales, sizes)
     options = {
         "coordinates": coordinates,
@@ -198,11 +197,10 @@ def roi_align(
     sampling_ratio: int = 0,
     spatial_scale: float = 1.0,
 ) -> Array:
-    """X averaged (or its maximum) at points of a grid of cells in each region (x1, y1, x2, y2)."""
+    """X averaged at points of a grid of cells in each region (x1, y1, x2, y2)."""
     boxes = ops.concat([ops.cast(ops.expand_dims(batch_indices, 1), rois.dtype), rois], 1)
     size, aligned = (output_height, output_width), coordinate_transformation_mode == "half_pixel"
-    if mode == "max":
-        return _roi_max(X, boxes, size, spatial_scale, sampling_ratio, aligned)
+    _averaging(mode)
     return ops.roi_align(X, boxes, size, spatial_scale, sampling_ratio or -1, aligned)
 
 
@@ -220,14 +218,13 @@ def roi_align_10(
     """As version 16, with corners of cells at whole numbers."""
     boxes = ops.concat([ops.cast(ops.expand_dims(batch_indices, 1), rois.dtype), rois], 1)
     size = (output_height, output_width)
-    if mode == "max":
-        return _roi_max(X, boxes, size, spatial_scale, sampling_ratio, False)
+    _averaging(mode)
     return ops.roi_align(X, boxes, size, spatial_scale, sampling_ratio or -1, False)
 
 
-def _roi_max(x: Array, boxes: Array, size: tuple[int, int], scale: float, ratio: int, aligned: bool) -> Array:
-    """The largest weighted corner of the points in each cell: what the specification's examples have."""
-    raise ArgumentError("RoiAlign: mode is not supported", expected="avg", received="max")
+def _averaging(mode: str) -> None:
+    if mode != "avg":
+        raise ArgumentError("RoiAlign: mode is not supported", expected="avg", received=mode)
 
 
 declare("RoiAlign", roi_align_10, (10,))

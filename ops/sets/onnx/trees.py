@@ -109,19 +109,11 @@ def _numbers(values: Any, tensor: Any) -> Any:
     return concrete(tensor, "the numbers of a tree ensemble").reshape(-1) if tensor is not None else values or ()
 
 
-def _evaluate(X: Array, **nodes: Any) -> tuple[np.ndarray[Any, Any], dict[tuple[int, int], int]]:
+def _evaluate(X: Array, options: dict[str, Any]) -> tuple[np.ndarray[Any, Any], dict[tuple[int, int], int]]:
     x = concrete(X, "the features of a tree ensemble")
     x = x.reshape(len(x), -1) if x.ndim > 1 else x.reshape(1, -1)
-    x = x if x.dtype.kind == "f" else x.astype(np.float32)
-    return leaves(x, **nodes)
-
-
-def classified(X: Array, options: dict[str, Any]) -> tuple[Any, ...]:
-    """Classes and scores of a TreeEnsembleClassifier."""
-    names, ints, post = options["classlabels_strings"], options["classlabels_int64s"], options["post_transform"]
-    classes = len(names or ints or ())
-    at, place = _evaluate(
-        X,
+    return leaves(
+        x if x.dtype.kind == "f" else x.astype(np.float32),
         trees=options["nodes_treeids"],
         nodes=options["nodes_nodeids"],
         features=options["nodes_featureids"],
@@ -131,6 +123,13 @@ def classified(X: Array, options: dict[str, Any]) -> tuple[Any, ...]:
         no=options["nodes_falsenodeids"],
         missing=options["nodes_missing_value_tracks_true"],
     )
+
+
+def classified(X: Array, options: dict[str, Any]) -> tuple[Any, ...]:
+    """Classes and scores of a TreeEnsembleClassifier."""
+    names, ints, post = options["classlabels_strings"], options["classlabels_int64s"], options["post_transform"]
+    classes = len(names or ints or ())
+    at, place = _evaluate(X, options)
     ids = options["class_ids"]
     weights = _numbers(options["class_weights"], options.get("class_weights_as_tensor"))
     table, _ = weights_of_leaves(
@@ -161,17 +160,7 @@ def classified(X: Array, options: dict[str, Any]) -> tuple[Any, ...]:
 
 def regressed(X: Array, options: dict[str, Any]) -> Array:
     """Targets of a TreeEnsembleRegressor."""
-    at, place = _evaluate(
-        X,
-        trees=options["nodes_treeids"],
-        nodes=options["nodes_nodeids"],
-        features=options["nodes_featureids"],
-        modes=options["nodes_modes"],
-        values=_numbers(options["nodes_values"], options.get("nodes_values_as_tensor")),
-        yes=options["nodes_truenodeids"],
-        no=options["nodes_falsenodeids"],
-        missing=options["nodes_missing_value_tracks_true"],
-    )
+    at, place = _evaluate(X, options)
     table, given = weights_of_leaves(
         place,
         len(options["nodes_nodeids"]),
