@@ -178,9 +178,11 @@ def oracle(name: str, size: int) -> Oracle:
 def condition(network: Oracle, x: torch.Tensor, seed: int = 0) -> None:
     """Draw weights so that outputs depend on all of them, and rounding seldom moves a value across the kink of a ReLU.
 
-    Batch norms get the statistics of x, and shifts of five to seven deviations: to either side within a block, and up
-    at its end, where sums could be near 0 otherwise.
+    Batch norms get the statistics of x, and shifts of five to seven deviations, seven to ten in large pictures, whose
+    more numerous values reach further: to either side within a block, and up at its end, where sums could be near 0
+    otherwise.
     """
+    shift = 3.5 if x.shape[-1] <= 64 else 5.0
     generator = torch.Generator().manual_seed(seed)
     last = "bn3" if any(".bn3." in name for name in network.tensors) else "bn2"
     for name, tensor in network.tensors.items():
@@ -195,7 +197,7 @@ def condition(network: Oracle, x: torch.Tensor, seed: int = 0) -> None:
         elif name.endswith("bias"):
             side = torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1
             ends_block = f".{last}." in name or ".downsample." in name
-            tensor.copy_(3.5 * (1 if ends_block else side))
+            tensor.copy_(shift * (1 if ends_block else side))
     network.momentum(0.0)
     with torch.no_grad():
         network.run(x, True)
@@ -223,9 +225,9 @@ class Parity:
     gradients: float
 
 
-def pair(name: str, size: int, batch: int) -> tuple[Oracle, Module, State]:
-    """The oracle, conditioned; our network with the same weights, loaded by the same names; pictures."""
-    rng = np.random.default_rng(1)
+def pair(name: str, size: int, batch: int, seed: int = 1) -> tuple[Oracle, Module, State]:
+    """The oracle, conditioned; our network with the same weights, loaded by the same names; pictures of a seed."""
+    rng = np.random.default_rng(seed)
     x = rng.standard_normal((batch, 3, size, size), np.float32)
     theirs = oracle(name, size)
     condition(theirs, torch.from_numpy(x))
@@ -234,15 +236,22 @@ def pair(name: str, size: int, batch: int) -> tuple[Oracle, Module, State]:
     return theirs, ours, x
 
 
-def compare(name: str, size: int = 64, batch: int = 2) -> Parity:
-    """Outputs and gradients of sum(outputs · fixed noise) in evaluation mode, for pictures of this size."""
-    theirs, ours, x = pair(name, size, batch)
+def compare(name: str, size: int = 64, batch: int = 2, seed: int = 1, double: bool = False) -> Parity:
+    """Outputs and gradients of sum(outputs · fixed noise) in evaluation mode, for pictures of this size and seed.
+
+    double: in float64, for an oracle of PyTorch.
+    """
+    theirs, ours, x = pair(name, size, batch, seed)
+    if double:
+        theirs.network.double()
+        ours.to(dtype=np.float64)
+        x = x.astype(np.float64)
     y = theirs.run(torch.from_numpy(x), False)
-    noise = np.random.default_rng(2).standard_normal(y.shape, np.float32)
+    noise = np.random.default_rng(2).standard_normal(y.shape, np.float32).astype(x.dtype)
     (y * torch.from_numpy(noise)).sum().backward()
     expected = theirs.gradients()
 
-    outputs = ops.compile(ops.trace(ours, ops.tensor_type(x.shape)))(x)
+    outputs = ops.compile(ops.trace(ours, ops.tensor_type(x.shape, x.dtype)))(x)
     _, gradients, _ = value_and_grad(ours, lambda x: ops.sum(ours(x) * noise))(x)
     assert gradients.keys() == expected.keys()
     return Parity(
