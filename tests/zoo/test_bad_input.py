@@ -102,6 +102,7 @@ PICTURES: list[tuple[str, type[ZoonetError], str]] = [
     ("zero.png", FormatError, "not a picture|no pixels"),
     ("plain.png", InputError, "no digit in the picture.*one colour"),
     ("nul\0byte.png", MissingFileError, "picture"),
+    ("", MissingFileError, "an empty path"),
     ("a" * 5000, MissingFileError, "picture"),
 ]
 
