@@ -169,7 +169,7 @@ class GraphReader:
         where = f"node {label!r} ({operator.op.name})"
         arguments = self._inputs(operator, inputs, where)
         for name, (attribute, origin) in attributes.items():
-            if name in _IGNORED:
+            if name in _IGNORED or (operator.name == "Gradient" and name == "y"):
                 continue
             if name not in operator.attributes:
                 raise UnsupportedFormatError(
@@ -177,8 +177,6 @@ class GraphReader:
                     expected=", ".join(sorted(operator.attributes)) or "none",
                     received=name,
                 )
-            if operator.name == "Gradient" and name == "y":
-                continue
             value = self._attribute(attribute, origin, scope)
             annotation = str(operator.op.__signature__.parameters[name].annotation)
             if not _fits(value, annotation):

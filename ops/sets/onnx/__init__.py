@@ -14,6 +14,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     detection,
     elementwise,
     features,
+    images,
     indexing,
     linear,
     losses,
@@ -26,6 +27,9 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     resampling,
     sequences,
     shape,
+    signal,
+    text,
+    training,
     trees,
     windows,
 )
