@@ -218,7 +218,7 @@ class GraphReader:
             )
         arguments: dict[str, Any] = dict(zip(fixed, inputs, strict=False))
         for name in fixed:
-            if arguments.get(name) is None and name not in operator.op.defaults:
+            if arguments.get(name) is None and name not in operator.optional:
                 raise FormatError(f"{where} lacks the input {name!r}")
             arguments.setdefault(name, None)
         if operator.variadic:

@@ -19,6 +19,8 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     linear,
     losses,
     microsoft,
+    microsoft_attention,
+    microsoft_quantization,
     normalization,
     quantization,
     random,

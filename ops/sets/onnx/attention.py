@@ -298,6 +298,15 @@ def rotary_embedding(
         cos, sin = ops.take(cos, position_ids, 0), ops.take(sin, position_ids, 0)
     if cos.shape[-1] != size // 2:
         raise ShapeError("RotaryEmbedding: the cache does not fit", expected=size // 2, received=cos.shape[-1])
+    y = rotated(x, cos, sin, interleaved)
+    return joined_heads(y) if len(X.shape) == 3 else y
+
+
+def rotated(x: Array, cos: Array, sin: Array, interleaved: int) -> Array:
+    """Heads (batch, heads, length, size) with pairs of their first elements turned by angles (batch, length, pairs)."""
+    size = 2 * cos.shape[-1]
+    if size > x.shape[-1]:
+        raise ShapeError("rotary positions turn more elements than there are", expected=x.shape[-1], received=size)
     cos, sin = ops.expand_dims(cos, 1), ops.expand_dims(sin, 1)  # (batch, 1, length, size / 2)
     turned, rest = (x, None) if size == x.shape[-1] else ops.split(x, (size,), -1)
     if interleaved:
@@ -311,8 +320,7 @@ def rotary_embedding(
         y = ops.reshape(ops.stack([real, imaginary], -1), tuple(turned.shape))
     else:
         y = ops.concat([real, imaginary], -1)
-    y = y if rest is None else ops.concat([y, rest], -1)
-    return joined_heads(y) if len(X.shape) == 3 else y
+    return y if rest is None else ops.concat([y, rest], -1)
 
 
 @onnx_operator("LinearAttention", since=27)
