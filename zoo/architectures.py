@@ -36,6 +36,9 @@ FAMILIES = (
     Family("resnet", "ResNet", "RESNETS"),
     Family("mobilenet", "MobileNetV1", "MOBILENETS"),
     Family("digits", "DigitNet", "DIGIT_NETS"),
+    Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
+    Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
+    Family("transformers.llama", "LlamaForCausalLM", "LLAMAS", "text-generation"),
 )
 
 

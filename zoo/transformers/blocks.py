@@ -85,10 +85,13 @@ class Conv1D(Module):
 
 
 class Cache:
-    """Keys and values of the positions seen so far, in arrays that are made once for `capacity` positions.
+    """Keys and values of the positions seen so far, in arrays with room for more, at most `capacity` positions.
 
-    Not traced: for decoding step by step. length: positions that every layer holds.
+    No step copies what is kept: the arrays are made for `capacity` at once where that is little, and doubled when they
+    are full where it is much. Not traced: for decoding step by step. length: positions that every layer holds.
     """
+
+    _ROOM = 1024
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -100,10 +103,14 @@ class Cache:
         stop = self.length + key.shape[2]
         if stop > self.capacity:
             raise InputError("the cache is full", expected=f"at most {self.capacity} positions", received=stop)
-        if layer not in self._arrays:
-            xp = array_module(key)
-            shape = (*key.shape[:2], self.capacity)
-            self._arrays[layer] = tuple(xp.zeros((*shape, a.shape[-1]), a.dtype) for a in (key, value))
+        kept = self._arrays.get(layer)
+        if kept is None or kept[0].shape[2] < stop:
+            room = min(self.capacity, max(2 * stop, self._ROOM))
+            made = [array_module(a).zeros((*a.shape[:2], room, a.shape[-1]), a.dtype) for a in (key, value)]
+            if kept is not None:
+                for new, old in zip(made, kept, strict=True):
+                    new[:, :, : self.length] = old[:, :, : self.length]
+            self._arrays[layer] = (made[0], made[1])
         keys, values = self._arrays[layer]
         keys[:, :, self.length : stop], values[:, :, self.length : stop] = key, value
         return keys[:, :, :stop], values[:, :, :stop]

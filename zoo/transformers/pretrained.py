@@ -106,17 +106,21 @@ def write_network(network: Module, folder: str | os.PathLike[str], extra: Mappin
 
     extra: further fields of config.json (id2label, token numbers). A tied output layer is written once.
     """
-    if isinstance(network, BertWithHead):
-        fields = network.config.to_json(network.head)
-    elif isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM):
-        fields = network.config.to_json()
-    else:
-        raise ArgumentError("not a transformer that has a config.json", received=type(network).__name__)
+    fields = config_fields(network)
     place = Path(os.fsdecode(folder))
     place.mkdir(parents=True, exist_ok=True)
     formats.write(formats.Checkpoint(_lazy(network), {"format": "pt"}), place / "model.safetensors")
     with atomic_path(place / "config.json") as temporary:
         temporary.write_text(json.dumps({**fields, **(extra or {})}, indent=2) + "\n")
+
+
+def config_fields(network: Module) -> dict[str, Any]:
+    """The fields of config.json for a network. Raises ArgumentError for one that has none."""
+    if isinstance(network, BertWithHead):
+        return network.config.to_json(network.head)
+    if isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM):
+        return network.config.to_json()
+    raise ArgumentError("not a transformer that has a config.json", received=type(network).__name__)
 
 
 def _lazy(network: Module) -> dict[str, Any]:
