@@ -149,6 +149,10 @@ def load(
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
         return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
+    if arch is None and is_picture_model(found.path):
+        from zoonet.zoo.transformers import vit_folder
+
+        return vit_folder.load(found.path, device=device, dtype=dtype, given=given)
     if arch is None and is_text_model(found.path):
         from zoonet.zoo.text import loading
 
@@ -156,8 +160,9 @@ def load(
     checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path
-    architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
-    network = _network(architecture, checkpoint, path)
+    state = architectures.renamed(checkpoint)
+    architecture = arch or config.get("architecture") or _recognised(state, path)
+    network = _network(architecture, state, path, config.get("configuration"))
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
@@ -203,6 +208,15 @@ def create(
     return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
 
 
+def is_picture_model(path: pathlib.Path) -> bool:
+    """Whether a path is a folder in Hugging Face's layout with a network on pictures."""
+    if path.is_dir() and (path / CONFIG).is_file():
+        from zoonet.zoo.transformers import vit_folder
+
+        return vit_folder.is_folder(path)
+    return False
+
+
 def is_text_model(path: pathlib.Path) -> bool:
     """Whether a path is a folder in Hugging Face's layout, or a llama2.c checkpoint."""
     if path.is_dir() or path.suffix == ".bin":
@@ -242,7 +256,14 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
             raise _malformed(file) from None
     if found is None:
         return checkpoint, {}
-    shapes = {"architecture": str, "task": str, "preprocessing": dict, "labels": list, "card": dict}
+    shapes = {
+        "architecture": str,
+        "configuration": dict,
+        "task": str,
+        "preprocessing": dict,
+        "labels": list,
+        "card": dict,
+    }
     if not isinstance(found, dict) or any(k in found and not isinstance(found[k], t) for k, t in shapes.items()):
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
@@ -270,7 +291,7 @@ def _malformed(path: pathlib.Path) -> FormatError:
     )
 
 
-def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
+def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
     found = architectures.recognise(checkpoint)
     if len(found) == 1:
         return found[0]
@@ -288,8 +309,8 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> Module:
-    network = architectures.fitted(architecture, checkpoint)
+def _network(architecture: str, checkpoint: Mapping[str, Any], path: pathlib.Path, config: Any = None) -> Module:
+    network = architectures.fitted(architecture, checkpoint, config)
     try:
         network.load_state_dict(checkpoint)
     except StateDictError as error:

@@ -17,7 +17,7 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError
 from zoonet.zoo.layers import Embedding, LayerNorm, Linear
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Context, activation, check_tokens, place
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Context, activation, check_heads, check_tokens, place
 from zoonet.zoo.transformers.configurations import count, multiple, number
 
 _BERT_BLOCK = {
@@ -219,6 +219,7 @@ class BertModel(Module):
     """Tokens (N, T) -> hidden states (N, T, width)."""
 
     def __init__(self, config: BertConfig, *, pooler: bool = True) -> None:
+        check_heads(config.width, config.heads)
         self.config = config
         family = FAMILIES[config.family]
         block = BlockConfig(

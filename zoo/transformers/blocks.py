@@ -16,7 +16,7 @@ from zoonet import ops
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.ops.types import INTEGER, kind_of
-from zoonet.zoo.layers import Linear, undrawn
+from zoonet.zoo.layers import Linear, constant, undrawn
 from zoonet.zoo.modules import Array, Module
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -54,7 +54,7 @@ class RMSNorm(Module):
 
     def __init__(self, features: int, *, eps: float = 1e-6) -> None:
         self.eps = eps
-        self.weight = np.ones(features, np.float32)
+        self.weight = constant(1, features)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Weight one."""
@@ -160,6 +160,14 @@ class BlockConfig:
     projection_bias: bool = True
     output_bias: bool = True
     hidden_bias: bool = True
+
+
+def check_heads(width: int, heads: int, shared: int | None = None) -> None:
+    """Raise ArgumentError where heads do not divide the width, or heads of keys and values those of queries."""
+    if width % heads:
+        raise ArgumentError("heads do not divide the width", expected=f"a multiple of {heads}", received=width)
+    if shared and heads % shared:
+        raise ArgumentError("key-value heads do not divide heads", expected=f"a multiple of {shared}", received=heads)
 
 
 class Block(Module):

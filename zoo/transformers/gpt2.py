@@ -13,7 +13,7 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.layers import Embedding, LayerNorm
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, check_tokens
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, check_heads, check_tokens
 from zoonet.zoo.transformers.configurations import count, multiple, number
 
 _NAMES = {
@@ -75,6 +75,7 @@ class GPT2Model(Module):
     """Tokens (N, T) -> hidden states (N, T, width)."""
 
     def __init__(self, config: GPT2Config) -> None:
+        check_heads(config.width, config.heads)
         block = BlockConfig(
             config.width,
             config.heads,

@@ -17,7 +17,7 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError
 from zoonet.zoo.layers import Embedding, Linear
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, check_tokens
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, check_heads, check_tokens
 from zoonet.zoo.transformers.configurations import count, multiple, number
 from zoonet.zoo.transformers.rope import frequencies
 
@@ -141,6 +141,9 @@ class LlamaModel(Module):
     """Tokens (N, T) -> hidden states (N, T, width)."""
 
     def __init__(self, config: LlamaConfig) -> None:
+        check_heads(
+            config.depth * config.heads if config.head_size else config.width, config.heads, config.key_value_heads
+        )
         self._config = config
         norm = partial(RMSNorm, eps=config.eps)
         block = BlockConfig(
