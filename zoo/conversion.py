@@ -16,6 +16,7 @@ from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import DType, as_dtype, is_floating
 from zoonet.zoo import architectures, storage
+from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
 from zoonet.zoo.sources import locate
@@ -247,12 +248,5 @@ def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str, rep
 
 def _outputs(model: Model) -> Any:
     """The network's outputs on a sample input that is the same for every model of an architecture."""
-    rng = np.random.default_rng(0)
-    arrays = [
-        rng.normal(size=kind.shape).astype(kind.dtype)
-        if is_floating(kind.dtype)
-        else rng.integers(0, 2, kind.shape).astype(kind.dtype)
-        for kind in model.task.example(model.network)
-    ]
-    result = model(*arrays)
+    result = model(*sample_inputs(model.task.example(model.network)))
     return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)

@@ -352,6 +352,9 @@ COMMANDS = [
     ("show", "Missing argument"),
     ("list nothing*", "no model fits"),
     ("list --task nothing", "no model fits"),
+    ("bench digits --batch 0", "batch of a benchmark is too small"),
+    ("bench digits --rounds 0", "rounds of a benchmark is too small"),
+    ("bench nothere", "no model and no file named 'nothere'"),
     ("frobnicate", "No such command"),
 ]
 
