@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from typing import Any
 
-from zoonet.ops.errors import ArgumentError, UnknownModelError
+from zoonet.ops.errors import ArgumentError, FormatError, UnknownModelError
 from zoonet.ops.types import TensorType
 from zoonet.zoo.digits import DigitPreprocessing
 from zoonet.zoo.modules import Module, compare_shapes, initialised_by
@@ -61,6 +61,7 @@ _KERAS = Defaults(
 )
 _CIFAR = Defaults(ImagePreprocessing(resize=32, crop=(32, 32)), {10: "cifar-10"})
 _DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
+_WIDEST = 1 << 16  # the largest number of channels, classes or blocks that a file may ask for
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
@@ -170,10 +171,45 @@ def parameters(name: str) -> int:
     return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
 
 
-def fitted(name: str, state: Mapping[str, Any]) -> Module:
-    """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has."""
+def fitted(name: str, state: Mapping[str, Any], changes: Any = None) -> Module:
+    """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has.
+
+    changes: further fields of its configuration, from a file. Raises FormatError where they are not such fields.
+    """
     network, config = find(name)
-    return make(network, network.fit(config, state), None)
+    return make(network, network.fit(_changed(name, config, changes or {}), state), None)
+
+
+def _changed(name: str, config: Any, changes: Any) -> Any:
+    """A configuration with changes that a file asks for; they have the types of its fields, and sizes in reason."""
+    known = {field.name: getattr(config, field.name) for field in fields(config)}
+    if not isinstance(changes, Mapping) or not set(changes) <= set(known):
+        raise FormatError(
+            f"the configuration of {name} is malformed", expected=", ".join(known), received=repr(changes)[:200]
+        )
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+    for key, value in given.items():
+        if not _resembles(value, known[key]):
+            raise FormatError(
+                f"the configuration of {name} cannot have this {key}",
+                expected=f"such as {known[key]!r}",
+                received=repr(value)[:100],
+            )
+    return replace(config, **given)
+
+
+def _resembles(value: Any, usual: Any) -> bool:
+    """Whether a value has the type of another, and a number the range of what networks have."""
+    if isinstance(usual, tuple):
+        return (
+            isinstance(value, tuple)
+            and len(value) <= 16
+            and all(type(n) is int and 0 <= n <= _WIDEST for n in value)
+            and sum(value) <= _WIDEST
+        )
+    if isinstance(usual, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
+    return type(value) is type(usual) and (type(value) is not int or 0 < value <= _WIDEST)
 
 
 def recognise(state: Mapping[str, Any]) -> list[str]:

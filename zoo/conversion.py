@@ -155,7 +155,8 @@ def _model_config(
     """What makes the target run again without naming the architecture; None where that is not known."""
     if architecture is None:
         return None
-    network = architectures.fitted(architecture, checkpoint)  # its arrays are zeros, which take no memory
+    # Its arrays are zeros, which take no memory.
+    network = architectures.fitted(architecture, checkpoint, storage.changes_of(architecture, config))
     misfits = compare_shapes(network.state_dict(), checkpoint)
     if misfits.wrong or misfits.unexpected:
         raise misfits.error(architecture)

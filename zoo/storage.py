@@ -19,7 +19,9 @@ from zoonet.ops.errors import (
     StateDictError,
     UnsupportedFormatError,
 )
-from zoonet.zoo import architectures, graphs
+from zoonet.weights.names import in_our_names
+from zoonet.weights.source import WEIGHTS as FOLDER_WEIGHTS
+from zoonet.zoo import architectures, graphs, hugging_face
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
 from zoonet.zoo.sources import locate
@@ -157,7 +159,7 @@ def load(
     config = {**found.config, **config}
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
-    network = _network(architecture, checkpoint, path)
+    network = _network(architecture, checkpoint, path, changes_of(architecture, config))
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
@@ -210,6 +212,11 @@ def is_text_model(path: pathlib.Path) -> bool:
     return False
 
 
+def changes_of(architecture: str, config: Mapping[str, Any]) -> Any:
+    """In what a configuration says that its network differs from its architecture; None where another one is asked."""
+    return config.get("configuration") if config.get("architecture") == architecture else None
+
+
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
     path = locate(name).path
@@ -217,22 +224,25 @@ def embedded_card(name: str) -> Card:
 
 
 def weights_file(path: pathlib.Path) -> pathlib.Path:
-    """The file itself, or that of a folder. Raises MissingFileError for a folder without one."""
+    """The file itself, or that of a folder (an index, where there are several). Raises MissingFileError without one."""
     if not path.is_dir():
         return path
-    if not (path / WEIGHTS).exists():
-        raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
-    return path / WEIGHTS
+    found = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
+    if found is None:
+        raise MissingFileError(f"the folder {path} holds no model", expected=" or ".join(FOLDER_WEIGHTS))
+    return found
 
 
 def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     """The weights of a file or folder, and its configuration (empty where it has none)."""
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
-    checkpoint = formats.read(file)
+    checkpoint = in_our_names(formats.read(file))
     found: Any = checkpoint.metadata.get("zoonet")
     if found is None and beside.is_file():
         found = _read_config(beside)
+    if found is None and path.is_dir():
+        found = hugging_face.configuration_of(path) or None
     if isinstance(found, str):
         try:
             found = json.loads(found)
@@ -240,7 +250,14 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
             raise _malformed(file) from None
     if found is None:
         return checkpoint, {}
-    shapes = {"architecture": str, "task": str, "preprocessing": dict, "labels": list, "card": dict}
+    shapes = {
+        "architecture": str,
+        "configuration": dict,
+        "task": str,
+        "preprocessing": dict,
+        "labels": list,
+        "card": dict,
+    }
     if not isinstance(found, dict) or any(k in found and not isinstance(found[k], t) for k, t in shapes.items()):
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
@@ -286,8 +303,8 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> Module:
-    network = architectures.fitted(architecture, checkpoint)
+def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
+    network = architectures.fitted(architecture, checkpoint, changes)
     try:
         network.load_state_dict(checkpoint)
     except StateDictError as error:

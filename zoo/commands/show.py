@@ -14,7 +14,7 @@ from zoonet.zoo import architectures, graphs
 from zoonet.zoo.commands.output import console
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED
-from zoonet.zoo.storage import create, load, read, read_card, weights_file
+from zoonet.zoo.storage import changes_of, create, load, read, read_card, weights_file
 
 
 def show(
@@ -88,7 +88,8 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     found = [named] if named else architectures.recognise(checkpoint)
     looks, classes = "", None
     if len(found) == 1:
-        classes = getattr(architectures.fitted(found[0], checkpoint).config, "classes", None)  # type: ignore[attr-defined]
+        network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
+        classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
     elif found:
         looks = " or ".join(found)
     else:

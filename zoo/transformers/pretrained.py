@@ -15,12 +15,13 @@ from zoonet import formats
 from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import ArgumentError, MissingFileError, UnsupportedFormatError
+from zoonet.weights.source import WEIGHTS
+from zoonet.zoo.hugging_face import IMAGE_TYPES
 from zoonet.zoo.modules import Module, initialised_by
 from zoonet.zoo.transformers.bert import FAMILIES, HEADS, BertConfig, BertModel, BertWithHead
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
 from zoonet.zoo.transformers.llama import CLASSES, LlamaConfig, LlamaForCausalLM
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 #: Arrays of old checkpoints that are computed, not learned.
 _COMPUTED = (".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids", "inv_freq")
 
@@ -41,7 +42,7 @@ def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
     if kind not in known:
         raise UnsupportedFormatError(
             "config.json: a model_type that zoonet does not have",
-            expected=", ".join(known),
+            expected=", ".join([*known, *IMAGE_TYPES]),
             received=repr(kind)[:100],
         )
     with initialised_by(None):
@@ -69,9 +70,9 @@ def read_network(folder: str | os.PathLike[str], head: str | None = None) -> Mod
     """
     place = Path(os.fsdecode(folder))
     network = network_for(read_config(place), head)
-    path = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
+    path = next((place / name for name in WEIGHTS if (place / name).is_file()), None)
     if path is None:
-        raise MissingFileError(f"{place} has no weights", expected=" or ".join(_WEIGHTS))
+        raise MissingFileError(f"{place} has no weights", expected=" or ".join(WEIGHTS))
     load_weights(network, formats.read(path))
     return network
 
