@@ -110,8 +110,7 @@ def convert(
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
-    checkpoint, config = storage.read(found.path)
-    config = {**found.config, **config}
+    checkpoint, config = storage.read_located(found)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
     report.architecture = architecture = (
         arch or config.get("architecture") or _only(architectures.recognise(checkpoint))

@@ -1,8 +1,10 @@
 """The commands of `zoonet`, one file each."""
 
+from zoonet.zoo.commands import cache, mirror
 from zoonet.zoo.commands.convert import convert
+from zoonet.zoo.commands.download import download
 from zoonet.zoo.commands.list import list_models
 from zoonet.zoo.commands.run import run
 from zoonet.zoo.commands.show import show
 
-__all__ = ["convert", "list_models", "run", "show"]
+__all__ = ["cache", "convert", "download", "list_models", "mirror", "run", "show"]

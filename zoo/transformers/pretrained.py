@@ -22,6 +22,8 @@ from zoonet.zoo.transformers.bert import FAMILIES, HEADS, BertConfig, BertModel,
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
 from zoonet.zoo.transformers.llama import CLASSES, LlamaConfig, LlamaForCausalLM
 
+#: Every model_type of config.json that there is a network for.
+MODEL_TYPES = ("gpt2", "xlm-roberta", *CLASSES, *FAMILIES)
 #: Arrays of old checkpoints that are computed, not learned.
 _COMPUTED = (".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids", "inv_freq")
 
@@ -38,11 +40,10 @@ def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
     UnsupportedFormatError for a model_type that is not known, FormatError for fields that make no network.
     """
     kind = config.get("model_type")
-    known = ["gpt2", "xlm-roberta", *CLASSES, *FAMILIES]
-    if kind not in known:
+    if kind not in MODEL_TYPES:
         raise UnsupportedFormatError(
             "config.json: a model_type that zoonet does not have",
-            expected=", ".join([*known, *IMAGE_TYPES]),
+            expected=", ".join([*MODEL_TYPES, *IMAGE_TYPES]),
             received=repr(kind)[:100],
         )
     with initialised_by(None):
