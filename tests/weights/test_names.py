@@ -62,6 +62,19 @@ def test_resnet_of_keras(tmp_path: Path, keras_resnet: tuple[Any, Any], name: st
     assert len(zoo.load(path, "resnet50_keras").labels) == 1000
 
 
+def test_resnet_of_keras_in_the_catalog(tmp_path: Path, keras_resnet: tuple[Any, Any], serve: Any) -> None:
+    network, expected = keras_resnet
+    legacy_weights(network, tmp_path / "w.h5", "probs")
+    serve("resnet50.keras_in1k", (tmp_path / "w.h5").read_bytes())
+    model = zoo.load("resnet50.keras_in1k")
+    assert model.architecture == "resnet50_keras"
+    np.testing.assert_allclose(model(X), expected, atol=1e-5 * np.abs(expected).max())
+    preprocessing = model.preprocessing
+    assert (preprocessing.resize, preprocessing.crop, preprocessing.channels) == ((224, 224), None, "BGR")
+    assert preprocessing.mean == (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe"
+    assert "74.9 % top-1" in model.card.accuracy
+
+
 def test_networks_without_a_map_keep_their_names(tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
     small = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="conv1_conv")])

@@ -18,6 +18,7 @@ from zoonet import zoo
 from zoonet.zoo.cli import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+FACTS = ["29.2", "k", "99.2", "top-1", "120", "kB", "Apache-2.0", "yes"]
 EXAMPLE = str(ROOT / "examples" / "digit.png")
 Capture = pytest.CaptureFixture[str]
 
@@ -75,7 +76,7 @@ def test_list(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     lines = run(capfd, "list").splitlines()
     assert lines[0].split() == ["name", "task", "params", "accuracy", "size", "licence", "cached"]
-    assert lines[1].split() == ["digits", *"image-classification 29.2 k 99.2 top-1 120 kB Apache-2.0 yes".split()]
+    assert lines[1].split() == ["digits", "image-classification", *FACTS]
     assert [line.split()[0] for line in lines[1:]] == zoo.list()
     assert [line.split()[0] for line in run(capfd, "list", "digit*").splitlines()[1:]] == ["digits", "digitnet"]
     assert "digitnet" not in run(capfd, "list", "digit*", "--pretrained")
