@@ -119,8 +119,7 @@ def convert(
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
-    checkpoint, config = storage.read(found.path)
-    config = {**found.config, **config}
+    checkpoint, config = storage.read_located(found)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
     report.architecture = architecture = (
         arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
@@ -173,7 +172,8 @@ def _model_config(
     """What makes the target run again without naming the architecture; None where that is not known."""
     if architecture is None:
         return None
-    network = architectures.fitted(architecture, checkpoint)  # its arrays are zeros, which take no memory
+    # Its arrays are zeros, which take no memory.
+    network = architectures.fitted(architecture, checkpoint, storage.changes_of(architecture, config))
     misfits = compare_shapes(network.state_dict(), checkpoint)
     if misfits.wrong or misfits.unexpected:
         raise misfits.error(architecture)
