@@ -120,8 +120,8 @@ def test_support_vector_nodes() -> None:
     compare("SVMClassifier", [x], [TensorProto.STRING, TensorProto.FLOAT], **linear, **straight)
     one = {"coefficients": floats(5).tolist(), "support_vectors": vectors["support_vectors"], "n_supports": 5}
     for options in (
-        {"kernel_type": "LINEAR"},
-        {"one_class": 1, "kernel_type": "LINEAR"},
+        straight,
+        {"one_class": 1, **straight},
         {"kernel_type": "SIGMOID", "kernel_params": [0.2, 0.1, 0.0]},
     ):
         compare("SVMRegressor", [x], [TensorProto.FLOAT], rho=[0.3], **one, **options)
