@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError
+from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.onnx.arithmetic import number
 from zoonet.ops.sets.onnx.common import STRING, concrete
 from zoonet.ops.sets.onnx.registry import onnx_operator
@@ -250,7 +250,12 @@ def linear_classifier(
     """The class of the highest score, and the scores of all."""
     classes = len(classlabels_strings or classlabels_ints or ())
     x = ops.cast(X if len(X.shape) > 1 else ops.expand_dims(X, 0), np.float32)
-    weight = np.asarray(coefficients, np.float32).reshape(-1, x.shape[1])
+    rows = len(intercepts or ()) or len(coefficients) // max(x.shape[1], 1)
+    if not rows or len(coefficients) < rows * x.shape[1]:
+        raise ShapeError(
+            "LinearClassifier: coefficients do not fit", expected=(rows, x.shape[1]), received=len(coefficients)
+        )
+    weight = np.asarray(coefficients[: rows * x.shape[1]], np.float32).reshape(rows, x.shape[1])
     scores = ops.matmul(x, weight.T)
     if intercepts:
         scores = ops.add(scores, np.asarray(intercepts, np.float32))
