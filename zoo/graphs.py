@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoonet import formats
-from zoonet.ops.errors import ZoonetError
-from zoonet.ops.graph import Graph, Value
+from zoonet.formats.json_data import parse_json_object
+from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
+from zoonet.ops.graph import Node, Value
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import is_floating
+from zoonet.zoo.graph_training import TrainingGraph, statistics_of, training_graph
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
 
 if TYPE_CHECKING:
-    from zoonet.formats.onnx import ValueInfo
+    from zoonet.formats.onnx import Draft, OnnxModel, ValueInfo
 
 __all__ = ["GraphConfig", "GraphNetwork", "importer_of", "load"]
 
@@ -45,29 +47,74 @@ class GraphConfig:
 
 
 class GraphNetwork(Module):
-    """A graph as a module. Its parameters are floating constants of the graph, under their names in the file.
+    """A graph as a module. Its parameters are floating weights of the file, under their names.
 
-    parameters, state: the values of these constants by name; state is what training does not change by gradients.
-    Called on inputs in order, it returns one output, or a tuple of them.
+    parameters, state: the values of constants of the graph by name; state (running statistics) is what training does
+    not change by gradients. Called on inputs in order, it returns one output, or a tuple of them. In training mode
+    batch norm uses the batch and moves its statistics, and dropout drops, by a key that each call changes.
     """
 
-    buffers = ("state",)
+    buffers = ("state", "dropout_key")
+    hidden = ("dropout_key",)
     flat = ("weights", "state")
     data_dependent = True
 
-    def __init__(
-        self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
-    ) -> None:
-        self.config = config
-        self._graph = graph.copy()
-        self._graph.inputs += [*parameters.values(), *state.values()]
-        self.weights = {name: self._graph.constants.pop(value) for name, value in parameters.items()}
-        self.state = {name: self._graph.constants.pop(value) for name, value in state.items()}
+    def __init__(self, model: OnnxModel, parameters: Mapping[str, Value], state: Mapping[str, Value]) -> None:
+        self.config: Any = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
+        self._model = model
+        self._places = {**parameters, **state}
+        self._graph = model.graph.copy()
+        self._graph.inputs += self._places.values()
+        constants = self._graph.constants
+        self.weights = {name: constants.pop(value) for name, value in parameters.items()}
+        self.state = {name: constants.pop(value) for name, value in state.items()}
+        self._training: TrainingGraph | None = None
+        if any(node.op.name.startswith("onnx.Dropout-") for node in self._graph.nodes):
+            self.dropout_key = np.zeros(2, np.uint32)
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
-        outputs = evaluate_graph(self._graph, *inputs, *self.weights.values(), *self.state.values())
+        values = (*self.weights.values(), *self.state.values())
+        if not self.training:
+            outputs = evaluate_graph(self._graph, *inputs, *values)
+            return outputs[0] if len(outputs) == 1 else outputs
+        if self._training is None:
+            statistics = {value: name for name, value in self._places.items() if name in self.state}
+            self._training = training_graph(self._graph, statistics)
+        outputs, moved, key = self._training.run((*inputs, *values), vars(self).get("dropout_key"))
+        self.state.update(moved)
+        if key is not None:
+            self.dropout_key = key
         return outputs[0] if len(outputs) == 1 else outputs
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata_props of the file."""
+        return dict(self._model.metadata)
+
+    def draft(self, metadata: Mapping[str, str], opset: int | None = None) -> Draft:
+        """The graph as an ONNX model, with the weights that the network has now; in the opset of its file."""
+        from zoonet.formats import onnx
+
+        model = self._model
+        if opset is not None and opset != model.opsets.get("", opset):
+            raise UnsupportedFormatError(
+                "an imported graph keeps its opset",
+                expected=f"opset {model.opsets.get('')}",
+                received=opset,
+                fix="leave out opset",
+            )
+        arrays = {**self.weights, **self.state}
+        return onnx.rewrite(
+            model.graph,
+            model.inputs,
+            model.outputs,
+            model.opsets,
+            {value: arrays[name] for name, value in self._places.items()},
+            metadata=metadata,
+            description=model.description,
+            ir_version=model.ir_version,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,35 +126,71 @@ class Imported:
     card: Card
 
 
+#: By operator: the inputs that are settings and no weights, though they are floating.
+_SETTINGS = {
+    "Clip": (1, 2),
+    "Dropout": (1,),
+    "OneHot": (2,),
+    "Pad": (2,),
+    "Pow": (1,),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2),
+    "Upsample": (1,),
+    "NonMaxSuppression": (3, 4),
+    "QuantizeLinear": (1,),
+    "DequantizeLinear": (1,),
+    "QLinearConv": (1, 4, 6),
+    "QLinearMatMul": (1, 4, 6),
+}
+
+
+def _uses(nodes: list[Node]) -> set[Value]:
+    """The values that a node reads as something else than a setting."""
+    found: set[Value] = set()
+    for node in nodes:
+        name = node.op.name.removeprefix("onnx.").rsplit(".", 1)[-1].rsplit("-", 1)[0]
+        settings = _SETTINGS.get(name, ())
+        if not settings:
+            found.update(node.inputs)
+            continue
+        arguments = [a for i, a in enumerate(node.arguments.values()) if i not in settings]
+        found.update(value for value in node.inputs if any(value is a or _holds(a, value) for a in arguments))
+    return found
+
+
+def _holds(argument: Any, value: Value) -> bool:
+    return isinstance(argument, tuple) and any(value is item or _holds(item, value) for item in argument)
+
+
+def network_of(model: OnnxModel) -> GraphNetwork:
+    """The network of an ONNX model. Its parameters are floating initializers that operators compute with; single
+    numbers (initializers of no axes) and settings, such as the bounds of Clip, stay constants."""
+    statistics = statistics_of(model.graph)
+    used = _uses(model.graph.nodes)
+    floating = {
+        name: value
+        for name, value in model.initializers.items()
+        if value in model.graph.constants
+        and value in used
+        and model.graph.constants[value].ndim
+        and is_floating(model.graph.constants[value].dtype)
+    }
+    return GraphNetwork(
+        model,
+        {name: value for name, value in floating.items() if value not in statistics},
+        {name: value for name, value in floating.items() if value in statistics},
+    )
+
+
 def _from_onnx(path: pathlib.Path) -> Imported:
     from zoonet.formats import onnx
 
     model = onnx.load(path)
-
-    config = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
-    statistics = {
-        value
-        for node in model.graph.nodes
-        if node.op.name.startswith("onnx.BatchNormalization-")
-        for value in list(node.arguments.values())[3:5]
-        if isinstance(value, Value)
-    }
-    floating = {
-        name: value
-        for name, value in model.initializers.items()
-        if value in model.graph.constants and is_floating(model.graph.constants[value].dtype)
-    }
-    network = GraphNetwork(
-        model.graph,
-        config,
-        {name: value for name, value in floating.items() if value not in statistics},
-        {name: value for name, value in floating.items() if value in statistics},
-    )
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets.items())
     notes = f"ONNX graph of {len(model.graph.nodes)} nodes, opset {opsets}" + (
         f", written by {model.producer}" if model.producer else ""
     )
-    return Imported(network, dict(model.metadata), Card(name=path.name, notes=notes))
+    return Imported(network_of(model), dict(model.metadata), Card(name=path.name, notes=notes))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
@@ -125,14 +208,46 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
 
 
 def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
-    """The model of a file that holds a graph. Raises as the importer does, and as the task does for what is given."""
+    """The model of a file that holds a graph, for the task that the file names if `Model.save` wrote it.
+
+    Raises as the importer does, and as the task does for what is given.
+    """
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
+    config = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    made = make_task(task or "arrays", imported.metadata, imported.network, "graph", path.name, given)
-    return Model(imported.network, "graph", made, card=imported.card, device=device)
+    purpose = task or config.get("task") or "arrays"
+    card = imported.card
+    if config:
+        from zoonet.zoo.storage import read_card
+
+        saved = read_card(config.get("card"), path.name)
+        card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
+    network = imported.network
+    if "tokenizer" in config and purpose != "arrays":
+        from zoonet.zoo.text import graphs as text_graphs
+
+        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
+    made = make_task(purpose, config or imported.metadata, network, "graph", path.name, given)
+    return Model(network, "graph", made, card=card, device=device)
+
+
+def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
+    """What `Model.save` wrote of the task; empty for a file of another origin. Raises FormatError."""
+    text = metadata.get("zoonet")
+    if text is None:
+        return {}
+    config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
+    kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
+    kinds |= {"tokenizer": str, "padding": int}
+    labels = config.get("labels", [])
+    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
+        isinstance(label, str) for label in labels
+    ):
+        raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
+    return config
 
 
 def named_arrays(inputs: Any) -> Any:

@@ -6,7 +6,7 @@ import os
 import pathlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,15 +172,25 @@ class Model:
 
     # -- saving --------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        opset: int | None = None,
+        dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    ) -> None:
         """Write weights and configuration so that `zoo.load(path)` runs them again, elsewhere and without `arch`.
 
         path: a name that ends with .safetensors (one file), with another suffix of a format that can be written
         (.npz, .pt, .pth; the configuration lies beside it, in `<path>.json`), or without suffix: a folder with
-        model.safetensors and config.json. Written atomically. Raises UnsupportedFormatError or FileError.
+        model.safetensors and config.json. A name that ends with .onnx is written as a graph that any ONNX runtime runs,
+        in inference mode; above 2 GB its weights lie beside it, in `<path>.data`. For ONNX alone, opset: its version,
+        13 or newer (17 if None); dynamic: the axes that may have any size, by input, in the place of batch and
+        sequence: {"input": {0: "batch", 2: "height", 3: "width"}}. Written atomically. Raises UnsupportedFormatError,
+        TraceError (other sizes cannot be free) or FileError.
         """
         from zoonet.zoo.storage import save
 
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
             raise ArgumentError("save takes a path", expected="such as 'model.safetensors'", received=repr(path))
-        save(self, pathlib.Path(os.fsdecode(path)))
+        save(self, pathlib.Path(os.fsdecode(path)), opset=opset, dynamic=dynamic)

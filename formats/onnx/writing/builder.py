@@ -16,7 +16,7 @@ from zoonet.formats.onnx.writing.sizes import (
     Size,
     Tensor,
     formula_for,
-    proportion,
+    fraction_for,
     varying,
 )
 from zoonet.ops.errors import FormatError, UnsupportedFormatError
@@ -196,12 +196,14 @@ class Builder:
         known = [*self._symbols, *(v for v in self._sources if v not in self._symbols)]
         products = [tuple(a * b for a, b in zip(x, y, strict=True)) for x in self._symbols for y in self._symbols]
         for sizes in [*known, *products]:
-            found = proportion(value.values, sizes)
+            found = fraction_for(value.values, sizes)
             if found is not None:
-                factor, inverse = found
-                size = self.cast(self.node("Squeeze", self.size(Size(sizes)), self.constant([0], int64)), dtype)
-                scale = self.constant(np.asarray(factor, dtype))
-                return self.node("Div", scale, size) if inverse else self.node("Mul", scale, size)
+                y = self.cast(self.node("Squeeze", self.size(Size(sizes)), self.constant([0], int64)), dtype)
+                b = self.constant(np.asarray(found.b, dtype))
+                y = self.node("Div", b, y) if found.inverse_size else self.node("Mul", b, y)
+                if found.a:
+                    y = self.node("Add", y, self.constant(np.asarray(found.a, dtype)))
+                return self.node("Reciprocal", y) if found.inverse else y
         raise varying(f"a number in {self.operator}", str(value.values))
 
     # -- what many operators need --------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ def export(
     axes may have any size, each by a name that equal sizes share, or a sum of names: {"x": {0: "batch"}}. None: the
     first axis of every argument that is itself an array is the batch; {}: all sizes are fixed. opset: 13 or newer.
     inputs, outputs: names in the order of the arrays; from the function's parameters and the containers' keys where
-    None. weights: arrays by name, which the function takes as its first argument, a dict, before the examples; they
+    None ("parameters.fc.weight", and "new.parameters.fc.weight" for an output that an input is called like).
+    weights: arrays by name, which the function takes as its first argument, a dict, before the examples; they
     become initializers of these names. Raises TraceError (the function does not trace, or sizes
     cannot be free), UnsupportedFormatError (an operator that ONNX does not have, or not in this opset), ArgumentError.
     """
@@ -77,7 +78,7 @@ def export(
     graphs, points = _traced(function, [*first, *typed], ports)
     builder = Builder(version)
     title = name or str(getattr(function, "__name__", type(function).__name__))
-    labels = list(outputs) if outputs is not None else _output_names(graphs[0].output_tree)
+    labels = list(outputs) if outputs is not None else _output_names(graphs[0].output_tree, ports)
     if len(labels) != len(graphs[0].outputs):
         raise ArgumentError("the outputs are not as many", expected=len(graphs[0].outputs), received=len(labels))
     builder.check_names([*(port.name for port in ports), *labels])
@@ -167,11 +168,12 @@ def _paths(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
         yield path, tree
 
 
-def _output_names(tree: Any) -> list[str]:
+def _output_names(tree: Any, ports: Sequence[Port]) -> list[str]:
+    """Names by the containers' keys; what an input is called too (parameters of a training step) is "new.…"."""
     paths = [".".join(path) for path, _ in _paths(tree)]
-    if paths == [""]:
-        return ["output"]
-    return [f"output_{path}" if path[:1].isdigit() else path for path in paths]
+    names = ["output"] if paths == [""] else [f"output_{path}" if path[:1].isdigit() else path for path in paths]
+    taken = {port.name for port in ports}
+    return [f"new.{name}" if name in taken else name for name in names]
 
 
 def _value_info(name: str, dtype: Any, shape: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.onnx.writing.builder import Builder
-from zoonet.formats.onnx.writing.sizes import Tensor
+from zoonet.formats.onnx.writing.sizes import Number, Size, Tensor
 from zoonet.formats.onnx.writing.table import emitter
 from zoonet.ops.reductions import normalize_axes
 from zoonet.ops.types import BOOL, bool_, int32, int64, kind_of
@@ -85,12 +85,18 @@ def _(b: Builder, x: Tensor, axis: Any, correction: float, keepdims: bool) -> st
     deviation = b.node("Sub", given, b.reduce("ReduceMean", given, axes, True))
     y = b.reduce("ReduceMean", b.node("Mul", deviation, deviation), axes, keepdims)
     if correction:
-        sizes = [n for n in (x.shape[i] for i in axes) if isinstance(n, int)]
-        if len(sizes) < len(axes):
-            raise b.refuse("a variance with correction over an axis of free size", "fix the size of the axis")
-        count = prod(sizes)
-        y = b.node("Mul", y, b.constant(np.asarray(count / (count - correction), dtype)))
+        counts = [prod(n) for n in zip(*(_at_points(x, i) for i in axes), strict=True)]
+        factors = [n / (n - correction) for n in counts]
+        factor = factors[0] if len(set(factors)) == 1 else Number(tuple(factors))
+        y = b.node("Mul", y, b.number(factor, dtype))
     return b.node("Sqrt", y) if b.operator == "std" else y
+
+
+def _at_points(x: Tensor, axis: int) -> tuple[int, ...]:
+    """A size in every trace; a fixed one as often as a free one has values."""
+    n = x.shape[axis]
+    points = next((len(m.values) for m in x.shape if isinstance(m, Size)), 1)
+    return n.values if isinstance(n, Size) else (n,) * points
 
 
 @emitter("norm")

@@ -16,7 +16,7 @@ from zoonet.ops.errors import TraceError
 from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.types import DType, Slice
 
-__all__ = ["Dimension", "Number", "Points", "Size", "Tensor", "aligned", "merged"]
+__all__ = ["Dimension", "Number", "Points", "Size", "Tensor", "aligned", "fraction_for", "merged"]
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,28 @@ def _affine(values: tuple[int, ...], source: tuple[int, ...]) -> tuple[int, int]
     return factor, v0 - factor * s0
 
 
-def proportion(values: tuple[float, ...], sizes: tuple[int, ...]) -> tuple[float, bool] | None:
-    """(c, True) where a number is c / size in every trace, (c, False) where it is c · size."""
-    for inverse in (True, False):
-        factors = [v * s if inverse else v / s if s else 0.0 for v, s in zip(values, sizes, strict=True)]
-        if all(isclose(f, factors[0], rel_tol=1e-6) for f in factors):
-            return factors[0], inverse
+@dataclass(frozen=True)
+class Fraction:
+    """A number that follows from a size s: a + b · s, with the size inverted (b / s), the whole inverted, or both."""
+
+    a: float
+    b: float
+    inverse_size: bool
+    inverse: bool
+
+
+def fraction_for(values: tuple[float, ...], sizes: tuple[int, ...]) -> Fraction | None:
+    """How a number follows from a size, in every trace: means divide by it, variances multiply by s / (s - 1)."""
+    if 0 in sizes or 0 in values or len(set(sizes)) < 2:
+        return None
+    for inverse, inverse_size in ((False, True), (False, False), (True, True), (True, False)):
+        left = [1 / v if inverse else float(v) for v in values]
+        right = [1 / s if inverse_size else float(s) for s in sizes]
+        first, last = min(range(len(sizes)), key=sizes.__getitem__), max(range(len(sizes)), key=sizes.__getitem__)
+        b = (left[last] - left[first]) / (right[last] - right[first])
+        a = left[first] - b * right[first]
+        if abs(a) < 1e-9 * abs(left[first]):
+            a = 0.0
+        if all(isclose(a + b * r, v, rel_tol=1e-7) for r, v in zip(right, left, strict=True)):
+            return Fraction(a, b, inverse_size, inverse)
     return None

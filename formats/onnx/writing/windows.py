@@ -213,7 +213,9 @@ def _(
         b.require(19, "dilation")
         geometry["dilations"] = dilations
     spatial = _spatial(x)
-    if ceil_mode or divisor is not None:
+    if ceil_mode and not count_include_pad and divisor is None:
+        geometry["ceil_mode"] = 1
+    elif ceil_mode or divisor is not None:
         # written as sums over windows: ONNX Runtime counts the cells beyond the padding, zoonet does not
         return _averaged(b, x, given, spatial, sizes, geometry, dilations, ceil_mode, count_include_pad, divisor)
     return b.node("AveragePool", given, kernel_shape=sizes, count_include_pad=int(count_include_pad), **geometry)
