@@ -108,7 +108,8 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
         return network.draft(metadata, opset)
     signature = _signature(model)
     training = [module for _, module in network.named_modules() if module.training]
-    network.eval()
+    if training:
+        network.eval()
     try:
         return onnx.export(
             signature.function,

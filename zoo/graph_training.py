@@ -13,21 +13,11 @@ from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.registry import REGISTRY
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import TensorType
+from zoonet.zoo.graph_weights import BATCH_NORM
 
-_BATCH_NORM, _DROPOUT = "onnx.BatchNormalization-", "onnx.Dropout-"
+_DROPOUT = "onnx.Dropout-"
 #: Chance that a Dropout node drops where it does not say.
 _USUAL_RATIO = 0.5
-
-
-def statistics_of(graph: Graph) -> set[Value]:
-    """Means and variances that batch-norm nodes of the graph read."""
-    return {
-        value
-        for node in graph.nodes
-        if node.op.name.startswith(_BATCH_NORM)
-        for value in list(node.arguments.values())[3:5]
-        if isinstance(value, Value)
-    }
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,6 @@ def training_graph(graph: Graph, statistics: Mapping[Value, str]) -> TrainingGra
 
     before: %y = onnx.BatchNormalization-15(%x, %scale, %b, %mean, %var); %z = onnx.Dropout-13(%y, %ratio)
     after:  %y, %mean', %var' = batch_norm_training(%x, …); %z = dropout(%y, %key'); return …, %mean', %var'
-    Nodes that the file itself puts in training mode stay as they are.
     """
     result = graph.copy()
     used = {value for node in graph.nodes for value in node.inputs} | set(graph.outputs)
@@ -67,12 +56,11 @@ def training_graph(graph: Graph, statistics: Mapping[Value, str]) -> TrainingGra
     drops = 0
     for node in result.nodes:
         made = None
-        if node.op.name.startswith(_BATCH_NORM):
-            made = _trained_batch_norm(node, statistics)
-            if made is not None:
-                mean, variance = list(node.arguments.values())[3:5]
-                moved |= {statistics[mean]: made.outputs[1], statistics[variance]: made.outputs[2]}
-        elif node.op.name.startswith(_DROPOUT) and not any(value in used for value in node.outputs[1:]):
+        if _is_batch_norm(node, statistics):
+            made = _trained_batch_norm(node)
+            mean, variance = list(node.arguments.values())[3:5]
+            moved |= {statistics[mean]: made.outputs[1], statistics[variance]: made.outputs[2]}
+        elif _is_dropout(node, used):
             own = Value(key.type)
             made = _dropping(node, own, graph.constants)
             if made is not None:
@@ -88,12 +76,50 @@ def training_graph(graph: Graph, statistics: Mapping[Value, str]) -> TrainingGra
     return TrainingGraph(result, count, tuple(moved), key if drops else None)
 
 
-def _trained_batch_norm(node: Node, statistics: Mapping[Value, str]) -> Node | None:
+def inference_graph(graph: Graph, statistics: Mapping[Value, str]) -> Graph:
+    """The graph with no node training, though its file may say so: batch norm by its statistics, no dropout.
+
+    before: %y = onnx.BatchNormalization-15(%x, …, training_mode=1); %z = onnx.Dropout-13(%y, %ratio, %true)
+    after:  %y = batch_norm(%x, %mean, %var, …); %z = positive(%y)
+    """
+    result = graph.copy()
+    used = {value for node in graph.nodes for value in node.inputs} | set(graph.outputs)
+    replaced: dict[Value, Value] = {}
+    nodes: list[Node] = []
+    for node in result.nodes:
+        arguments = list(node.arguments.values())
+        if _is_batch_norm(node, statistics) and (len(node.outputs) > 1 or node.arguments.get("training_mode")):
+            x, scale, bias, mean, variance = arguments[:5]
+            given = (x, mean, variance, scale, bias, node.arguments["epsilon"])
+            op = REGISTRY["batch_norm"]
+            nodes.append(Node(op, dict(zip(op.parameters, given, strict=True)), node.outputs[:1], True, node.name))
+            replaced |= dict(zip(node.outputs[1:], (mean, variance), strict=False))
+        elif _is_dropout(node, used):
+            nodes.append(Node(REGISTRY["positive"], {"x": arguments[0]}, node.outputs[:1], True, node.name))
+        else:
+            nodes.append(node)
+    result.nodes = nodes
+    result.replace_uses(replaced)
+    return result
+
+
+def _is_batch_norm(node: Node, statistics: Mapping[Value, str]) -> bool:
+    """Whether it is a batch norm over channels that can be put in another mode."""
+    return (
+        node.op.name.startswith(BATCH_NORM)
+        and all(value in statistics for value in list(node.arguments.values())[3:5])
+        and len(node.outputs) <= 3
+        and bool(node.arguments.get("spatial", 1))
+    )
+
+
+def _is_dropout(node: Node, used: set[Value]) -> bool:
+    """Whether it is a dropout of which nothing but the result is used."""
+    return node.op.name.startswith(_DROPOUT) and not any(value in used for value in node.outputs[1:])
+
+
+def _trained_batch_norm(node: Node) -> Node:
     x, scale, bias, mean, variance = list(node.arguments.values())[:5]
-    if mean not in statistics or variance not in statistics:
-        return None
-    if len(node.outputs) > 1 or node.arguments.get("training_mode") or not node.arguments.get("spatial", 1):
-        return None
     arguments = {
         "x": x,
         "weight": scale,
@@ -103,8 +129,9 @@ def _trained_batch_norm(node: Node, statistics: Mapping[Value, str]) -> Node | N
         "momentum": 1 - node.arguments["momentum"],  # ONNX counts what is kept
         "eps": node.arguments["epsilon"],
     }
-    outputs = (node.outputs[0], Value(mean.type), Value(variance.type))
-    return Node(REGISTRY["batch_norm_training"], arguments, outputs, False, node.name)
+    outputs = [node.outputs[0], Value(mean.type), Value(variance.type)]
+    outputs[1 : len(node.outputs)] = node.outputs[1:]
+    return Node(REGISTRY["batch_norm_training"], arguments, tuple(outputs), False, node.name)
 
 
 def _dropping(node: Node, key: Value, constants: Mapping[Value, Any]) -> Node | None:

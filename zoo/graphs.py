@@ -12,10 +12,10 @@ import numpy as np
 from zoonet import formats
 from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
-from zoonet.ops.graph import Node, Value
+from zoonet.ops.graph import Graph
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.ops.types import is_floating
-from zoonet.zoo.graph_training import TrainingGraph, statistics_of, training_graph
+from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph
+from zoonet.zoo.graph_weights import weights_of
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
@@ -47,11 +47,11 @@ class GraphConfig:
 
 
 class GraphNetwork(Module):
-    """A graph as a module. Its parameters are floating weights of the file, under their names.
+    """A graph as a module. Its parameters are floating weights of the file, under their names; see `weights_of`.
 
-    parameters, state: the values of constants of the graph by name; state (running statistics) is what training does
-    not change by gradients. Called on inputs in order, it returns one output, or a tuple of them. In training mode
-    batch norm uses the batch and moves its statistics, and dropout drops, by a key that each call changes.
+    Called on inputs in order, it returns one output, or a tuple of them. It runs as the file
+    says until `train` or `eval` is called: then batch norm uses the batch and moves its statistics, and dropout drops,
+    by a key that each call changes; or neither does.
     """
 
     buffers = ("state", "dropout_key")
@@ -59,7 +59,8 @@ class GraphNetwork(Module):
     flat = ("weights", "state")
     data_dependent = True
 
-    def __init__(self, model: OnnxModel, parameters: Mapping[str, Value], state: Mapping[str, Value]) -> None:
+    def __init__(self, model: OnnxModel) -> None:
+        model, parameters, state = weights_of(model)
         self.config: Any = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
         self._model = model
         self._places = {**parameters, **state}
@@ -68,24 +69,43 @@ class GraphNetwork(Module):
         constants = self._graph.constants
         self.weights = {name: constants.pop(value) for name, value in parameters.items()}
         self.state = {name: constants.pop(value) for name, value in state.items()}
+        self._mode: bool | None = None
         self._training: TrainingGraph | None = None
+        self._inference: Graph | None = None
         if any(node.op.name.startswith("onnx.Dropout-") for node in self._graph.nodes):
             self.dropout_key = np.zeros(2, np.uint32)
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
         values = (*self.weights.values(), *self.state.values())
+        statistics = {value: name for name, value in self._places.items() if name in self.state}
         if not self.training:
-            outputs = evaluate_graph(self._graph, *inputs, *values)
+            if self._mode is False and self._inference is None:
+                self._inference = inference_graph(self._graph, statistics)
+            graph = self._graph if self._mode is None or self._inference is None else self._inference
+            outputs = evaluate_graph(graph, *inputs, *values)
             return outputs[0] if len(outputs) == 1 else outputs
         if self._training is None:
-            statistics = {value: name for name, value in self._places.items() if name in self.state}
             self._training = training_graph(self._graph, statistics)
         outputs, moved, key = self._training.run((*inputs, *values), vars(self).get("dropout_key"))
         self.state.update(moved)
         if key is not None:
             self.dropout_key = key
         return outputs[0] if len(outputs) == 1 else outputs
+
+    @property
+    def training(self) -> bool:
+        """Whether the graph trains, whatever its file says."""
+        return self._mode is True
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._mode = bool(mode)
+
+    @property
+    def as_file(self) -> bool:
+        """Whether it runs as its file says, since neither `train` nor `eval` was called."""
+        return self._mode is None
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -126,62 +146,6 @@ class Imported:
     card: Card
 
 
-#: By operator: the inputs that are settings and no weights, though they are floating.
-_SETTINGS = {
-    "Clip": (1, 2),
-    "Dropout": (1,),
-    "OneHot": (2,),
-    "Pad": (2,),
-    "Pow": (1,),
-    "Range": (0, 1, 2),
-    "Resize": (1, 2),
-    "Upsample": (1,),
-    "NonMaxSuppression": (3, 4),
-    "QuantizeLinear": (1,),
-    "DequantizeLinear": (1,),
-    "QLinearConv": (1, 4, 6),
-    "QLinearMatMul": (1, 4, 6),
-}
-
-
-def _uses(nodes: list[Node]) -> set[Value]:
-    """The values that a node reads as something else than a setting."""
-    found: set[Value] = set()
-    for node in nodes:
-        name = node.op.name.removeprefix("onnx.").rsplit(".", 1)[-1].rsplit("-", 1)[0]
-        settings = _SETTINGS.get(name, ())
-        if not settings:
-            found.update(node.inputs)
-            continue
-        arguments = [a for i, a in enumerate(node.arguments.values()) if i not in settings]
-        found.update(value for value in node.inputs if any(value is a or _holds(a, value) for a in arguments))
-    return found
-
-
-def _holds(argument: Any, value: Value) -> bool:
-    return isinstance(argument, tuple) and any(value is item or _holds(item, value) for item in argument)
-
-
-def network_of(model: OnnxModel) -> GraphNetwork:
-    """The network of an ONNX model. Its parameters are floating initializers that operators compute with; single
-    numbers (initializers of no axes) and settings, such as the bounds of Clip, stay constants."""
-    statistics = statistics_of(model.graph)
-    used = _uses(model.graph.nodes)
-    floating = {
-        name: value
-        for name, value in model.initializers.items()
-        if value in model.graph.constants
-        and value in used
-        and model.graph.constants[value].ndim
-        and is_floating(model.graph.constants[value].dtype)
-    }
-    return GraphNetwork(
-        model,
-        {name: value for name, value in floating.items() if value not in statistics},
-        {name: value for name, value in floating.items() if value in statistics},
-    )
-
-
 def _from_onnx(path: pathlib.Path) -> Imported:
     from zoonet.formats import onnx
 
@@ -190,7 +154,7 @@ def _from_onnx(path: pathlib.Path) -> Imported:
     notes = f"ONNX graph of {len(model.graph.nodes)} nodes, opset {opsets}" + (
         f", written by {model.producer}" if model.producer else ""
     )
-    return Imported(network_of(model), dict(model.metadata), Card(name=path.name, notes=notes))
+    return Imported(GraphNetwork(model), dict(model.metadata), Card(name=path.name, notes=notes))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.

@@ -54,7 +54,7 @@ class Model:
         self.task = task
         self.card = card or Card(name=architecture)
         self.device = device
-        self._plans: OrderedDict[tuple[TensorType, ...], tuple[list[Array], Callable[..., Any]]] = OrderedDict()
+        self._plans: OrderedDict[Any, tuple[list[Array], Callable[..., Any]]] = OrderedDict()
         self._lock = threading.RLock()
         if device != "cpu":
             network.to(device)
@@ -115,20 +115,22 @@ class Model:
         """The compiled network for input types, made on first use and again once parameters were replaced."""
         with self._lock:
             arrays = [slot.get() for slot in self.network.slots().values()]
-            if signature in self._plans:
-                self._plans.move_to_end(signature)
-                used, program = self._plans[signature]
+            key = (signature, getattr(self.network, "as_file", True))  # an imported graph may be put in another mode
+            if key in self._plans:
+                self._plans.move_to_end(key)
+                used, program = self._plans[key]
                 if len(used) == len(arrays) and all(a is b for a, b in zip(used, arrays, strict=True)):
                     return program
             program = self._compiled(signature)
-            self._plans[signature] = arrays, program
+            self._plans[key] = arrays, program
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
             return program
 
     def _compiled(self, signature: tuple[TensorType, ...]) -> Callable[..., Any]:
         training = [module for _, module in self.network.named_modules() if module.training]
-        self.network.eval()
+        if training:
+            self.network.eval()
         try:
             return ops.compile(ops.trace(self.network, *signature, name=self.architecture), device=self.device)
         except TraceError:
