@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError, ShapeError, TraceError
 from zoonet.ops.operands import Traced
@@ -134,9 +136,13 @@ class Model:
         try:
             return ops.compile(ops.trace(self.network, *signature, name=self.architecture), device=self.device)
         except TraceError:
-            if self.network.data_dependent:
-                return self.network
-            raise
+            if not self.network.data_dependent:
+                raise
+            for slot in self.network.slots().values():  # views of a mapped file, which compiling would have copied
+                array = slot.get()
+                if isinstance(array, np.ndarray) and not array.flags.aligned:
+                    slot.set(array.copy())
+            return self.network
         except ShapeError as error:
             shapes = " and ".join(str(list(kind.shape)) for kind in signature)
             raise InputError(f"{self.architecture} cannot take an input of shape {shapes}", fix=str(error)) from None

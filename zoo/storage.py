@@ -238,7 +238,8 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
     checkpoint = formats.read(file)
-    found: Any = checkpoint.metadata.get("zoonet")
+    properties = checkpoint.metadata.get("properties")  # of ONNX
+    found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
     if found is None and beside.is_file():
         found = _read_config(beside)
     if isinstance(found, str):
