@@ -4,6 +4,7 @@ from zoonet.formats.onnx.writing import (  # noqa: F401 (declare what writes the
     elementwise,
     indexing,
     linear,
+    maps,
     normalization,
     reductions,
     shapes,

@@ -262,6 +262,7 @@ class _Writer:
         self.builder = builder
         self.graphs = graphs
         self.tensors: dict[tuple[Value, ...], Tensor] = {}
+        self.unwritten: dict[tuple[Value, ...], UnsupportedFormatError] = {}
 
     def write(self, weights: Mapping[str, Any], ports: Sequence[Port], labels: Sequence[str]) -> list[Tensor]:
         """Write all nodes; the tensors of the outputs, which are named as `labels`."""
@@ -307,9 +308,14 @@ class _Writer:
         names = node.op.apply(emit, arguments, builder)
         names = (names,) if isinstance(names, str) else names
         for name, values in zip(names, zip(*(n.outputs for n in nodes), strict=True), strict=True):
-            self.tensors[values] = builder.know(_tensor(name, values))
+            if name is None:
+                self.unwritten[values] = builder.refuse("one of its results, which is used here")
+            else:
+                self.tensors[values] = builder.know(_tensor(name, values))
 
     def _lookup(self, values: tuple[Value, ...]) -> Tensor:
+        if values in self.unwritten:
+            raise self.unwritten[values]
         found = self.tensors.get(values)
         if found is None:
             found = self.tensors[values] = self._constant(values)

@@ -326,7 +326,8 @@ def _(b: Builder, x: Tensor, key: Any, values: Tensor) -> str:
 # -- padding -----------------------------------------------------------------------------------------------------
 
 
-def _widths(ndim: int, pad_width: Any) -> list[tuple[Any, Any]]:
+def widths_of(ndim: int, pad_width: Any) -> list[tuple[Any, Any]]:
+    """A pair (before, after) for each axis."""
     if isinstance(pad_width, int | Size):
         return [(pad_width, pad_width)] * ndim
     if len(pad_width) == 2 and all(isinstance(n, int | Size) for n in pad_width):
@@ -336,11 +337,11 @@ def _widths(ndim: int, pad_width: Any) -> list[tuple[Any, Any]]:
 
 @emitter("pad")
 def _(b: Builder, x: Tensor, pad_width: Any, mode: str, value: float) -> str:
-    pairs = _widths(x.ndim, pad_width)
-    if mode == "symmetric":
-        raise b.refuse("ONNX has no symmetric padding", "use reflect, edge or constant")
-    if mode == "wrap":
-        b.require(19, "wrapping")
+    pairs = widths_of(x.ndim, pad_width)
+    if mode == "symmetric" or (mode == "wrap" and b.opset < 19):
+        from zoonet.formats.onnx.writing.maps import padded_by_gathers
+
+        return padded_by_gathers(b, x, pad_width, mode)
     if x.dtype == bool_:
         raise b.refuse("padding of bool", "cast it first")
     pads = b.ints([*(p[0] for p in pairs), *(p[1] for p in pairs)])
@@ -352,8 +353,10 @@ def _(b: Builder, x: Tensor, pad_width: Any, mode: str, value: float) -> str:
 @emitter("unpad")
 def _(b: Builder, x: Tensor, shape: Any, pad_width: Any, mode: str) -> str:
     if mode != "constant":
-        raise b.refuse(f"the gradient of padding of the mode {mode}")
-    pairs = _widths(x.ndim, pad_width)
+        from zoonet.formats.onnx.writing.maps import unpadded
+
+        return unpadded(b, x, pad_width, mode)
+    pairs = widths_of(x.ndim, pad_width)
     if any(not isinstance(n, int) for pair in pairs for n in pair):
         raise b.refuse("padding by a free size")
     # what was cropped comes back as zeros, what was padded goes

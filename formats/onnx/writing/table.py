@@ -9,7 +9,7 @@ __all__ = ["EMITTERS", "emitter"]
 
 #: By the name of an operator: what writes it. Called with a `Builder` and the operator's arguments in order, operands
 #: as `Tensor` (numbers and None as they are), sizes among plain data as `Size`; it returns the name of the result,
-#: or a tuple of names. What the results are to be stands in `builder.outputs`.
+#: or a tuple of names (None for one that ONNX cannot give). What the results are to be stands in `builder.outputs`.
 EMITTERS: dict[str, Callable[..., Any]] = {}
 
 

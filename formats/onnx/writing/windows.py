@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.onnx.writing.builder import Builder
+from zoonet.formats.onnx.writing.maps import along
 from zoonet.formats.onnx.writing.sizes import Dimension, Size, Tensor
 from zoonet.formats.onnx.writing.table import emitter
-from zoonet.ops.pooling import _divisors
+from zoonet.ops.pooling import average_divisors
 from zoonet.ops.types import INTEGER, float32, float64, int64, kind_of
 from zoonet.ops.windows import padding_pairs, per_axis, sliding_windows
 
@@ -261,7 +262,7 @@ def _averaged(
 def _shares(b: Builder, windows: Any, pairs: Any, include: bool, divisor: int | None, scale: float) -> str:
     """scale over the number of cells that an average counts, per position."""
     counts: Any = 1
-    factors = _divisors(windows, pairs, include, divisor)
+    factors = average_divisors(windows, pairs, include, divisor)
     for axis, factor in enumerate(factors):
         counts = counts * factor.reshape(-1, *(1,) * (len(factors) - axis - 1))
     return b.constant(np.asarray(scale / counts, b.outputs[0].dtype))
@@ -323,7 +324,7 @@ def _(b: Builder, x: Tensor, output_size: Any) -> str:
         for row in range(m):
             start, stop = row * n // m, -(-(row + 1) * n // m)
             matrix[row, start:stop] = 1 / (stop - start)
-        y = _along(b, y, matrix, axis, x.ndim)
+        y = along(b, y, matrix, axis, x.ndim)
     return y
 
 
@@ -338,15 +339,8 @@ def _(b: Builder, gy: Tensor, spatial: Any) -> str:
         for row in range(m):
             start, stop = row * n // m, -(-(row + 1) * n // m)
             matrix[start:stop, row] = 1 / (stop - start)
-        y = _along(b, y, matrix, axis, gy.ndim)
+        y = along(b, y, matrix, axis, gy.ndim)
     return y
-
-
-def _along(b: Builder, x: str, matrix: Any, axis: int, rank: int) -> str:
-    """A matrix applied along one axis."""
-    order = [i for i in range(rank) if i != axis] + [axis]
-    product = b.node("MatMul", b.transpose(x, order), b.constant(np.ascontiguousarray(matrix.T)))
-    return b.transpose(product, [order.index(i) for i in range(rank)])
 
 
 # -- resampling --------------------------------------------------------------------------------------------------
