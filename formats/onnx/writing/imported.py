@@ -42,6 +42,7 @@ def rewrite(
     for value in graph.constants:
         if value.name and any(info.optional and info.name == value.name for info in inputs):
             writer.take(value, value.name)
+            writer.name(value)  # whether it is read or not: without an initializer the input would be required
     results: list[str] = []
     for value, info in zip(graph.outputs, outputs, strict=True):
         # an output may be an input, a constant, or two outputs one value: these need a node of their own
