@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zoonet.ops.errors import ArgumentError, UnsupportedFormatError
+from zoonet.ops.errors import UnsupportedFormatError
 from zoonet.ops.types import TensorType, int64
 from zoonet.zoo.modules import Module, functional_call
 
@@ -103,10 +103,11 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
     metadata = describe(model)
     network = model.network
     if isinstance(network, GraphNetwork):
-        if dynamic is not None:
-            raise ArgumentError("the sizes of an imported graph are those of its file", fix="leave out dynamic")
-        return network.draft(metadata, opset)
-    signature = _signature(model)
+        if dynamic is None and opset in (None, network.opset):
+            return network.draft(metadata)
+        signature = _imported(network)
+    else:
+        signature = _signature(model)
     training = [module for _, module in network.named_modules() if module.training]
     if training:
         network.eval()
@@ -139,6 +140,30 @@ def _signature(model: Model) -> Signature:
     outputs = ["scores"] if model.task.name == "image-classification" else None
     dynamic = {name: {0: "batch"} for name, kind in zip(names, kinds, strict=True) if kind.shape}
     return Signature(_of_module(network), dict(zip(names, kinds, strict=True)), outputs, dynamic)
+
+
+def _imported(network: Any) -> Signature:
+    """A graph that is traced to get another opset, or other free sizes, than those of its file."""
+    from zoonet.zoo.arrays import usual
+
+    inputs: dict[str, TensorType] = {}
+    dynamic: dict[str, dict[int, str]] = {}
+    for port in network.ports:
+        if port.kind != "tensor" or port.dtype is None or port.shape is None:
+            raise UnsupportedFormatError(
+                "the graph cannot be written in another opset",
+                expected="inputs that are arrays of known rank",
+                received=f"{port.name}: {port}",
+                fix="leave out opset and dynamic: it then stays as it is in its file",
+            )
+        inputs[port.name] = TensorType(usual(port.shape), port.dtype)
+        free = {axis: n or f"{port.name}_{axis}" for axis, n in enumerate(port.shape) if not isinstance(n, int)}
+        dynamic[port.name] = {axis: "".join(c if c.isalnum() else "_" for c in n) for axis, n in free.items()}
+
+    def run(weights: Mapping[str, Any], *arrays: Any) -> Any:
+        return functional_call(network, weights, *arrays, function=network.run_graph)[0]
+
+    return Signature(run, inputs, network.results, dynamic)
 
 
 def _encoder(network: Any) -> Signature:

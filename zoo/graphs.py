@@ -11,8 +11,8 @@ import numpy as np
 
 from zoonet import formats
 from zoonet.formats.json_data import parse_json_object
-from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
-from zoonet.ops.graph import Graph
+from zoonet.ops.errors import FormatError, ZoonetError
+from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph
 from zoonet.zoo.graph_weights import weights_of
@@ -77,21 +77,33 @@ class GraphNetwork(Module):
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
-        values = (*self.weights.values(), *self.state.values())
-        statistics = {value: name for name, value in self._places.items() if name in self.state}
-        if not self.training:
-            if self._mode is False and self._inference is None:
-                self._inference = inference_graph(self._graph, statistics)
-            graph = self._graph if self._mode is None or self._inference is None else self._inference
-            outputs = evaluate_graph(graph, *inputs, *values)
-            return outputs[0] if len(outputs) == 1 else outputs
+        return self.run_graph(*inputs)
+
+    def run_graph(self, *inputs: Any) -> Any:
+        """The graph itself, where a class for a task has a `forward` of its own."""
+        values = (*inputs, *self.weights.values(), *self.state.values())
+        outputs = self._trained(values) if self.training else evaluate_graph(self._inferring(), *values)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _inferring(self) -> Graph:
+        """The graph that runs outside of training."""
+        if self._mode is None:
+            return self._graph
+        if self._inference is None:
+            self._inference = inference_graph(self._graph, self._statistics())
+        return self._inference
+
+    def _trained(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._training is None:
-            self._training = training_graph(self._graph, statistics)
-        outputs, moved, key = self._training.run((*inputs, *values), vars(self).get("dropout_key"))
+            self._training = training_graph(self._graph, self._statistics())
+        outputs, moved, key = self._training.run(values, vars(self).get("dropout_key"))
         self.state.update(moved)
         if key is not None:
             self.dropout_key = key
-        return outputs[0] if len(outputs) == 1 else outputs
+        return outputs
+
+    def _statistics(self) -> dict[Value, str]:
+        return {value: name for name, value in self._places.items() if name in self.state}
 
     @property
     def training(self) -> bool:
@@ -112,18 +124,26 @@ class GraphNetwork(Module):
         """The metadata_props of the file."""
         return dict(self._model.metadata)
 
-    def draft(self, metadata: Mapping[str, str], opset: int | None = None) -> Draft:
-        """The graph as an ONNX model, with the weights that the network has now; in the opset of its file."""
+    @property
+    def opset(self) -> int | None:
+        """The opset of the file, None where it has no operators of ONNX proper."""
+        return self._model.opsets.get("")
+
+    @property
+    def ports(self) -> tuple[ValueInfo, ...]:
+        """The inputs that a caller gives."""
+        return tuple(info for info in self._model.inputs if not info.optional)
+
+    @property
+    def results(self) -> list[str]:
+        """The names of the outputs."""
+        return [info.name for info in self._model.outputs]
+
+    def draft(self, metadata: Mapping[str, str]) -> Draft:
+        """The graph as an ONNX model as it was read, with the weights that the network has now."""
         from zoonet.formats import onnx
 
         model = self._model
-        if opset is not None and opset != model.opsets.get("", opset):
-            raise UnsupportedFormatError(
-                "an imported graph keeps its opset",
-                expected=f"opset {model.opsets.get('')}",
-                received=opset,
-                fix="leave out opset",
-            )
         arrays = {**self.weights, **self.state}
         return onnx.rewrite(
             model.graph,

@@ -27,7 +27,7 @@ class GraphEncoder(GraphNetwork):
         """(N, T), mask (N, T) 1: take part, token types (N, T) -> what the graph gives first."""
         mask = np.ones(tokens.shape, np.int64) if mask is None else mask
         types = np.zeros(tokens.shape, np.int64) if token_types is None else token_types
-        return super().forward(*(tokens, mask, types)[: self._inputs])
+        return self.run_graph(*(tokens, mask, types)[: self._inputs])
 
 
 class GraphDecoder(GraphNetwork):
@@ -61,7 +61,7 @@ class GraphDecoder(GraphNetwork):
             ports = self._past[2 * layer : 2 * layer + 2]
             past += kept or [xp.zeros((count, heads, 0, depth), dtype) for heads, depth, dtype in ports]
         wide = [xp.asarray(a).astype(np.int64) for a in (tokens, mask, positions)]
-        scores, *present = super().forward(*wide, *past)
+        scores, *present = self.run_graph(*wide, *past)
         if cache is not None:
             for layer in range(len(present) // 2):
                 key, value = present[2 * layer : 2 * layer + 2]
