@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from onnx_runtime import assert_equal, run, session_of
 
 from zoonet import ops, zoo
-from zoonet.ops.errors import ArgumentError, FormatError
+from zoonet.ops.errors import ArgumentError, FormatError, ZoonetError
 from zoonet.zoo import architectures, exporting
 
 RNG = np.random.default_rng(0)
@@ -206,3 +207,23 @@ def test_a_training_step_runs_in_onnx_runtime(tmp_path: pathlib.Path) -> None:
     assert losses[0][-1] < losses[0][0]
     for name, value in parameters.items():
         assert_equal(value, feeds[f"parameters.{name}"])
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(3000, marks=pytest.mark.slow)])
+def test_mutated_files_fail_clearly(count: int, digits: Any, tmp_path: pathlib.Path) -> None:
+    data = exporting.draft(digits).proto().SerializeToString()
+    rng, path = np.random.default_rng(count), tmp_path / "m.onnx"
+    x = np.zeros((1, 1, 24, 24), np.float32)
+    for _ in range(count):
+        changed = bytearray(data)
+        for _ in range(rng.integers(1, 4)):  # most of them outside of the weights
+            place = rng.integers(0, 4000)
+            changed[rng.choice([place, len(data) - 1 - place, rng.integers(0, len(data))])] = rng.integers(0, 256)
+        if rng.random() < 0.2:
+            del changed[rng.integers(1, len(changed)) :]
+        path.unlink(missing_ok=True)  # the file is mapped: it may not change in place
+        path.write_bytes(changed)
+        with contextlib.suppress(ZoonetError):
+            model = zoo.load(path)
+            model(x)
+            model.save(tmp_path / "n.onnx")

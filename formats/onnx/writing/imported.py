@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from zoonet.formats.onnx.tensors import dtype_number
-from zoonet.formats.onnx.values import ValueInfo
+from zoonet.formats.onnx.values import ValueInfo, as_text
 from zoonet.formats.onnx.writing.draft import Draft, tensor
 from zoonet.ops.devices import is_array
 from zoonet.ops.errors import UnsupportedFormatError
@@ -36,29 +37,33 @@ def rewrite(
     such as trained weights. Raises UnsupportedFormatError for a graph that does not consist of ONNX operators of these
     opsets.
     """
-    writer = _Rewriter(graph, dict(opsets), constants or {})
-    for value, info in zip(graph.inputs, [i for i in inputs if not i.optional], strict=False):
-        writer.take(value, info.name)
-    for value in graph.constants:
-        if value.name and any(info.optional and info.name == value.name for info in inputs):
-            writer.take(value, value.name)
-            writer.name(value)  # whether it is read or not: without an initializer the input would be required
-    results: list[str] = []
-    for value, info in zip(graph.outputs, outputs, strict=True):
-        # an output may be an input, a constant, or two outputs one value: these need a node of their own
-        is_result = any(value in node.outputs for node in graph.nodes) and value not in writer.names
-        results.append(writer.take(value, info.name) if is_result else "")
-    nodes = [writer.node(node) for node in graph.nodes]
     from onnx import helper
 
-    for place, (value, info) in enumerate(zip(graph.outputs, outputs, strict=True)):
-        if not results[place]:
-            nodes.append(helper.make_node("Identity", [writer.name(value)], [info.name], name=f"{info.name}/Identity"))
+    writer = _Rewriter(graph, dict(opsets), constants or {})
+    given = iter(graph.inputs)
+    constant = {value.name: value for value in graph.constants}
+    taken = []
+    for info in inputs:
+        value = constant.get(info.name) if info.optional else next(given)
+        if value is not None:
+            taken.append(replace(info, name=writer.take(value, info.name)))
+            writer.name(value)  # an initializer, whether it is read or not: without it the input would be required
+    results, copies = [], []
+    for value, info in zip(graph.outputs, outputs, strict=True):
+        name = writer.names.get(value)
+        if name is None:
+            name = writer.take(value, info.name)
+            writer.name(value)
+        elif name != info.name:  # an input, or two outputs that are one value
+            source, name = name, writer.take(Value(value.type), info.name)
+            copies.append(helper.make_node("Identity", [source], [name], name=f"{name}/Identity"))
+        results.append(replace(info, name=name))
+    nodes = [writer.node(node) for node in graph.nodes]
     return Draft(
-        name=graph.name,
-        inputs=[value_info(i) for i in inputs],
-        outputs=[value_info(o) for o in outputs],
-        nodes=nodes,
+        name=as_text(graph.name),
+        inputs=[value_info(info) for info in taken],
+        outputs=[value_info(info) for info in results],
+        nodes=[*nodes, *copies],
         initializers=writer.initializers,
         opsets=dict(opsets),
         metadata=dict(metadata or {}),
@@ -78,12 +83,13 @@ class _Rewriter:
         self.taken: set[str] = set()
         self.initializers: dict[str, Any] = {}
 
-    def take(self, value: Value, wanted: str) -> str:
+    def take(self, value: Value, wanted: str | None) -> str:
         """Give a value a name: the wanted one, or one like it where that is taken."""
-        name, number = wanted or "value", 0
+        start = as_text(wanted) or "value"
+        name, number = start, 0
         while name in self.taken:
             number += 1
-            name = f"{wanted or 'value'}_{number}"
+            name = f"{start}_{number}"
         self.taken.add(name)
         self.names[value] = name
         return name
@@ -93,7 +99,7 @@ class _Rewriter:
         if value is None:
             return ""
         if value not in self.names:
-            self.take(value, value.name or "")
+            self.take(value, value.name)
         if value in self.constants and self.names[value] not in self.initializers:
             self.initializers[self.names[value]] = _on_cpu(self.constants[value])
         return self.names[value]
@@ -122,7 +128,7 @@ class _Rewriter:
         while names and not names[-1]:
             names.pop()
         outputs = [self.names.get(v) or self.take(v, v.name) if v.name else "" for v in node.outputs]
-        written = helper.make_node(entry.name, names, outputs, name=node.name or "", domain=entry.domain)
+        written = helper.make_node(entry.name, names, outputs, name=as_text(node.name), domain=entry.domain)
         for key in sorted(entry.attributes):
             attribute = self._attribute(entry, key, node.arguments[key])
             if attribute is not None:
@@ -186,7 +192,7 @@ class _Rewriter:
         count = len(graph.inputs) - len(captured)
         for inside, outside in zip(graph.inputs[count:], captured, strict=True):
             self.names[inside] = self.name(outside)
-        formal = [self.take(value, value.name or "") for value in graph.inputs[:count]]
+        formal = [self.take(value, value.name) for value in graph.inputs[:count]]
         outer, self.initializers = self.initializers, {}
         self.constants |= graph.constants
         nodes = [self.node(node) for node in graph.nodes]
@@ -204,7 +210,7 @@ class _Rewriter:
         self.initializers = outer
         return helper.make_graph(
             nodes,
-            graph.name,
+            as_text(graph.name),
             [_declared(name, v) for name, v in zip(formal, graph.inputs, strict=False)],
             [_declared(name, v) for name, v in zip(outputs, graph.outputs, strict=True)],
             [tensor(name, array) for name, array in own.items()],
