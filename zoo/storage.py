@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
+    ArgumentError,
     FileError,
     FormatError,
     MissingFileError,
@@ -49,8 +50,15 @@ def configuration(model: Model) -> dict[str, Any]:
     }
 
 
-def save(model: Model, path: pathlib.Path) -> None:
-    """See `Model.save`."""
+def save(model: Model, path: pathlib.Path, **options: Any) -> None:
+    """See `Model.save`. options: those of ONNX."""
+    if path.suffix == ".onnx" and not path.is_dir():
+        from zoonet.zoo import exporting
+
+        exporting.save(model, path, **options)
+        return
+    if any(value is not None for value in options.values()):
+        raise ArgumentError("opset and dynamic are options of ONNX", expected="a name that ends with .onnx")
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
@@ -59,7 +67,7 @@ def save(model: Model, path: pathlib.Path) -> None:
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
-            expected="a network of the zoo",
+            expected="a network of the zoo, or a name that ends with .onnx",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
@@ -83,7 +91,7 @@ def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathli
         raise UnsupportedFormatError(
             f"a model cannot be saved as {path.name!r}",
             expected="a name that ends with "
-            + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
+            + ", ".join(s for f in formats.FORMATS if f.name in (*_SAVED, "onnx") for s in f.suffixes)
             + ", or one without suffix for a folder",
         )
     content = {"zoonet": config}
@@ -154,7 +162,7 @@ def load(
     module_for(device)  # complains about a wrong device before the file is read
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
-        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, config=found.config)
+        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, known=found.config)
         return _described(model, found)
     if arch is None and is_text_model(found.path):
         from zoonet.zoo.text import loading
@@ -251,7 +259,8 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
     checkpoint = in_our_names(formats.read(file))
-    found: Any = checkpoint.metadata.get("zoonet")
+    properties = checkpoint.metadata.get("properties")  # of ONNX
+    found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
     if found is None and beside.is_file():
         found = _read_config(beside)
     if found is None and path.is_dir():

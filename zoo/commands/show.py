@@ -32,10 +32,10 @@ def show(
         facts = file_facts(path, arch)
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
+    elif (entry := catalog_entry(name)) is not None and (entry.name == name or name not in architectures.names()):
+        facts = catalog_facts(entry)
     elif name in architectures.names():
         facts = architecture_facts(name)
-    elif (entry := catalog_entry(name)) is not None:
-        facts = catalog_facts(entry)
     else:
         resolved(name)  # says what is near, where the name is no reference
         facts = {"name": name, **file_facts(_downloaded(name), arch)}
