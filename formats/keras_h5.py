@@ -44,6 +44,11 @@ def recognise(probe: Probe) -> bool:
     return "model_weights" in members or bool({"model_config", "layer_names", "layer_names0"} & attributes)
 
 
+def has_model(path: Path) -> bool:
+    """Whether the file is a whole model and not weights alone."""
+    return "model_config" in root_names(path)[1]
+
+
 def read(path: Path) -> Checkpoint:
     """Read a legacy Keras file; tensors are named by layer and weight, as "conv1/conv1/kernel:0", in Keras's order.
 

@@ -1,15 +1,16 @@
-"""Imported graphs as networks: a file that holds a whole graph (ONNX) becomes a `Model` as any other."""
+"""Imported graphs as networks: a file that holds a whole graph (ONNX, Keras) becomes a `Model` as any other."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoonet import formats
+from zoonet import formats, ops
+from zoonet.formats.keras_h5 import has_model
 from zoonet.ops.errors import ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
@@ -44,30 +45,79 @@ class GraphConfig:
         return shape[1] if shape and len(shape) > 1 and isinstance(shape[1], int) else 0
 
 
+@dataclass(frozen=True)
+class Training:
+    """A graph as it is in training, where that differs: the same inputs and constants.
+
+    updates: names of the state that the last outputs of the graph replace. random: the last input is a random key.
+    """
+
+    graph: Graph
+    updates: Sequence[str] = ()
+    random: bool = False
+
+
 class GraphNetwork(Module):
     """A graph as a module. Its parameters are floating constants of the graph, under their names in the file.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
-    Called on inputs in order, it returns one output, or a tuple of them.
+    training: what the module computes in training mode, where that differs; `key` is then the random key of the next
+    call. Called on inputs in order, it returns one output, or a tuple of them.
     """
 
-    buffers = ("state",)
+    buffers = ("state", "key")
+    hidden = ("key",)
     flat = ("weights", "state")
     data_dependent = True
 
     def __init__(
-        self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
+        self,
+        graph: Graph,
+        config: GraphConfig,
+        parameters: Mapping[str, Value],
+        state: Mapping[str, Value],
+        training: Training | None = None,
     ) -> None:
         self.config = config
-        self._graph = graph.copy()
-        self._graph.inputs += [*parameters.values(), *state.values()]
-        self.weights = {name: self._graph.constants.pop(value) for name, value in parameters.items()}
-        self.state = {name: self._graph.constants.pop(value) for name, value in state.items()}
+        constants = [*parameters.values(), *state.values()]
+        self._graph = _with_inputs(graph, constants)
+        self._training = training
+        if training is not None:
+            self._training_graph = _with_inputs(training.graph, constants)
+            if training.random:
+                self.key = ops.random_key(0)
+        self.weights = {name: graph.constants[value] for name, value in parameters.items()}
+        self.state = {name: graph.constants[value] for name, value in state.items()}
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
-        outputs = evaluate_graph(self._graph, *inputs, *self.weights.values(), *self.state.values())
+        constants = [*self.weights.values(), *self.state.values()]
+        if self.training and self._training is not None:
+            outputs = self._train(inputs, constants, self._training)
+        else:
+            outputs = evaluate_graph(self._graph, *inputs, *constants)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _train(self, inputs: tuple[Any, ...], constants: list[Any], training: Training) -> tuple[Any, ...]:
+        """The outputs in training; new statistics and the next random key are assigned."""
+        keys: list[Any] = []
+        if training.random:
+            self.key, used = ops.unstack(ops.random_split(self.key), 0)
+            keys = [used]
+        outputs = evaluate_graph(self._training_graph, *inputs, *keys, *constants)
+        count = len(outputs) - len(training.updates)
+        for name, value in zip(training.updates, outputs[count:], strict=True):
+            self.state[name] = value
+        return outputs[:count]
+
+
+def _with_inputs(graph: Graph, constants: Sequence[Value]) -> Graph:
+    """A copy of the graph in which some constants are inputs, after its own."""
+    copied = graph.copy()
+    for value in constants:
+        copied.constants.pop(value, None)
+    copied.inputs += constants
+    return copied
 
 
 @dataclass(frozen=True)
@@ -110,8 +160,27 @@ def _from_onnx(path: pathlib.Path) -> Imported:
     return Imported(network, dict(model.metadata), Card(name=path.name, notes=notes))
 
 
+def _from_keras(path: pathlib.Path) -> Imported:
+    from zoonet.formats import keras
+
+    model = keras.load(path)
+    network = GraphNetwork(
+        model.graph,
+        GraphConfig(model.inputs, model.outputs),
+        model.weights,
+        model.state,
+        Training(model.training, model.updates, model.random),
+    )
+    notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
+    return Imported(network, {}, Card(name=path.name, notes="; ".join(notes)))
+
+
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
-_IMPORTERS: dict[str, Callable[[pathlib.Path], Imported]] = {"onnx": _from_onnx}
+_IMPORTERS: dict[str, Callable[[pathlib.Path], Imported]] = {
+    "onnx": _from_onnx,
+    "keras": _from_keras,
+    "keras_h5": _from_keras,
+}
 
 
 def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None:
@@ -119,7 +188,10 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
     if path.is_dir():
         return None
     try:
-        return _IMPORTERS.get(formats.detect(path).name)
+        name = formats.detect(path).name
+        if name == "keras_h5" and not has_model(path):
+            return None
+        return _IMPORTERS.get(name)
     except ZoonetError:
         return None
 
