@@ -12,6 +12,7 @@ from typing import Any
 
 from zoonet.formats.keras.dialects import modern_options
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
+from zoonet.ops.sets.keras import is_known
 
 __all__ = ["Call", "LayerConfig", "Ref", "parse_model", "plain"]
 
@@ -124,7 +125,11 @@ class _Parser:
             self._model(layer, config, depth)
             return layer
         module = entry.get("module")
-        layer.is_operation = isinstance(module, str) and module.startswith(("keras.src.ops", "keras.ops"))
+        layer.is_operation = (
+            module.startswith(("keras.src.ops", "keras.ops"))
+            if isinstance(module, str)  # legacy files of Keras 3 do not say it; layers are trainable or not
+            else self.generation == 3 and "trainable" not in config and is_known(f"ops.{class_name}")
+        )
         for role in _WRAPPERS.get(class_name, ()):
             below = config.get(role)
             for item in below if isinstance(below, list) else [below] if below is not None else []:

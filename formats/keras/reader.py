@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.keras.config import Call, LayerConfig, Ref, references
-from zoonet.formats.keras.slots import Slot, declared, directions, operator_name
+from zoonet.formats.keras.slots import CELLS, Slot, declared, directions, operator_name
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.random import random_fold_in
@@ -28,7 +28,6 @@ __all__ = ["GraphBuilder", "Tensor"]
 _NODE_LIMIT = 500_000
 _MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
-_CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
 #: Options that say how weights are made, stored or penalised, and not what is computed.
 _NO_EFFECT = frozenset(
     {
@@ -200,6 +199,9 @@ class GraphBuilder:
         names = [*kind.inputs, *options_in_order]
         bound = dict(zip(names, _positional(kind, args), strict=False))
         bound.update(kwargs)
+        mask = bound.pop("mask", None) if "mask" not in kind.inputs else None
+        if isinstance(mask, tuple) and "query_mask" in kind.inputs:
+            bound.update(zip(("query_mask", "value_mask"), mask, strict=False))
         tensors: dict[str, Any] = {}
         for name, value in bound.items():
             if name in kind.inputs:
@@ -240,9 +242,10 @@ class GraphBuilder:
             ordered[name] = value
         outputs = tuple(Value(UNKNOWN) for _ in range(count))
         self.graph.nodes.append(Node(op, ordered, outputs, count == 1, layer.name))
-        for slot, value in zip(updated, outputs[1:], strict=True):
-            self.updates[slot.name] = value
-        return outputs[:1] if updated else outputs
+        if not updated:
+            return outputs
+        self.updates |= {slot.name: value for slot, value in zip(updated, outputs[1:], strict=True)}
+        return outputs[:1]
 
     def _next_key(self) -> Value:
         if self.key is None:
@@ -347,13 +350,13 @@ class GraphBuilder:
             raise UnsupportedFormatError(f"the layer {layer.name!r}: stacked cells with states are not supported")
         tensors = [source, *states]
         for number, cell in enumerate(cells):
-            if cell.class_name not in _CELLS:
+            if cell.class_name not in CELLS:
                 raise UnsupportedFormatError(
                     f"the layer {layer.name!r} has a cell that is not known",
-                    expected=", ".join(_CELLS),
+                    expected=", ".join(CELLS),
                     received=cell.class_name,
                 )
-            kind = find_layer(_CELLS[cell.class_name])
+            kind = find_layer(CELLS[cell.class_name])
             how = {**outer, **(last if number == len(cells) - 1 else {"return_sequences": True})}
             if number:
                 how["go_backwards"] = False

@@ -17,6 +17,8 @@ from zoonet.ops.sets.keras import Layer, Weight, find_layer
 __all__ = ["Slot", "assign_legacy", "assign_tree", "declared", "walk_slots"]
 
 Array = np.ndarray[Any, Any]
+#: Cells of RNN layers, and the layers that run them.
+CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
 
 
 @dataclass
@@ -55,7 +57,7 @@ def declared(layer: LayerConfig) -> Layer:
 
 def operator_name(layer: LayerConfig) -> str:
     """The name of a layer in the Keras set; operations of keras.ops have a prefix."""
-    return f"ops.{layer.class_name}" if layer.is_operation else layer.class_name
+    return f"ops.{layer.class_name}" if layer.is_operation else CELLS.get(layer.class_name, layer.class_name)
 
 
 def exists(weight: Weight, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
@@ -95,14 +97,15 @@ def _slots(layer: LayerConfig, prefix: str, path: str, trainable: bool) -> Itera
             name = _join(prefix, str(number)) if several else prefix
             yield from _slots(child, name, _join(path, place), trainable)
         return
-    if layer.class_name == "InputLayer" or layer.is_operation or layer.class_name in ("TFOpLambda", "SlicingOpLambda"):
+    if layer.is_operation or layer.class_name in ("InputLayer", "TFOpLambda", "SlicingOpLambda"):
         return
     kind = declared(layer)
     number = 0
     for weight in kind.weights:
         if not exists(weight, layer.options, kind.options):
             continue
-        place = weight.path or f"{'cell/' if kind.cell else ''}vars/{number}"
+        below = "cell/" if kind.cell and layer.class_name not in CELLS else ""
+        place = weight.path or f"{below}vars/{number}"
         number += 1
         yield Slot(layer, weight, _join(prefix, weight.name), _join(path, place), trainable and weight.trainable)
 
@@ -130,7 +133,8 @@ def snake_case(name: str) -> str:
     """A class name as Keras 3 files write it: BatchNormalization is batch_normalization."""
     name = re.sub(r"\W+", "", name)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    name = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    return "grouped_query_attention" if name == "group_query_attention" else name  # the class has two names
 
 
 def _numbered(layers: list[LayerConfig]) -> list[str]:

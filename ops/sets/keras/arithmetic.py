@@ -138,9 +138,17 @@ _REDUCTIONS: dict[str, Callable[..., Array]] = {
     "Var": lambda x, axis, keepdims: ops.var(x, axis, 0.0, keepdims),
     "Std": lambda x, axis, keepdims: ops.std(x, axis, 0.0, keepdims),
     "Logsumexp": ops.logsumexp,
+    "Any": ops.any,
+    "All": ops.all,
 }
 for _name, _reduction in _REDUCTIONS.items():
     _declare_reduction(_name, _reduction)
+
+
+@layer("ops.ConvertToTensor", masks=True)
+def convert_to_tensor(x: Array, /, dtype: str | None = None) -> Array:
+    """The array, in another data type if one is given."""
+    return x if dtype is None else ops.cast(x, dtype)
 
 
 @layer("ops.Softmax")
@@ -201,6 +209,23 @@ def stack(xs: Sequence[Array], /, axis: int = 0) -> Array:
 def clip(x: Array, /, x_min: float, x_max: float) -> Array:
     """Numbers cut at both ends."""
     return ops.clip(x, x_min, x_max)
+
+
+@layer("ops.Where")
+def where(condition: Array, x1: Array, x2: Array, /) -> Array:
+    """Elements of x1 where the condition holds, else of x2."""
+    return ops.where(condition, x1, x2)
+
+
+def _declare_likes(name: str, function: Callable[..., Array]) -> None:
+    @layer(f"ops.{name}")
+    def like(x: Array, /, dtype: str | None = None) -> Array:
+        """An array of the shape of x, of one number."""
+        return function(x, dtype)
+
+
+_declare_likes("ZerosLike", ops.zeros_like)
+_declare_likes("OnesLike", ops.ones_like)
 
 
 @layer("ops.Cast")

@@ -51,7 +51,7 @@ def _query_value_key(inputs: Sequence[Array], name: str) -> tuple[Array, Array, 
     "Attention",
     weights=[
         Weight("scale", when="use_scale"),
-        Weight("concat_score_weight", when="score_mode"),
+        Weight("concat_score_weight", when="score_mode=concat"),
     ],
     outputs=_outputs,
 )
@@ -137,15 +137,18 @@ def _allowed(
     return result
 
 
-def _masked_softmax(scores: Array, allowed: Any, axes: tuple[int, ...]) -> Array:
-    """Softmax over the last axes; what is not allowed gets 0."""
+def _masked_softmax(scores: Array, allowed: Any, axes: tuple[int, ...], zeros: bool) -> Array:
+    """Softmax over the last axes without what is not allowed.
+
+    A query that may see nothing gets zeros, or the average of all where Keras takes its fused attention.
+    """
     if allowed is not None:
         scores = ops.where(allowed, scores, -3e4 if scores.dtype.itemsize == 2 else -1e9)
     if len(axes) == 1:
         weights = ops.softmax(scores, axes[0])
     else:
         weights = ops.exp(ops.subtract(scores, ops.logsumexp(scores, axes, True)))
-    return weights if allowed is None else ops.where(allowed, weights, 0.0)
+    return ops.where(allowed, weights, 0.0) if allowed is not None and zeros else weights
 
 
 def _projections(*names: str, underscore: bool = False) -> list[Weight]:
@@ -228,7 +231,7 @@ def multi_head_attention(
         for _ in range(len(scores.shape) - len(allowed.shape)):
             allowed = ops.expand_dims(allowed, -2 * len(axes) - 1)
     last = tuple(range(len(scores.shape) - len(axes), len(scores.shape)))
-    weights = _masked_softmax(scores, allowed, last)
+    weights = _masked_softmax(scores, allowed, last, zeros=dropout > 0 or return_attention_scores or rank != 3)
     y = ops.einsum(f"{of_scores},{of_key}{size}->{of_query}{size}", weights, v)
     if gate_kernel is not None:
         y = ops.multiply(y, ops.sigmoid(_projected(query, gate_kernel, gate_bias)))
@@ -284,7 +287,7 @@ def group_query_attention(
     allowed = _allowed(shape, (query_mask, value_mask, key_mask), attention_mask, use_causal_mask, sliding_window)
     if allowed is not None and len(allowed.shape) == 3:
         allowed = ops.expand_dims(allowed, -3)
-    weights = _masked_softmax(scores, allowed, (3,))
+    weights = _masked_softmax(scores, allowed, (3,), zeros=dropout > 0 or return_attention_scores)
     y = ops.einsum("buqk,bkuh->bquh", weights, v)
     if gate_kernel is not None:
         y = ops.multiply(y, ops.sigmoid(_projected(query, gate_kernel, gate_bias)))

@@ -103,7 +103,7 @@ def any_mask(masks: Sequence[Array]) -> Array:
 
 
 @composite(inline=True, exact=True, name="keras.mask.concatenate", differentiable=False)
-def concatenated_mask(inputs: Sequence[Array], masks: Sequence[Any], known: Sequence[int], axis: int = -1) -> Array:
+def concatenated_mask(inputs: Sequence[Array], masks: Sequence[Array], known: Sequence[int], axis: int = -1) -> Array:
     """The mask of arrays concatenated along an axis. masks: those of the arrays whose numbers are in `known`."""
     found = dict(zip(known, masks, strict=True))
     wide = []

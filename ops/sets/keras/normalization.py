@@ -175,9 +175,9 @@ def unit_normalization(inputs: Array, /, axis: Any = -1) -> Array:
 @layer(
     "Normalization",
     weights=[
-        Weight("adapted_mean", when="adapted", trainable=False),
-        Weight("adapted_variance", when="adapted", trainable=False),
-        Weight("count", when="adapted", trainable=False),
+        Weight("adapted_mean", when="mean=None", trainable=False),
+        Weight("adapted_variance", when="mean=None", trainable=False),
+        Weight("count", when="mean=None", trainable=False),
     ],
     masks=True,
 )
@@ -191,7 +191,6 @@ def normalization(
     mean: Any = None,
     variance: Any = None,
     invert: bool = False,
-    adapted: bool = True,
 ) -> Array:
     """(x - mean) / sqrt(variance), at least 1e-7, or the reverse; statistics of the file or of the configuration."""
     x = floating(inputs)

@@ -83,7 +83,7 @@ def layer(
     of the first input is passed on. outputs: the number of outputs for given options; the function then returns a
     tuple. cell: Keras keeps the weights in a cell below the layer. any_options: options of the configuration that the
     function does not have are of no consequence. A name such as "Lambda:NAME" is for the layer NAME alone, and
-    "PACKAGE>NAME" for a registered class; a name that is taken gets a new meaning.
+    "PACKAGE>NAME" for a registered class. Raises OperatorError if a name is taken.
     """
     declared = tuple([Weight(weight) if isinstance(weight, str) else weight for weight in weights])
 
