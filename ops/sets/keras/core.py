@@ -160,3 +160,27 @@ def gaussian_noise_training(inputs: Array, key: Array, /, stddev: float = 1.0) -
     """x plus normal numbers of this deviation."""
     shape = tuple(int(n) for n in inputs.shape)
     return ops.add(inputs, ops.random_normal(key, shape, 0.0, float(stddev), inputs.dtype))
+
+
+# -- layers that keras.applications brings along ---------------------------------------------------------------
+
+
+@layer("LayerScale", weights=["gamma"])
+def layer_scale(inputs: Array, gamma: Array, /, init_values: float = 1e-6, projection_dim: int | None = None) -> Array:
+    """x · gamma along the last axis. Source: Touvron et al., 2021, in Keras's ConvNeXt."""
+    require_shape(gamma, (projection_dim,), "LayerScale", "gamma")
+    return ops.multiply(inputs, gamma)
+
+
+@layer("StochasticDepth")
+def stochastic_depth(inputs: Array, /, drop_path_rate: float = 0.0) -> Array:
+    """The input; in training, whole items become zero."""
+    return inputs
+
+
+@training("StochasticDepth")
+def stochastic_depth_training(inputs: Array, key: Array, /, drop_path_rate: float = 0.0) -> Array:
+    """Whole items become zero with probability drop_path_rate, the others are scaled up. Source: Huang et al., 2016."""
+    rate = _rate(drop_path_rate, "StochasticDepth")
+    shape = (inputs.shape[0], *(1,) * (len(inputs.shape) - 1))
+    return ops.multiply(inputs, ops.multiply(_kept(key, inputs, rate, shape), 1.0 / (1.0 - rate)))
