@@ -189,11 +189,18 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
         return None
     try:
         name = formats.detect(path).name
-        if name == "keras_h5" and not has_model(path):
+        if name in ("keras", "keras_h5") and not _is_keras_model(path, name):
             return None
         return _IMPORTERS.get(name)
     except ZoonetError:
         return None
+
+
+def _is_keras_model(path: pathlib.Path, format_name: str) -> bool:
+    """Whether a Keras file is a model that is no network of the zoo, saved by zoonet."""
+    if format_name == "keras_h5" and not has_model(path):
+        return False
+    return "zoonet" not in formats.read(path).metadata
 
 
 def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:

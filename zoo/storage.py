@@ -19,7 +19,7 @@ from zoonet.ops.errors import (
     StateDictError,
     UnsupportedFormatError,
 )
-from zoonet.zoo import architectures, graphs
+from zoonet.zoo import architectures, graphs, keras_files
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
 from zoonet.zoo.sources import locate
@@ -60,6 +60,11 @@ def save(model: Model, path: pathlib.Path) -> None:
             expected="a network of the zoo",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
+    written = format_of_suffix(path)
+    if written is not None and written.name in keras_files.FORMATS and not path.is_dir():
+        parameters = _on_cpu(model.network)
+        formats.write(keras_files.keras_checkpoint(model, parameters, configuration(model), written.name), path)
+        return
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
 
 
@@ -245,6 +250,8 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
         raise _malformed(file)
+    if "tensors" in found and checkpoint.format in keras_files.FORMATS:
+        checkpoint = keras_files.restored(checkpoint, found["tensors"])
     return checkpoint, found
 
 
