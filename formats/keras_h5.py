@@ -53,7 +53,8 @@ def read(path: Path) -> Checkpoint:
     """Read a legacy Keras file; tensors are named by layer and weight, as "conv1/conv1/kernel:0", in Keras's order.
 
     metadata: "keras_version", "backend", "layer_names" (all layers), "weight_names" (layer -> names of its tensors);
-    of whole models "model_config" and "training_config" (parsed JSON, never run; also "zoonet") and "optimizer" (name -> LazyTensor).
+    of whole models "model_config" and "training_config" (parsed JSON, never run) and "optimizer" (name -> LazyTensor);
+    "zoonet": what zoonet wrote.
     """
     file = Hdf5File(path, path.name)
     root_attributes = file.attributes("")

@@ -1,7 +1,7 @@
 """Names of parameters in keras.applications beside those of torchvision and timm, with the layout of each tensor.
 
-A map goes from a parameter's name in the zoo (torchvision's, timm's) to (layer of Keras, role, layout); layouts stand in
-`zoonet.formats.keras.layouts`. Keras writes the role differently in each kind of file; layers have the same names.
+A map goes from a parameter's name in the zoo (torchvision's, timm's) to (layer of Keras, role, layout); the layouts
+stand in `zoonet.formats.keras.layouts`. Layers have the same names in every kind of file that Keras writes.
 """
 
 from __future__ import annotations

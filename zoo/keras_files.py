@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoonet import ops
 from zoonet.formats import Checkpoint, LazyTensor
-from zoonet.formats.keras.layouts import to_torch
-from zoonet.formats.keras.tracing import describe
 from zoonet.ops.errors import FormatError
-from zoonet.weights.keras_names import layer_names
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
@@ -29,6 +26,9 @@ def keras_checkpoint(
     parameters: the network's, by name. config: of the zoo; it is kept in the file, with the parameter and layout that
     each tensor is. Raises UnsupportedFormatError for a network that Keras's layers cannot express.
     """
+    from zoonet.formats.keras.tracing import describe
+    from zoonet.weights.keras_names import layer_names
+
     network = model.network
     training = [module for _, module in network.named_modules() if module.training]
     network.eval()
@@ -50,6 +50,8 @@ def restored(checkpoint: Checkpoint, tensors: Any) -> Checkpoint:
 
     tensors: for each tensor of the file [parameter, layout]. Raises FormatError where the file does not fit.
     """
+    from zoonet.formats.keras.layouts import to_torch
+
     if not isinstance(tensors, dict):
         raise FormatError("the table of tensors is malformed", expected="an object", received=type(tensors).__name__)
     found = {}
