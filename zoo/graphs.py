@@ -203,14 +203,27 @@ def _is_keras_model(path: pathlib.Path, format_name: str) -> bool:
     return "zoonet" not in formats.read(path).metadata
 
 
-def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
-    """The model of a file that holds a graph. Raises as the importer does, and as the task does for what is given."""
+def load(
+    path: pathlib.Path,
+    *,
+    task: str | None,
+    device: str,
+    dtype: Any,
+    given: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model of a file that holds a graph. Raises as the importer does, and as the task does for what is given.
+
+    config: what is known of the file from elsewhere, such as labels, for a task that uses it.
+    """
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    made = make_task(task or "arrays", imported.metadata, imported.network, "graph", path.name, given)
+    made = make_task(
+        task or "arrays", {**imported.metadata, **(config or {})}, imported.network, "graph", path.name, given
+    )
     return Model(imported.network, "graph", made, card=imported.card, device=device)
 
 
