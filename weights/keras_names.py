@@ -1,7 +1,8 @@
 """Names of parameters in keras.applications beside those of torchvision and timm, with the layout of each tensor.
 
 A map goes from a parameter's name in the zoo (torchvision's, timm's) to (layer of Keras, role, layout); the layouts
-stand in `zoonet.formats.keras.layouts`. Layers have the same names in every kind of file that Keras writes.
+stand in `zoonet.formats.keras.layouts`. Layers have the same names in every kind of file that Keras writes; roles are
+those of Keras 2, since Keras 3 numbers them in its own files.
 """
 
 from __future__ import annotations
