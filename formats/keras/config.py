@@ -39,10 +39,11 @@ class Ref:
 
 @dataclass
 class Call:
-    """One use of a layer: arguments with `Ref` in the place of tensors."""
+    """One use of a layer: arguments with `Ref` in the place of tensors. modern: written by Keras 3."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    modern: bool = False
 
 
 @dataclass
@@ -166,6 +167,35 @@ class _Parser:
             child.calls = [parse_call(node, names) for node in nodes]
         layer.inputs = _refs(config["input_layers"])
         layer.outputs = _refs(config.get("output_layers"))
+        _renumber(layer)
+
+
+def _renumber(model: LayerConfig) -> None:
+    """Count the calls of each layer from 0 wherever they are read.
+
+    tf.keras counts a nested model's own inputs as call 0. Keras 3 does so in the list of outputs only, and not for
+    Sequential models.
+    """
+    calls = [call for child in model.layers for call in child.calls]
+    modern = any(call.modern for call in calls)
+    read = [*references([(call.args, call.kwargs) for call in calls]), *([] if modern else references(model.outputs))]
+    first: dict[str, int] = {}
+    for ref in read:
+        first[ref.layer] = min(ref.call, first.get(ref.layer, ref.call))
+    nested = [child.name for child in model.layers if child.kind != "layer"]
+    shifts = {} if modern else {name: min(first.get(name, 0), 1) for name in nested}
+    at_end = {child.name: 1 for child in model.layers if child.kind == "functional"} if modern else shifts
+
+    def changed(value: Any, by: dict[str, int]) -> Any:
+        if isinstance(value, Ref):
+            return Ref(value.layer, max(value.call - by.get(value.layer, 0), 0), value.output)
+        if isinstance(value, tuple | list):
+            return tuple(changed(item, by) for item in value)
+        return {key: changed(item, by) for key, item in value.items()} if isinstance(value, dict) else value
+
+    for call in calls:
+        call.args, call.kwargs = changed(call.args, shifts), changed(call.kwargs, shifts)
+    model.outputs = changed(model.outputs, at_end)
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -212,9 +242,10 @@ def parse_call(node: Any, names: set[str]) -> Call:
         args, kwargs = node["args"], node.get("kwargs", {})
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise _malformed("a call has no arguments", node)
-        return Call(tuple(_tensors(arg) for arg in args), {key: _tensors(value) for key, value in kwargs.items()})
+        named = {key: _tensors(value) for key, value in kwargs.items()}
+        return Call(tuple(_tensors(arg) for arg in args), named, modern=True)
     if isinstance(node, dict):  # tensors by name
-        node = [value if _ref(value) else value[0] for value in node.values() if value]
+        node = [item[0] if isinstance(item, list) and item and _ref(item) is None else item for item in node.values()]
     if not isinstance(node, list) or not node:
         raise _malformed("a call is no list of tensors", node)
     items = [node] if isinstance(node[0], str) else node

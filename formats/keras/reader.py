@@ -25,7 +25,7 @@ from zoonet.ops.types import UNKNOWN, Array
 
 __all__ = ["GraphBuilder", "Tensor"]
 
-_NODE_LIMIT = 500_000
+_CALL_LIMIT = 20_000
 _MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 #: Options that say how weights are made, stored or penalised, and not what is computed.
@@ -88,8 +88,7 @@ class GraphBuilder:
             )
         for ref, tensor in zip(wanted, inputs, strict=True):
             environment.setdefault((ref.layer, ref.call), []).append(tensor)
-        offsets = _offsets(model)
-        self._run_calls(model, environment, offsets)
+        self._run_calls(model, environment)
         return [_lookup(ref, environment, model) for ref in references(model.outputs)]
 
     def _sequential(self, model: LayerConfig, inputs: list[Tensor]) -> list[Tensor]:
@@ -100,15 +99,13 @@ class GraphBuilder:
                 tensors = self.call(child, (argument,), {})
         return tensors
 
-    def _run_calls(
-        self, model: LayerConfig, environment: dict[tuple[str, int], list[Tensor]], offsets: dict[str, int]
-    ) -> None:
+    def _run_calls(self, model: LayerConfig, environment: dict[tuple[str, int], list[Tensor]]) -> None:
         """Every call of every layer as soon as what it reads is there."""
         waiting = [
-            (child, number + offsets[child.name], call)
+            (child, number, call)
             for child in model.layers
             for number, call in enumerate(child.calls)
-            if (child.name, number + offsets[child.name]) not in environment
+            if (child.name, number) not in environment
         ]
         while waiting:
             later = []
@@ -144,8 +141,8 @@ class GraphBuilder:
     def call(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """The outputs of one use of a layer. Arguments are structures with `Tensor` in them."""
         self._calls += 1
-        if self._calls > _NODE_LIMIT or len(self.graph.nodes) > _NODE_LIMIT:
-            raise UnsafeFileError("the model calls its layers too often", expected=f"at most {_NODE_LIMIT} times")
+        if self._calls > _CALL_LIMIT:
+            raise UnsafeFileError("the model calls its layers too often", expected=f"at most {_CALL_LIMIT} times")
         kwargs = {key: value for key, value in kwargs.items() if key != "training" or value is True}
         if kwargs.pop("training", False):
             raise UnsupportedFormatError(
@@ -193,7 +190,7 @@ class GraphBuilder:
     ) -> dict[str, Any]:
         """Tensors by the names of the layer's inputs; further options of the call go to `options`."""
         if "initial_state" in kind.inputs:
-            flat = list(_flat((args, kwargs.pop("initial_state", None))))
+            flat = _sequences(layer, (args, kwargs.pop("initial_state", None)))
             return {kind.inputs[0]: flat[0], "initial_state": tuple(flat[1:]), "mask": kwargs.pop("mask", None)}
         options_in_order = [name for name in kind.op.parameters if name in kind.options or name in kind.required]
         names = [*kind.inputs, *options_in_order]
@@ -312,7 +309,7 @@ class GraphBuilder:
         inner = layer.below("layer")
         if inner is None:
             raise FormatError(f"the layer {layer.name!r} (TimeDistributed) has no layer inside")
-        [source, *_] = [*_flat(args), *_flat(tuple(kwargs.values()))]
+        source = _sequences(layer, (args, tuple(kwargs.values())))[0]
         folded = Tensor(self._node(fold_time, layer.name, inputs=source.value))
         return [
             Tensor(self._node(unfold_time, layer.name, outputs=y.value, inputs=source.value), source.mask)
@@ -321,7 +318,7 @@ class GraphBuilder:
 
     def _bidirectional(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         forward, backward = directions(layer)
-        [source, *states] = list(_flat((args, kwargs.pop("initial_state", None))))
+        [source, *states] = _sequences(layer, (args, kwargs.pop("initial_state", None)))
         half = len(states) // 2
         sequences = bool(forward.options.get("return_sequences", False))
         results = [
@@ -345,7 +342,7 @@ class GraphBuilder:
         cells = [cell for child in layer.layers for cell in (child.layers or [child])]
         outer = {k: v for k, v in layer.options.items() if k in ("go_backwards", "unroll", "zero_output_for_mask")}
         last = {k: v for k, v in layer.options.items() if k in ("return_sequences", "return_state")}
-        [source, *states] = list(_flat((args, kwargs.get("initial_state"))))
+        [source, *states] = _sequences(layer, (args, kwargs.get("initial_state")))
         if len(cells) > 1 and (states or last.get("return_state")):
             raise UnsupportedFormatError(f"the layer {layer.name!r}: stacked cells with states are not supported")
         tensors = [source, *states]
@@ -410,6 +407,14 @@ def _flat(value: Any) -> Iterable[Tensor]:
             yield from _flat(item)
 
 
+def _sequences(layer: LayerConfig, arguments: Any) -> list[Tensor]:
+    """The tensors of a call of a recurrent layer or a wrapper, of which there is one at least."""
+    tensors = list(_flat(arguments))
+    if not tensors:
+        raise FormatError(f"the layer {layer.name!r} ({layer.class_name}) is called without a tensor")
+    return tensors
+
+
 def _values(tensor: Any) -> Any:
     """Values in the place of tensors, in tuples too; numbers stay."""
     if isinstance(tensor, Tensor):
@@ -419,20 +424,6 @@ def _values(tensor: Any) -> Any:
 
 def _mask(tensor: Any) -> Value | None:
     return tensor.mask if isinstance(tensor, Tensor) else None
-
-
-def _offsets(model: LayerConfig) -> dict[str, int]:
-    """The number of the first call of each layer: nested models may count their own inputs as call 0."""
-    used: dict[str, set[int]] = {}
-    everything = [child.calls for child in model.layers], model.outputs
-    for ref in references([[(c.args, c.kwargs) for c in calls] for calls in everything[0]]):
-        used.setdefault(ref.layer, set()).add(ref.call)
-    for ref in references(everything[1]):
-        used.setdefault(ref.layer, set()).add(ref.call)
-    return {
-        child.name: int(child.kind != "layer" and bool(used.get(child.name)) and 0 not in used[child.name])
-        for child in model.layers
-    }
 
 
 def _lookup(ref: Ref, environment: Mapping[tuple[str, int], list[Tensor]], model: LayerConfig) -> Tensor:

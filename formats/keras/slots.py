@@ -170,7 +170,22 @@ def assign_tree(slots: list[Slot], tensors: Mapping[str, LazyTensor]) -> list[st
         if name:
             slot.tensor = tensors[name]
             used.add(name)
+    _share(slots)
     return [name for name in tensors if name not in used and "seed_generator" not in name]
+
+
+def _share(slots: list[Slot]) -> None:
+    """A layer that stands in two models is written once: its other places have the weights of the first."""
+    known: dict[tuple[str, str, str], list[Slot]] = {}
+    for slot in slots:
+        if slot.tensor is not None:
+            known.setdefault((slot.layer.class_name, slot.layer.name, slot.weight.name), []).append(slot)
+    for slot in slots:
+        found = known.get((slot.layer.class_name, slot.layer.name, slot.weight.name), [])
+        if slot.tensor is None and len(found) == 1:
+            options = declared(slot.layer).options
+            if all(slot.layer.options.get(key) == found[0].layer.options.get(key) for key in options):
+                slot.tensor, slot.name = found[0].tensor, found[0].name
 
 
 def _normal(path: str) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 
 from zoonet.formats.onnx.values import ValueInfo
 from zoonet.ops.devices import is_array
-from zoonet.ops.errors import ZoonetError
-from zoonet.ops.graph import Graph
-from zoonet.ops.tracing import Abstract, evaluate_graph
+from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
+from zoonet.ops.graph import Graph, Node, Value
+from zoonet.ops.tracing import Abstract, run_node
 from zoonet.ops.types import DType, TensorType
 
 __all__ = ["InputInfo", "infer_types"]
@@ -38,8 +38,12 @@ def infer_types(
     graph: Graph, shapes: Sequence[tuple[Any, ...]], dtypes: Sequence[DType | None]
 ) -> list[TensorType | None]:
     """The types of the graph's outputs, None for sizes that vary; None for all where the graph does not take the
-    sizes that are tried."""
+    sizes that are tried for inputs of unknown sizes.
+
+    Raises FormatError that names the layer, where the sizes are known and a layer cannot take them.
+    """
     found: list[list[TensorType]] = []
+    known = all(n is not None for shape in shapes for n in shape[1:])
     for batch, size in _TRIALS:
         given = [
             TensorType(tuple([batch if i == 0 else size if n is None else n for i, n in enumerate(shape)]), dtype)
@@ -48,7 +52,11 @@ def infer_types(
         ]
         try:
             found.append(_traced(graph, given))
-        except ZoonetError:
+        except UnsupportedFormatError:
+            raise
+        except FormatError:
+            if known:
+                raise
             return [None] * len(graph.outputs)
     return [
         TensorType(tuple([n if n == m else None for n, m in zip(first.shape, second.shape, strict=True)]), first.dtype)
@@ -61,10 +69,27 @@ def infer_types(
 def _traced(graph: Graph, types: Sequence[TensorType]) -> list[TensorType]:
     """The types of the outputs for types of the inputs; no array is read or made."""
     abstract = Abstract(graph.name)
-    inputs = [abstract.input(kind) for kind in types]
-    constants = {value: abstract.input(value.type) for value in graph.constants}
+    environment: dict[Value, Any] = {value: abstract.input(value.type) for value in graph.constants}
+    environment.update(zip(graph.inputs, map(abstract.input, types), strict=True))
     try:
-        outputs = evaluate_graph(graph, *inputs, constants=constants)
+        for node in graph.nodes:
+            environment.update(zip(node.outputs, _outputs(node, environment), strict=True))
     finally:
         abstract.closed = True
-    return [TensorType(tuple(y.shape), y.dtype) for y in outputs]
+    return [TensorType(tuple(environment[value].shape), environment[value].dtype) for value in graph.outputs]
+
+
+def _outputs(node: Node, environment: dict[Value, Any]) -> tuple[Any, ...]:
+    """The outputs of a layer. Raises FormatError that names it: options and shapes come from the file."""
+    try:
+        outputs = run_node(node.op, node.arguments, environment.__getitem__)
+    except UnsupportedFormatError:
+        raise
+    except (ZoonetError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"the layer {node.name!r} ({node.op.name.removeprefix('keras.')}) cannot be computed with the options and "
+            f"weights of the file: {error}"
+        ) from error
+    if len(outputs) != len(node.outputs):
+        raise FormatError(f"the layer {node.name!r} has another number of outputs than the file says")
+    return outputs
