@@ -62,7 +62,8 @@ class GraphNetwork(Module):
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
     training: what the module computes in training mode, where that differs; `key` is then the random key of the next
-    call. Called on inputs in order, it returns one output, or a tuple of them.
+    call. rewrite: from arrays by name to the file with them in the place of its own, where it can be written. Called
+    on inputs in order, it returns one output, or a tuple of them.
     """
 
     buffers = ("state", "key")
@@ -77,8 +78,10 @@ class GraphNetwork(Module):
         parameters: Mapping[str, Value],
         state: Mapping[str, Value],
         training: Training | None = None,
+        rewrite: Callable[[Mapping[str, Any]], formats.Checkpoint] | None = None,
     ) -> None:
         self.config = config
+        self._rewrite = rewrite
         constants = [*parameters.values(), *state.values()]
         self._graph = _with_inputs(graph, constants)
         self._training = training
@@ -88,6 +91,12 @@ class GraphNetwork(Module):
                 self.key = ops.random_key(0)
         self.weights = {name: graph.constants[value] for name, value in parameters.items()}
         self.state = {name: graph.constants[value] for name, value in state.items()}
+
+    def checkpoint(self) -> formats.Checkpoint | None:
+        """The file with the network's present arrays in the place of its own; None where it cannot be written."""
+        if self._rewrite is None:
+            return None
+        return self._rewrite({name: ops.to_device(array, "cpu") for name, array in self.state_dict().items()})
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
@@ -170,6 +179,7 @@ def _from_keras(path: pathlib.Path) -> Imported:
         model.weights,
         model.state,
         Training(model.training, model.updates, model.random),
+        model.checkpoint,
     )
     notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
     return Imported(network, {}, Card(name=path.name, notes="; ".join(notes)))

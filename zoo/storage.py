@@ -56,6 +56,9 @@ def save(model: Model, path: pathlib.Path) -> None:
 
         loading.save(model, path)
         return
+    if isinstance(model.network, graphs.GraphNetwork):
+        _save_graph(model.network, path)
+        return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
@@ -68,6 +71,20 @@ def save(model: Model, path: pathlib.Path) -> None:
         formats.write(keras_files.keras_checkpoint(model, parameters, configuration(model), written.name), path)
         return
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
+
+
+def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
+    """A Keras model in the kind of file that it was read from, or its weights alone."""
+    checkpoint, written = network.checkpoint(), format_of_suffix(path)
+    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".h5", ".hdf5")}
+    suffixes = kinds.get(checkpoint.format, ()) if checkpoint is not None else ()
+    if checkpoint is None or written is None or not path.name.endswith(suffixes):
+        raise UnsupportedFormatError(
+            f"this graph cannot be saved as {path.name!r}",
+            expected=f"a name that ends with {' or '.join(suffixes)}" if suffixes else "a network of the zoo",
+            fix="its weights are in model.network.state_dict(), which formats.write takes",
+        )
+    formats.write(checkpoint, path)
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoonet.formats.checkpoint import Checkpoint
+from zoonet.formats.checkpoint import Checkpoint, as_lazy
 from zoonet.formats.files import check_path
 from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
 from zoonet.formats.keras.reader import GraphBuilder, Tensor
@@ -34,6 +34,7 @@ class KerasModel:
     state is what training does not change by gradients: moving statistics, and weights of frozen layers.
     training: the same model in training, over the same constants; its last outputs are `updates` (names of the state
     that they replace), and its last input is a random key if `random`. notes: what the file says that is not kept.
+    source, stored: the file, and the name of each weight in it.
     """
 
     name: str
@@ -48,6 +49,27 @@ class KerasModel:
     version: str
     layers: int
     notes: list[str] = field(default_factory=list)
+    source: Checkpoint = field(default_factory=lambda: Checkpoint({}))
+    stored: dict[str, str] = field(default_factory=dict)
+
+    def checkpoint(self, arrays: Mapping[str, Any]) -> Checkpoint:
+        """The file that the model was read from with other arrays, for `formats.write`: after training, say.
+
+        arrays: by name, as in `arrays`; those left out stay as they are. What belongs to an optimizer is left out.
+        Raises UnsupportedFormatError for weights of Keras 1, which its files keep in parts.
+        """
+        tensors: dict[str, Any] = dict(self.source)
+        for name, array in arrays.items():
+            if name not in self.stored:
+                raise UnsupportedFormatError(
+                    f"the weight {name!r} cannot be written back", expected=", ".join(list(self.stored)[:5])
+                )
+            tensors[self.stored[name]] = as_lazy(array)
+        left_out = ("optimizer", "training_config")
+        metadata = {key: value for key, value in self.source.metadata.items() if key not in left_out}
+        if isinstance(metadata.get("config"), dict):
+            metadata["config"] = {k: v for k, v in metadata["config"].items() if k != "compile_config"}
+        return Checkpoint(tensors, metadata, self.source.format)
 
     def arrays(self) -> dict[str, Any]:
         """The weights and the state by name."""
@@ -87,7 +109,7 @@ def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasMode
     except RecursionError:
         raise FormatError(f"{file}: the configuration is nested too deeply") from None
     notes = [f"weights that no layer takes: {', '.join(unused[:5])}"] if unused else []
-    return _built(model, slots, version, notes, metadata)
+    return _built(model, slots, version, notes, checkpoint)
 
 
 def generation(version: str) -> int:
@@ -96,9 +118,7 @@ def generation(version: str) -> int:
     return min(max(int(found[0][:4]), 1), 3) if found else 2
 
 
-def _built(
-    model: LayerConfig, slots: list[Slot], version: str, notes: list[str], metadata: Mapping[str, Any]
-) -> KerasModel:
+def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str], checkpoint: Checkpoint) -> KerasModel:
     infos = _inputs(model)
     graph, _ = _graph(model, slots, infos, training=False)
     training, builder = _graph(model, slots, infos, training=True)
@@ -129,6 +149,8 @@ def _built(
         version,
         _count(model),
         notes,
+        checkpoint,
+        {slot.name: slot.stored for slot in slots if slot.stored is not None},
     )
 
 

@@ -26,7 +26,8 @@ class Slot:
     """One weight of one layer.
 
     layer: the layer that owns it. name: in the graph, "block1/conv/kernel". path: in a Keras 3 file. tensor: what the
-    file has for it. convert: from the layout of old files. constant: the graph's value and its array, once made.
+    file has for it. stored: the name of that tensor, if it is one. convert: from the layout of old files. constant: the
+    graph's value and its array, once made.
     """
 
     layer: LayerConfig
@@ -35,6 +36,7 @@ class Slot:
     path: str
     trainable: bool
     tensor: LazyTensor | None = None
+    stored: str | None = None
     convert: Callable[[Array], Array] | None = None
     constant: tuple[Any, Any] | None = None
 
@@ -168,7 +170,7 @@ def assign_tree(slots: list[Slot], tensors: Mapping[str, LazyTensor]) -> list[st
     for slot in slots:
         name = slot.path if slot.path in tensors else normal.get(_normal(slot.path), "")
         if name:
-            slot.tensor = tensors[name]
+            slot.tensor, slot.stored = tensors[name], name
             used.add(name)
     _share(slots)
     return [name for name in tensors if name not in used and "seed_generator" not in name]
@@ -259,8 +261,8 @@ def _assign_group(layer: LayerConfig, slots: list[Slot], found: list[tuple[str, 
         sorted(slots, key=lambda s: not s.weight.trainable),
     ]
     best = max(orders, key=lambda order: sum(_fits(s, n) for s, (n, _) in zip(order, found, strict=True)))
-    for slot, (_, tensor) in zip(best, found, strict=True):
-        slot.tensor = tensor
+    for slot, (name, tensor) in zip(best, found, strict=True):
+        slot.tensor, slot.stored = tensor, name
 
 
 def _fits(slot: Slot, name: str) -> int:

@@ -18,6 +18,7 @@ keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
 
 from zoonet import formats, ops, zoo  # noqa: E402
+from zoonet.ops.errors import UnsupportedFormatError  # noqa: E402
 from zoonet.zoo.modules import value_and_grad  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -211,3 +212,25 @@ def test_dropout_draws_anew_in_training_only(assets: pathlib.Path) -> None:
     np.testing.assert_array_equal(model.network(x), model.network(x))
     model.network.train()
     assert np.abs(model.network(x) - model.network(x)).max() > 1e-6
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_a_trained_model_is_saved_as_it_was_read(assets: pathlib.Path, name: str, tmp_path: pathlib.Path) -> None:
+    """Other weights are written into the file's own configuration; Keras and zoonet load both alike."""
+    model = zoo.load(assets / name)
+    for kind in (model.network.weights, model.network.state):
+        for key, array in kind.items():
+            kind[key] = array * np.float32(0.9)
+    path = tmp_path / f"a{pathlib.Path(name).suffix}"
+    model.save(path)
+    x = np.random.default_rng(0).random((2, *model.input_shape), np.float32)
+    loaded = keras.models.load_model(path)
+    keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), name)
+    np.testing.assert_array_equal(zoo.load(path)(x), model(x))
+    if path.suffix == ".keras":
+        model.save(tmp_path / "a.weights.h5")
+        loaded.set_weights([np.zeros(w.shape, w.dtype) for w in loaded.get_weights()])
+        loaded.load_weights(tmp_path / "a.weights.h5")
+        keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), "weights")
+    with pytest.raises(UnsupportedFormatError, match=r"cannot be saved as 'a\.onnx': expected a name that"):
+        model.save(tmp_path / "a.onnx")
