@@ -16,6 +16,7 @@ from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import ArgumentError, FormatError, MissingFileError, UnsupportedFormatError
 from zoonet.zoo.modules import Module, initialised_by
+from zoonet.zoo.transformers import t5
 from zoonet.zoo.transformers.bert import FAMILIES, HEADS, BertConfig, BertModel, BertWithHead
 from zoonet.zoo.transformers.configurations import count
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
@@ -38,7 +39,7 @@ def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
     UnsupportedFormatError for a model_type that is not known, FormatError for fields that make no network.
     """
     kind = config.get("model_type")
-    known = ["gpt2", "xlm-roberta", *CLASSES, *FAMILIES]
+    known = ["gpt2", "xlm-roberta", *CLASSES, *t5.CLASSES, *FAMILIES]
     if kind not in known:
         raise UnsupportedFormatError(
             "config.json: a model_type that zoonet does not have",
@@ -48,6 +49,8 @@ def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
     with initialised_by(None):
         if kind == "gpt2":
             return GPT2LMHeadModel(GPT2Config.from_json(config))
+        if kind in t5.CLASSES:
+            return t5.T5(t5.T5Config.from_json(config))
         if kind in CLASSES:
             return LlamaForCausalLM(LlamaConfig.from_json(config))
         chosen = head or _head_of(config)
@@ -134,7 +137,7 @@ def config_fields(network: Module) -> dict[str, Any]:
     """The fields of config.json for a network. Raises ArgumentError for one that has none."""
     if isinstance(network, BertWithHead):
         return network.config.to_json(network.head)
-    if isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM):
+    if isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM | t5.T5):
         return network.config.to_json()
     raise ArgumentError("not a transformer that has a config.json", received=type(network).__name__)
 
