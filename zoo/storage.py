@@ -52,8 +52,9 @@ def save(model: Model, path: pathlib.Path) -> None:
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
-        loading.save(model, path)
-        return
+        if loading.has_folder(model):
+            loading.save(model, path)
+            return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",

@@ -121,6 +121,25 @@ def sentence_piece(model: SentencePieceModel) -> Any:
     return tokenizer
 
 
+def t5(model: SentencePieceModel, sentinels: int = 100) -> Any:
+    """T5's tokenizer of a SentencePiece model (spiece.model): texts end with </s>.
+
+    sentinels: tokens <extra_id_0>, …, which stand for what is left out, the last of the vocabulary being the first.
+    Raises what `sentence_piece` raises, and FormatError where </s> is missing.
+    """
+    from tokenizers import processors
+
+    tokenizer = sentence_piece(model)
+    end = tokenizer.token_to_id("</s>")
+    if end is None:
+        raise FormatError("spiece.model is not T5's", expected="a piece </s>")
+    tokenizer.add_special_tokens([f"<extra_id_{number}>" for number in reversed(range(sentinels))])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", "</s>"], pair=["$A", "</s>", "$B", "</s>"], special_tokens=[("</s>", end)]
+    )
+    return tokenizer
+
+
 def llama2c(tokens: Sequence[bytes], scores: Sequence[float]) -> Any:
     """The tokenizer of a llama2.c file: pairs merged by score, bytes where a letter is not in the vocabulary."""
     import tokenizers

@@ -11,7 +11,7 @@ from typing import Any
 from zoonet import formats
 from zoonet.formats.files import atomic_path
 from zoonet.formats.json_data import parse_json, parse_json_object
-from zoonet.ops.errors import MissingFileError, UnsupportedFormatError, ZoonetError
+from zoonet.ops.errors import ArgumentError, MissingFileError, UnsupportedFormatError, ZoonetError
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
@@ -20,6 +20,7 @@ from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 from zoonet.zoo.transformers import llama2c
 from zoonet.zoo.transformers.bert import BertModel, BertWithHead
 from zoonet.zoo.transformers.pretrained import config_fields, read_config, read_network, write_network
+from zoonet.zoo.transformers.t5 import T5
 
 _TASKS = {
     "masked": "fill-mask",
@@ -91,7 +92,7 @@ def _task_of(network: Module) -> str:
                 fix="read_network of zoonet.zoo.transformers.pretrained gives its network",
             )
         return _TASKS[network.head]
-    return "text-generation"
+    return "text-to-text" if isinstance(network, T5) else "text-generation"
 
 
 def _pooling(path: Path) -> dict[str, Any]:
@@ -119,14 +120,26 @@ def _ends(path: Path) -> dict[str, Any]:
     return {name: fields[name] for name in ("eos_token_id", "bos_token_id") if fields.get(name) is not None}
 
 
+def has_folder(model: Model) -> bool:
+    """Whether transformers has a network of this kind, so that the model is saved as a folder that it reads."""
+    try:
+        config_fields(model.network)
+    except ArgumentError:
+        return False
+    return True
+
+
 def save(model: Model, path: Path) -> None:
     """Write a folder in Hugging Face's layout: config.json, model.safetensors, tokenizer.json."""
     if path.suffix:
         raise UnsupportedFormatError(
             f"a model on text cannot be saved as {path.name!r}", expected="a name without suffix, for a folder"
         )
-    config_fields(model.network)  # complains before anything is written
-    kept = {k: v for k, v in model.task.to_config().items() if k in ("id2label", "bos_token_id", "eos_token_id")}
+    kept = {
+        k: v
+        for k, v in model.task.to_config().items()
+        if k in ("id2label", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    }
     write_network(model.network, path, kept)
     task: Any = model.task
     if task.has_tokenizer:

@@ -158,7 +158,8 @@ def _text(value: Any) -> str:
 
 
 def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
-    """The tokenizer in a folder: tokenizer.json, else tokenizer.model, vocab.txt, or vocab.json with merges.txt.
+    """The tokenizer in a folder: tokenizer.json, else tokenizer.model, T5's spiece.model, vocab.txt, or vocab.json with
+    merges.txt.
 
     tokenizer_config.json says whether BERT's lowercases. Raises MissingFileError where there is none of them,
     FormatError where they are damaged.
@@ -171,6 +172,8 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         pipeline = _from_json(place / "tokenizer.json")
     elif (place / "tokenizer.model").is_file():
         pipeline = build.sentence_piece(read_sentencepiece(place / "tokenizer.model"))
+    elif (place / "spiece.model").is_file():
+        pipeline = build.t5(read_sentencepiece(place / "spiece.model"), _sentinels(settings))
     elif (place / "vocab.txt").is_file():
         lines = _lines(place / "vocab.txt")
         pipeline = build.word_piece(lines, lowercase=settings.get("do_lower_case", True) is not False)
@@ -179,11 +182,20 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     else:
         raise MissingFileError(
             f"{place} has no tokenizer",
-            expected="tokenizer.json, tokenizer.model, vocab.txt, or vocab.json and merges.txt",
+            expected="tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt",
             fix="download the tokenizer's files too, or name them, load(path, tokenizer=…)",
         )
     names = special_names(settings)
     return Tokenizer(pipeline, _padding(pipeline, names), names, read_chat_template(place, settings))
+
+
+def _sentinels(settings: Mapping[str, Any]) -> int:
+    number = settings.get("extra_ids", 100)
+    if type(number) is not int or not 0 <= number <= 10_000:
+        raise FormatError(
+            "tokenizer_config.json: extra_ids is wrong", expected="0 to 10000", received=repr(number)[:99]
+        )
+    return number
 
 
 def _padding(pipeline: Any, names: Mapping[str, str]) -> int:

@@ -52,6 +52,11 @@ class T5Config:
     end: int = 1
 
     @property
+    def start(self) -> int:
+        """The token that written texts begin with."""
+        return self.padding
+
+    @property
     def longest(self) -> int:
         """The longest text in tokens that the encoder was trained on; distances beyond share a bucket."""
         return 1 << 16
