@@ -18,6 +18,7 @@ from zoonet.formats.sentencepiece import read_sentencepiece
 from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError
 from zoonet.zoo.text import build
 from zoonet.zoo.text.chat import ChatTemplate, read_chat_template, special_names
+from zoonet.zoo.transformers.sampling import check_integer
 
 Array = np.ndarray[Any, Any]
 
@@ -108,6 +109,27 @@ class Tokenizer:
             finally:
                 self.pipeline.no_truncation()
         return self._arrays(found, left)
+
+    def windows(self, text: str, pair: str | None = None, *, max_tokens: int, overlap: int) -> TokenBatch:
+        """A text as windows of at most max_tokens that share `overlap` tokens, but at most half of their room.
+
+        pair: is cut into the windows, the text stands in front of each. Raises InputError where that leaves no room.
+        """
+        check_integer("overlap", overlap)
+        given: Any = _text(text) if pair is None else (_text(text), _text(pair))
+        taken = self.pipeline.num_special_tokens_to_add(pair is not None)
+        taken += 0 if pair is None else len(self.encode(text, special=False))
+        if max_tokens - taken < 1:
+            raise InputError("the question is too long", expected=f"less than {max_tokens} tokens", received=taken)
+        with self._lock:  # the pipeline keeps truncation as state
+            strategy = "longest_first" if pair is None else "only_second"
+            shared = min(overlap, (max_tokens - taken) // 2)
+            self.pipeline.enable_truncation(max_tokens, stride=shared, strategy=strategy)
+            try:
+                found = self.pipeline.encode(given) if pair is None else self.pipeline.encode(*given)
+            finally:
+                self.pipeline.no_truncation()
+        return self._arrays([found, *found.overflowing], left=False)
 
     def _arrays(self, found: list[Any], left: bool) -> TokenBatch:
         shape = (len(found), max((len(e.ids) for e in found), default=0))
