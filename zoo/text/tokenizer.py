@@ -183,8 +183,8 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     """The tokenizer in a folder: tokenizer.json, else tokenizer.model, T5's spiece.model, vocab.txt, or vocab.json with
     merges.txt.
 
-    tokenizer_config.json says whether BERT's lowercases. Raises MissingFileError where there is none of them,
-    FormatError where they are damaged.
+    tokenizer_config.json says whether BERT's lowercases, and which tokens stand around a text. Raises MissingFileError
+    where there is none of them, FormatError where they are damaged.
     """
     place = Path(os.fsdecode(folder))
     settings: dict[str, Any] = {}
@@ -193,14 +193,21 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     if (place / "tokenizer.json").is_file():
         pipeline = _from_json(place / "tokenizer.json")
     elif (place / "tokenizer.model").is_file():
-        pipeline = build.sentence_piece(read_sentencepiece(place / "tokenizer.model"))
+        start, end = settings.get("add_bos_token") is not False, settings.get("add_eos_token") is True
+        pipeline = build.sentence_piece(read_sentencepiece(place / "tokenizer.model"), start=start, end=end)
     elif (place / "spiece.model").is_file():
         pipeline = build.t5(read_sentencepiece(place / "spiece.model"), _sentinels(settings))
     elif (place / "vocab.txt").is_file():
-        lines = _lines(place / "vocab.txt")
-        pipeline = build.word_piece(lines, lowercase=settings.get("do_lower_case", True) is not False)
+        accents = settings.get("strip_accents")
+        pipeline = build.word_piece(
+            _lines(place / "vocab.txt"),
+            lowercase=settings.get("do_lower_case", True) is not False,
+            strip_accents=accents if isinstance(accents, bool) else None,
+            chinese=settings.get("tokenize_chinese_chars", True) is not False,
+        )
     elif (place / "vocab.json").is_file() and (place / "merges.txt").is_file():
-        pipeline = _from_merges(place / "vocab.json", place / "merges.txt")
+        prefix = settings.get("add_prefix_space") is True
+        pipeline = _from_merges(place / "vocab.json", place / "merges.txt", prefix)
     else:
         raise MissingFileError(
             f"{place} has no tokenizer",
@@ -244,11 +251,11 @@ def _from_json(path: Path) -> Any:
         raise FormatError(f"{path.name} is not read by the tokenizers package", received=str(error)[:300]) from error
 
 
-def _from_merges(vocabulary: Path, merges: Path) -> Any:
+def _from_merges(vocabulary: Path, merges: Path, prefix: bool) -> Any:
     tokens = parse_json_object(check_path(vocabulary).read_bytes(), vocabulary.name)
     if not all(type(number) is int and 0 <= number < 1 << 31 for number in tokens.values()):
         raise FormatError(f"{vocabulary.name} must map tokens to numbers")
     pairs = [tuple(line.split(" ")) for line in _lines(merges) if line and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise FormatError(f"{merges.name} must have two tokens in each line")
-    return build.byte_pairs(tokens, pairs)  # type: ignore[arg-type]
+    return build.byte_pairs(tokens, pairs, prefix=prefix)  # type: ignore[arg-type]
