@@ -50,6 +50,13 @@ def place(root: Module, name: str, module: Module) -> Module:
     return module
 
 
+def beside(constant: Array, other: Array) -> Array:
+    """A constant on the device of another array; as it is where that is traced, since compiling moves constants."""
+    if not ops.is_array(other) or ops.device_of(other) == "cpu":
+        return constant
+    return ops.to_device(constant, f"cuda:{getattr(getattr(other, 'device', None), 'id', 0)}")
+
+
 class RMSNorm(Module):
     """x over the root of its mean square (Zhang and Sennrich, 2019): (…, features) -> the same."""
 
@@ -131,7 +138,7 @@ class Cache:
         """Row i becomes what row rows[i] was: for beam search. The number of rows may change."""
         for kept in (self._arrays, self._memory):
             for layer, (keys, values) in kept.items():
-                kept[layer] = keys[rows], values[rows]
+                kept[layer] = keys[beside(rows, keys)], values[beside(rows, keys)]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo.transformers.blocks import Cache
 from zoonet.zoo.transformers.sampling import Sampling, check_integer, check_scores, log_softmax
+from zoonet.zoo.transformers.seq2seq import place_of
 
 Array = np.ndarray[Any, Any]
 
@@ -78,6 +79,7 @@ class _Decoding:
                 fix="shorten the prompt, or ask for fewer tokens (max_tokens)",
             )
         self._network, self._chunk = network, chunk
+        self._device = getattr(network, "device", None) or place_of(network)
         self._cache = Cache(length) if cached else None
         self._tokens, self._mask = tokens, mask
 
@@ -115,7 +117,9 @@ class _Decoding:
         mask = self._mask[:, :stop]
         positions = np.maximum(np.cumsum(mask, 1) - 1, 0)[:, start:stop]
         padded = None if mask.all() else mask
-        scores = self._network.forward(self._tokens[:, start:stop], padded, positions, self._cache, True)
+        tokens, positions = [ops.to_device(a, self._device) for a in (self._tokens[:, start:stop], positions)]
+        padded = None if padded is None else ops.to_device(padded, self._device)
+        scores = self._network.forward(tokens, padded, positions, self._cache, True)
         return np.asarray(ops.to_device(scores, "cpu"))[:, -1]
 
 

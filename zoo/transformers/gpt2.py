@@ -13,7 +13,7 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.layers import Embedding, LayerNorm
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, check_heads, check_tokens
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, beside, check_heads, check_tokens
 from zoonet.zoo.transformers.configurations import count, multiple, number
 
 _NAMES = {
@@ -99,7 +99,7 @@ class GPT2Model(Module):
         offset = 0 if cache is None else cache.length
         length = tokens.shape[1]
         if positions is None:
-            positions = np.arange(offset, offset + length)[None]
+            positions = beside(np.arange(offset, offset + length)[None], tokens)
         x = self.wte(tokens) + self.wpe(positions)
         seen = None if mask is None else ops.cast(mask, "bool")[:, None, None, :]  # (N, 1, 1, S)
         context = Context(seen, causal=True, cache=cache)

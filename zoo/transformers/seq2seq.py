@@ -12,6 +12,15 @@ from zoonet.zoo.transformers.blocks import Cache
 Array = np.ndarray[Any, Any]
 
 
+def place_of(network: Any) -> str:
+    """The device of a network's parameters."""
+    for _, array in network.named_parameters():
+        if ops.device_of(array) != "cpu":
+            return f"cuda:{getattr(getattr(array, 'device', None), 'id', 0)}"
+        break
+    return "cpu"
+
+
 class EncoderDecoder(Protocol):
     """What generation needs of an encoder–decoder."""
 
@@ -40,8 +49,9 @@ class Reading:
 
     def __init__(self, network: EncoderDecoder, tokens: Array, mask: Array) -> None:
         self._network = network
-        self._mask = mask if not np.asarray(mask).all() else None
-        self._memory = network.encode(tokens, self._mask)
+        self.device = place_of(network)
+        self._mask = None if np.asarray(mask).all() else ops.to_device(np.asarray(mask), self.device)
+        self._memory = network.encode(ops.to_device(tokens, self.device), self._mask)
 
     @property
     def positions(self) -> int | None:

@@ -17,7 +17,7 @@ from zoonet import ops
 from zoonet.ops.errors import FormatError
 from zoonet.zoo.layers import Embedding, Linear
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, check_tokens, place
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, beside, check_tokens, place
 from zoonet.zoo.transformers.configurations import count, number
 from zoonet.zoo.transformers.seq2seq import seen
 
@@ -185,7 +185,7 @@ class T5Stack(Module):
     ) -> Array:
         """(N, T), mask (N, S), memory (N, M, width), memory_mask (N, M) -> (N, T, width). S: cached positions and T."""
         length, offset = tokens.shape[1], 0 if cache is None else cache.length
-        bias = self._biases(offset, length)
+        bias = self._biases(offset, length, tokens)
         context = Context(seen(mask), self._decoder, None, None, cache, bias, memory, seen(memory_mask))
         x = self.embed_tokens(tokens)
         for block in self.block:
@@ -194,7 +194,7 @@ class T5Stack(Module):
             cache.advance(length)
         return self.final_layer_norm(x)
 
-    def _biases(self, offset: int, length: int) -> Callable[[int, int], Array]:
+    def _biases(self, offset: int, length: int, tokens: Array) -> Callable[[int, int], Array]:
         """The bias of queries start to stop, (1, H, stop - start, offset + length); made once if it is asked whole."""
         config = self._config
         whole: list[Array] = []
@@ -205,7 +205,7 @@ class T5Stack(Module):
             queries = np.arange(offset + start, offset + stop)[:, None]
             distance = np.arange(offset + length)[None] - queries
             numbers = bucket(distance, config.buckets, config.distance, not self._decoder)
-            result = ops.transpose(self._bias(numbers), (2, 0, 1))[None]
+            result = ops.transpose(self._bias(beside(numbers, tokens)), (2, 0, 1))[None]
             if (start, stop) == (0, length):
                 whole.append(result)
             return result

@@ -15,7 +15,7 @@ import numpy as np
 from zoonet import ops
 from zoonet.zoo.layers import Embedding, LayerNorm, Linear, undrawn
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, check_heads, check_tokens, place
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, beside, check_heads, check_tokens, place
 from zoonet.zoo.transformers.seq2seq import seen
 
 _ENCODER = {
@@ -167,7 +167,7 @@ class Transformer(Module):
     def encode(self, tokens: Array, mask: Array | None = None) -> Array:
         """(N, M), mask (N, M) -> memory (N, M, width)."""
         check_tokens(tokens, self.config.vocabulary, self.config.longest)
-        x = self._embedded("src_tok_emb", tokens, np.arange(tokens.shape[1])[None])
+        x = self._embedded("src_tok_emb", tokens, beside(np.arange(tokens.shape[1])[None], tokens))
         return self._encoder(x, mask)
 
     def decode(
@@ -184,7 +184,7 @@ class Transformer(Module):
         offset = 0 if cache is None else cache.length
         check_tokens(tokens, self.config.written, self.config.longest - offset)
         if positions is None:
-            positions = np.arange(offset, offset + tokens.shape[1])[None]
+            positions = beside(np.arange(offset, offset + tokens.shape[1])[None], tokens)
         x = self._embedded("tgt_tok_emb", tokens, positions)
         x = self._decoder(x, mask, memory, memory_mask, cache)
         return self.generator(x[:, -1:] if last else x)
@@ -199,7 +199,7 @@ class Transformer(Module):
 def waves(positions: Array, width: int) -> Array:
     """Sines and cosines of positions at `width` / 2 rates from 1 to 1 / 10000: (…) -> (…, width)."""
     rates = np.exp(np.arange(0, width, 2) * (-np.log(10000.0) / width))
-    angles = ops.cast(positions, "float32")[..., None] * rates.astype(np.float32)  # (…, width / 2)
+    angles = ops.cast(positions, "float32")[..., None] * beside(rates.astype(np.float32), positions)  # (…, width / 2)
     both = ops.stack([ops.sin(angles), ops.cos(angles)], -1)  # (…, width / 2, 2)
     return ops.reshape(both, (*positions.shape, width + width % 2))[..., :width]
 
