@@ -235,9 +235,10 @@ class TextGeneration(LanguageTask):
         return self.tokenizer.encode(text) or self._special("bos_token")[:1]
 
     def _special(self, role: str) -> list[int]:
-        """Tokens of a role by config.json, or by the tokenizer's own settings where that is silent."""
+        """Tokens of a role by config.json, or by the tokenizer's settings where that is silent; those that exist."""
         found = self.settings.get(f"{role}_id", self.tokenizer.number(self.tokenizer.names.get(role, "")))
-        return [n for n in (found if isinstance(found, list) else [found]) if isinstance(n, int)]
+        tokens = found if isinstance(found, list) else [found]
+        return [n for n in tokens if type(n) is int and 0 <= n < self.tokenizer.size]
 
 
 class TextToText(TextGeneration):

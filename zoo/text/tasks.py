@@ -244,7 +244,9 @@ class FillMask(LanguageTask):
         """
         mask = next((n for n in map(self.tokenizer.number, ("[MASK]", "<mask>")) if n is not None), None)
         size: int = model.network.config.vocabulary  # type: ignore[attr-defined]
-        words = tuple((self.tokenizer.token(n) or f"token {n}").replace("Ġ", " ") for n in range(size))
+        words = tuple(
+            (self.tokenizer.token(n) or f"token {n}").replace("Ġ", " ").replace("▁", " ") for n in range(size)
+        )
         results = Results()
         for part, found, scores in self._batches(model, self._texts(source), batch, truncate):
             for text, tokens, row in zip(part, found.tokens, scores, strict=True):

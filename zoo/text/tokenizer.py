@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
 from zoonet.formats.sentencepiece import read_sentencepiece
-from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError
+from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError, ZoonetError
 from zoonet.zoo.text import build
 from zoonet.zoo.text.chat import ChatTemplate, read_chat_template, special_names
 from zoonet.zoo.transformers.sampling import check_integer
@@ -36,6 +37,20 @@ class TokenBatch:
     offsets: list[list[tuple[int, int]]]
     special: Array
     sequence: Array
+
+
+@contextmanager
+def _checked(what: str) -> Iterator[None]:
+    """What the `tokenizers` package raises for damaged files inside becomes a FormatError; panics are no Exceptions."""
+    try:
+        yield
+    except (ZoonetError, OSError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        received = f"{type(error).__name__}: {error}"[:300]
+        raise FormatError(f"{what} are damaged", received=received, fix="obtain the tokenizer's files again") from error
 
 
 class Tokenizer:
@@ -73,12 +88,14 @@ class Tokenizer:
         """The token of this number."""
         return self.pipeline.id_to_token(number) if number >= 0 else None
 
+    @_checked("the tokenizer's files")
     def encode(self, text: str, pair: str | None = None, *, special: bool = True) -> list[int]:
         """Token numbers of a text or a pair. special: with start and end tokens. Raises InputError for no text."""
         return list(
             self.pipeline.encode(_text(text), None if pair is None else _text(pair), add_special_tokens=special).ids
         )
 
+    @_checked("the tokenizer's files")
     def batch(
         self,
         texts: Sequence[str],
@@ -110,6 +127,7 @@ class Tokenizer:
                 self.pipeline.no_truncation()
         return self._arrays(found, left)
 
+    @_checked("the tokenizer's files")
     def windows(self, text: str, pair: str | None = None, *, max_tokens: int, overlap: int) -> TokenBatch:
         """A text as windows of at most max_tokens that share `overlap` tokens, but at most half of their room.
 
@@ -150,6 +168,7 @@ class Tokenizer:
             offsets.append([*filling, *encoding.offsets] if left else [*encoding.offsets, *filling])
         return TokenBatch(tokens, mask, types, offsets, special, sequence)
 
+    @_checked("the tokenizer's files")
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
         """The text of token numbers; special: start and end tokens are written out too."""
         return str(self.pipeline.decode([int(t) for t in tokens], skip_special_tokens=not special))
@@ -190,32 +209,36 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     settings: dict[str, Any] = {}
     if (place / "tokenizer_config.json").is_file():
         settings = parse_json_object((place / "tokenizer_config.json").read_bytes(), "tokenizer_config.json")
+    with _checked(f"the tokenizer's files in {place}"):
+        pipeline = _pipeline(place, settings)
+    names = special_names(settings)
+    return Tokenizer(pipeline, _padding(pipeline, names), names, read_chat_template(place, settings))
+
+
+def _pipeline(place: Path, settings: Mapping[str, Any]) -> Any:
     if (place / "tokenizer.json").is_file():
-        pipeline = _from_json(place / "tokenizer.json")
-    elif (place / "tokenizer.model").is_file():
+        return _from_json(place / "tokenizer.json")
+    if (place / "tokenizer.model").is_file():
         start, end = settings.get("add_bos_token") is not False, settings.get("add_eos_token") is True
-        pipeline = build.sentence_piece(read_sentencepiece(place / "tokenizer.model"), start=start, end=end)
-    elif (place / "spiece.model").is_file():
-        pipeline = build.t5(read_sentencepiece(place / "spiece.model"), _sentinels(settings))
-    elif (place / "vocab.txt").is_file():
+        return build.sentence_piece(read_sentencepiece(place / "tokenizer.model"), start=start, end=end)
+    if (place / "spiece.model").is_file():
+        return build.t5(read_sentencepiece(place / "spiece.model"), _sentinels(settings))
+    if (place / "vocab.txt").is_file():
         accents = settings.get("strip_accents")
-        pipeline = build.word_piece(
+        return build.word_piece(
             _lines(place / "vocab.txt"),
             lowercase=settings.get("do_lower_case", True) is not False,
             strip_accents=accents if isinstance(accents, bool) else None,
             chinese=settings.get("tokenize_chinese_chars", True) is not False,
         )
-    elif (place / "vocab.json").is_file() and (place / "merges.txt").is_file():
+    if (place / "vocab.json").is_file() and (place / "merges.txt").is_file():
         prefix = settings.get("add_prefix_space") is True
-        pipeline = _from_merges(place / "vocab.json", place / "merges.txt", prefix)
-    else:
-        raise MissingFileError(
-            f"{place} has no tokenizer",
-            expected="tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt",
-            fix="download the tokenizer's files too, or name them, load(path, tokenizer=…)",
-        )
-    names = special_names(settings)
-    return Tokenizer(pipeline, _padding(pipeline, names), names, read_chat_template(place, settings))
+        return _from_merges(place / "vocab.json", place / "merges.txt", prefix)
+    raise MissingFileError(
+        f"{place} has no tokenizer",
+        expected="tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt",
+        fix="download the tokenizer's files too, or name them, load(path, tokenizer=…)",
+    )
 
 
 def _sentinels(settings: Mapping[str, Any]) -> int:

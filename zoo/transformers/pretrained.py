@@ -82,8 +82,8 @@ def read_network(folder: str | os.PathLike[str], head: str | None = None) -> Mod
 
 def check_layers(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
     """Raise FormatError where config.json has more layers than the weights have tensors, before they are made."""
-    layers = count(config, "num_hidden_layers", "n_layers", "n_layer", "num_layers", default=1, least=0)
-    if layers > len(checkpoint):
+    names = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_decoder_layers")
+    if max(count(config, name, default=0, least=0) for name in names) > len(checkpoint):
         raise FormatError("config.json has more layers than the weights", expected=f"{len(checkpoint)} tensors in all")
 
 
