@@ -150,14 +150,17 @@ def load(
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
         return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
-    if arch is None and is_picture_model(found.path):
+    place = found.path
+    if place.name == WEIGHTS and (is_text_model(place.parent) or is_picture_model(place.parent)):
+        place = place.parent  # the weights of a folder in Hugging Face's layout, named themselves
+    if arch is None and is_picture_model(place):
         from zoonet.zoo.transformers import vit_folder
 
-        return vit_folder.load(found.path, device=device, dtype=dtype, given=given)
-    if arch is None and is_text_model(found.path):
+        return vit_folder.load(place, task=task, device=device, dtype=dtype, given=given)
+    if arch is None and is_text_model(place):
         from zoonet.zoo.text import loading
 
-        return loading.load(found.path, task=task, device=device, dtype=dtype, given=given)
+        return loading.load(place, task=task, device=device, dtype=dtype, given=given)
     checkpoint, config = read(found.path)
     config = {**found.config, **config}
     path = found.path

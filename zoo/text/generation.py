@@ -81,6 +81,7 @@ class TextGeneration(LanguageTask):
     """Texts or conversations in, longer texts or answers out."""
 
     name = "text-generation"
+    takes = "decoder"
     result: type[Generation] = Generation
 
     def run(
@@ -101,8 +102,9 @@ class TextGeneration(LanguageTask):
         length_penalty: float = 1.0,
         chat: bool = False,
         system: str | None = None,
+        batch: int = 16,
     ) -> Generation | list[Generation]:
-        """A `Generation`, or a list for a list of prompts, which are continued together.
+        """A `Generation`, or a list for a list of prompts, of which `batch` are continued together.
 
         source: a text or a list of texts; or a conversation, [{"role": "user", "content": "Hi"}], or a list of them,
         which gives `Reply`s. chat: a text is what a user says in a conversation; system: what stands before it.
@@ -114,13 +116,20 @@ class TextGeneration(LanguageTask):
         texts = stop_texts(stop)
         check_integer("max_tokens", max_tokens)
         check_integer("beams", beams, 1)
+        check_integer("batch", batch, 1)
         prompts, several = self._prompts(source, chat, system)
         if beams > 1:
             if sampling != Sampling():
                 raise ArgumentError("beam search draws nothing", fix="leave out temperature, cuts and penalties")
             results = [self._best(model, prompt, max_tokens, beams, length_penalty, texts) for prompt in prompts]
         else:
-            results = self._sampled(model, prompts, max_tokens, sampling, texts, seed)
+            if seed is not None:
+                check_integer("seed", seed)
+            seeds = np.random.SeedSequence(seed).spawn(len(prompts))  # of each text, whatever the batch
+            results = []
+            for start in range(0, len(prompts), batch):
+                part = slice(start, start + batch)
+                results += self._sampled(model, prompts[part], max_tokens, sampling, texts, seeds[part])
         return results if several else results[0]
 
     def _sampled(
@@ -130,14 +139,14 @@ class TextGeneration(LanguageTask):
         max_tokens: int,
         sampling: Sampling,
         stop: Sequence[str],
-        seed: int | None,
+        seeds: list[np.random.SeedSequence],
     ) -> list[Generation]:
         ends = self._special("eos_token")
         network, given = self._started(model, prompts)
         written = [Continuation(self.tokenizer, tokens, stop) for tokens in given]
         found = [generation.Generated() for _ in prompts]
         open_rows = set(range(len(prompts)))
-        steps = generation.steps(network, given, max_tokens, sampling, stop=ends, seed=seed)
+        steps = generation.steps(network, given, max_tokens, sampling, stop=ends, seed=seeds)
         for step in steps:
             for row in sorted(open_rows):
                 result, token = found[row], int(step.tokens[row])
@@ -245,6 +254,7 @@ class TextToText(TextGeneration):
     """Texts in, other texts out: translations, summaries and the like, by an encoder–decoder."""
 
     name = "text-to-text"
+    takes = "encoder-decoder"
     result = Answer
 
     def _started(self, model: Model, prompts: Sequence[_Prompt]) -> tuple[generation.Decoder, list[list[int]]]:

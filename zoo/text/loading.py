@@ -16,18 +16,22 @@ from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
 from zoonet.zoo.text import build
+from zoonet.zoo.text.tasks import network_kind
 from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 from zoonet.zoo.transformers import llama2c
-from zoonet.zoo.transformers.bert import BertModel, BertWithHead
+from zoonet.zoo.transformers.bert import HEADS
 from zoonet.zoo.transformers.pretrained import config_fields, read_config, read_network, write_network
-from zoonet.zoo.transformers.t5 import T5
 
 _TASKS = {
+    "embedding": "text-embedding",
     "masked": "fill-mask",
     "sequence": "text-classification",
     "answer": "question-answering",
     "token": "token-classification",
+    "decoder": "text-generation",
+    "encoder-decoder": "text-to-text",
 }
+_HEADS = {task: kind for kind, task in _TASKS.items() if kind in HEADS}
 
 
 def is_text_model(path: Path) -> bool:
@@ -47,7 +51,7 @@ def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mappin
     """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files."""
     if path.is_dir():
         config = read_config(path)
-        network = read_network(path, "embedding" if task == "text-embedding" else None)
+        network = read_network(path, _HEADS.get(task or ""))
         config = {**config, **_pooling(path), **_ends(path)}
         made: Any = given.get("tokenizer") or path
         tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)
@@ -77,22 +81,21 @@ def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer, dict[str, A
             fix="name it, load(path, tokenizer=…)",
         )
     vocabulary = checkpoint.metadata["tokenizer"]
-    made = Tokenizer(build.llama2c(vocabulary["tokens"], vocabulary["scores"]))
+    pipeline = build.llama2c(vocabulary["tokens"], vocabulary["scores"])
+    roles = {"unk_token": 0, "bos_token": 1, "eos_token": 2}
+    made = Tokenizer(pipeline, names={role: pipeline.id_to_token(number) for role, number in roles.items()})
     return llama2c.network_of(checkpoint), made, config
 
 
 def _task_of(network: Module) -> str:
-    if isinstance(network, BertModel):
-        return "text-embedding"
-    if isinstance(network, BertWithHead):
-        if network.head not in _TASKS:
-            raise UnsupportedFormatError(
-                f"a model with the head {network.head!r} has no task yet",
-                expected=", ".join(_TASKS),
-                fix="read_network of zoonet.zoo.transformers.pretrained gives its network",
-            )
-        return _TASKS[network.head]
-    return "text-to-text" if isinstance(network, T5) else "text-generation"
+    kind = network_kind(network)
+    if kind not in _TASKS:
+        raise UnsupportedFormatError(
+            f"a network of the kind {kind!r} has no task yet",
+            expected=", ".join(_TASKS),
+            fix="read_network of zoonet.zoo.transformers.pretrained gives it",
+        )
+    return _TASKS[kind]
 
 
 def _pooling(path: Path) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class QuestionAnswering(LanguageTask):
     """A question and a text in, the parts of the text that answer it out."""
 
     name = "question-answering"
+    takes = "answer"
 
     def run(
         self, model: Model, source: Any, *, top: int = 3, longest: int = 30, overlap: int = 128, batch: int = 8
@@ -113,6 +114,7 @@ class TokenClassification(LabelledTask):
     """Texts in, labelled parts of them out; neighbouring tokens of one kind are one part."""
 
     name = "token-classification"
+    takes = "token"
 
     def run(
         self, model: Model, source: Any, *, strategy: str = "simple", overlap: int = 64, batch: int = 8

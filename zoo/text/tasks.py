@@ -16,7 +16,7 @@ from zoonet.ops.types import INTEGER, TensorType, int64, kind_of
 from zoonet.zoo.modules import Module
 from zoonet.zoo.results import Classification, Results
 from zoonet.zoo.text.tokenizer import TokenBatch, Tokenizer, read_tokenizer
-from zoonet.zoo.transformers.bert import mean_pool
+from zoonet.zoo.transformers.bert import BertModel, BertWithHead, mean_pool
 from zoonet.zoo.transformers.sampling import check_integer, softmax
 
 if TYPE_CHECKING:
@@ -46,11 +46,23 @@ class Embedding:
         return {"source": self.source, "vector": self.vector.tolist()}
 
 
+def network_kind(network: Module) -> str:
+    """What a network does with tokens: a head of `bert.HEADS`, decoder or encoder-decoder; its class for another."""
+    if isinstance(network, BertModel):
+        return "embedding"
+    if isinstance(network, BertWithHead):
+        return network.head
+    if hasattr(network, "decode"):
+        return "encoder-decoder"
+    return "decoder" if hasattr(network, "positions") else type(network).__name__
+
+
 class LanguageTask:
     """What tasks on text share. settings: fields of config.json that the task uses."""
 
     name = ""
     unit = "texts"
+    takes = ""  # the kind of network, see `network_kind`
 
     def __init__(self, tokenizer: Tokenizer | None, settings: Mapping[str, Any] | None = None) -> None:
         self._tokenizer = tokenizer
@@ -79,6 +91,13 @@ class LanguageTask:
         tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
     ) -> Self:
         """See `Task`. tokenizer: may not have more tokens than the network."""
+        if network_kind(network) != cls.takes:
+            raise ArgumentError(
+                f"{file}: the network is not for {cls.name}",
+                expected=f"one of the kind {cls.takes}",
+                received=f"one of the kind {network_kind(network)}",
+                fix="leave task out, or load the weights of another network",
+            )
         if isinstance(tokenizer, str | os.PathLike):
             tokenizer = read_tokenizer(tokenizer)
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
@@ -163,6 +182,7 @@ class TextEmbedding(LanguageTask):
     """Texts in, a vector each out: the mean over tokens or the first, of length 1 where the folder says so."""
 
     name = "text-embedding"
+    takes = "embedding"
 
     def run(self, model: Model, source: Any, *, batch: int = 32, truncate: bool = True) -> Embedding | list[Embedding]:
         """An `Embedding`, or a list of them for a list of texts, `batch` at a time.
@@ -216,6 +236,7 @@ class TextClassification(LabelledTask):
     """Texts in, the scores of classes out."""
 
     name = "text-classification"
+    takes = "sequence"
 
     def run(self, model: Model, source: Any, *, batch: int = 32, truncate: bool = False) -> Classification | Results:
         """A `Classification`, or Results for a list of texts, `batch` at a time.
@@ -236,13 +257,14 @@ class FillMask(LanguageTask):
     """Texts with one mask token ("[MASK]", "<mask>") in, the probabilities of words out."""
 
     name = "fill-mask"
+    takes = "masked"
 
     def run(self, model: Model, source: Any, *, batch: int = 32, truncate: bool = False) -> Classification | Results:
         """A `Classification` over the vocabulary, or Results. Raises InputError for a text without one mask.
 
         truncate: cut texts that are too long for the model, an error otherwise.
         """
-        mask = next((n for n in map(self.tokenizer.number, ("[MASK]", "<mask>")) if n is not None), None)
+        mask = self.tokenizer.number(self.tokenizer.names.get("mask_token", ""))
         size: int = model.network.config.vocabulary  # type: ignore[attr-defined]
         words = tuple(
             (self.tokenizer.token(n) or f"token {n}").replace("Ġ", " ").replace("▁", " ") for n in range(size)
@@ -252,6 +274,8 @@ class FillMask(LanguageTask):
             for text, tokens, row in zip(part, found.tokens, scores, strict=True):
                 places = np.flatnonzero(tokens == mask)
                 if len(places) != 1:
-                    raise InputError(f"{text[:80]!r} has not one mask", expected="[MASK] once", received=len(places))
+                    named = self.tokenizer.names.get("mask_token", "a mask token")
+                    received = len(places)
+                    raise InputError(f"{text[:80]!r} has not one mask", expected=f"{named} once", received=received)
                 results.append(Classification(text, softmax(row[places[0]].astype(np.float64)), words))
         return results[0] if isinstance(source, str) else results

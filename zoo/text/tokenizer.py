@@ -211,8 +211,26 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         settings = parse_json_object((place / "tokenizer_config.json").read_bytes(), "tokenizer_config.json")
     with _checked(f"the tokenizer's files in {place}"):
         pipeline = _pipeline(place, settings)
-    names = special_names(settings)
-    return Tokenizer(pipeline, _padding(pipeline, names), names, read_chat_template(place, settings))
+    if (place / "special_tokens_map.json").is_file():
+        older = parse_json_object((place / "special_tokens_map.json").read_bytes(), "special_tokens_map.json")
+        settings = {**older, **settings}
+    names = {**_usual_names(pipeline), **special_names(settings)}
+    return Tokenizer(pipeline, _padding(pipeline, names), names, read_chat_template(place, settings, names))
+
+
+def _usual_names(pipeline: Any) -> dict[str, str]:
+    """Special tokens that a vocabulary has under the names that they usually have, by role."""
+    usual = {
+        "bos_token": ("<s>", "<|endoftext|>"),
+        "eos_token": ("</s>", "<|endoftext|>"),
+        "unk_token": ("[UNK]", "<unk>"),
+        "sep_token": ("[SEP]", "</s>"),
+        "pad_token": ("[PAD]", "<pad>"),
+        "cls_token": ("[CLS]", "<s>"),
+        "mask_token": ("[MASK]", "<mask>"),
+    }
+    known = {role: [name for name in found if pipeline.token_to_id(name) is not None] for role, found in usual.items()}
+    return {role: found[0] for role, found in known.items() if found}
 
 
 def _pipeline(place: Path, settings: Mapping[str, Any]) -> Any:

@@ -130,27 +130,31 @@ def steps(
     sampling: Sampling | None = None,
     *,
     stop: Sequence[int] = (),
-    seed: int | None = None,
+    seed: int | list[np.random.SeedSequence] | None = None,
     padding: int = 0,
     chunk: int = 512,
     cached: bool = True,
 ) -> Iterator[Step]:
     """The tokens after each prompt, one step at a time, until all texts ended with a token of `stop`, or max_tokens.
 
-    sampling: greedy if None. seed: of the draws, a fresh one if None; each text has draws of its own. chunk: prompts
-    are read in parts of this many tokens. cached: keys and values are kept (else all is computed again, for tests).
-    Raises InputError for empty or too long prompts and ArgumentError for wrong numbers at once,
-    InputError for NaN scores when they come.
+    sampling: greedy if None. seed: of the draws, a fresh one if None; each text has draws of its own, or the seed that
+    a list has for it. chunk: prompts are read in parts of this many tokens. cached: keys and values are kept (else all
+    is computed again, for tests). Raises InputError for empty or too long prompts and ArgumentError for wrong numbers
+    at once, InputError for NaN scores when they come.
     """
     check_integer("max_tokens", max_tokens)
     check_integer("chunk", chunk, 1)
-    if seed is not None:
-        check_integer("seed", seed)
+    if isinstance(seed, list):
+        seeds = seed
+    else:
+        if seed is not None:
+            check_integer("seed", seed)
+        seeds = np.random.SeedSequence(seed).spawn(len(prompts))
     tokens, mask = pad_left(prompts, padding)
     if max_tokens == 0:
         return iter(())
     decoding = _Decoding(network, tokens, mask, max_tokens, cached, chunk)
-    generators = [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(len(prompts))]
+    generators = [np.random.Generator(np.random.PCG64(s)) for s in seeds]
     return _steps(decoding, max_tokens, sampling or Sampling(), stop, generators, padding)
 
 

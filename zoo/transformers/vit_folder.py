@@ -9,10 +9,11 @@ from typing import Any
 from zoonet import formats
 from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import FormatError, ZoonetError
-from zoonet.zoo.classification import ImageClassification, default_labels
+from zoonet.zoo.classification import default_labels
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import initialised_by
 from zoonet.zoo.preprocessing import ImagePreprocessing
+from zoonet.zoo.tasks import make_task
 from zoonet.zoo.transformers.configurations import count, multiple, number
 from zoonet.zoo.transformers.pretrained import check_layers, read_config, weights_of
 from zoonet.zoo.transformers.vit import VITS, ViT, ViTConfig
@@ -54,7 +55,7 @@ def config_of(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ViTConfig:
     )
 
 
-def load(path: Path, *, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
+def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
     """The model in a folder of Hugging Face; see `zoonet.zoo.load`. given: labels and preprocessing."""
     fields = read_config(path)
     state = renamed(formats.read(weights_of(path)).original())
@@ -65,14 +66,16 @@ def load(path: Path, *, device: str, dtype: Any, given: Mapping[str, Any]) -> Mo
     network.load_state_dict(state)
     if dtype is not None:
         network.to(dtype=dtype)
-    named = fields.get("id2label")
-    labels = given.get("labels")
-    if labels is None and isinstance(named, dict) and set(named) == {str(i) for i in range(config.classes)}:
-        labels = [str(named[str(i)]) for i in range(config.classes)]
-    preprocessing = given.get("preprocessing") or _preprocessing(path, config)
-    task = ImageClassification(preprocessing, labels or default_labels(None, config.classes))
+    named, numbers = fields.get("id2label"), [str(number) for number in range(config.classes)]
+    named = named if isinstance(named, dict) and set(named) == set(numbers) else None
+    said = {
+        "labels": [str(named[number]) for number in numbers] if named else list(default_labels(None, config.classes)),
+        "preprocessing": {"kind": "image", **_preprocessing(path, config).to_config()},
+    }
     usual = "deit_base_distilled_patch16_224" if config.distilled else "vit_base_patch16_224"
-    return Model(network, _named(config) or usual, task, card=Card(path.name), device=device)
+    name = _named(config) or usual
+    made = make_task(task or "image-classification", said, network, name, path.name, given)
+    return Model(network, name, made, card=Card(path.name), device=device)
 
 
 def _named(config: ViTConfig) -> str | None:

@@ -116,9 +116,12 @@ def test_files_that_do_not_fit_together(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_cannot_be_continued(tmp_path: pathlib.Path) -> None:
-    model = zoo.load(folder("gpt2", tmp_path / "m"))
+    place = folder("gpt2", tmp_path / "m")
+    assert zoo.load(place).run("", max_tokens=2).source == ""  # begins with <|endoftext|>
+    (place / "vocab.json").write_text((place / "vocab.json").read_text().replace("<|endoftext|>", "?"))
+    model = zoo.load(place)
     with pytest.raises(InputError, match="start token"):
-        model.run("")  # config.json has no start token
+        model.run("")
     with pytest.raises(InputError, match="too long"):
         model.run("a" * 9 + "b" * 30)
     with pytest.raises(InputError, match=r"too long.*max_tokens"):
