@@ -145,6 +145,8 @@ def convert(
     report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
     again = formats.read(output)
     report.lost = _lost(checkpoint, again)
+    if found.path.is_dir() and storage.is_text_model(found.path):
+        report.lost.append("the tokenizer and config.json; a target without suffix is a folder that keeps them")
     report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
     if verify:
         _compare(cast, again, report)

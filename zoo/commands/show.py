@@ -14,7 +14,7 @@ from zoonet.zoo import architectures, graphs
 from zoonet.zoo.commands.output import console
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED
-from zoonet.zoo.storage import create, load, read, read_card, weights_file
+from zoonet.zoo.storage import create, is_picture_model, is_text_model, load, read, read_card, weights_file
 
 
 def show(
@@ -105,6 +105,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "classes": classes,
         **graph_facts(path),
         "looks like": looks,
+        **folder_facts(path),
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
@@ -125,6 +126,17 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts
+
+
+def folder_facts(path: pathlib.Path) -> dict[str, Any]:
+    """Kind and task of a folder in Hugging Face's layout or a llama2.c checkpoint; nothing for other files."""
+    if is_picture_model(path):
+        return {"architecture": "vision transformer", "task": "image-classification", "looks like": ""}
+    if is_text_model(path):
+        from zoonet.zoo.text import loading
+
+        return {**loading.describe(path), "looks like": ""}
+    return {}
 
 
 def catalog_facts(name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from zoonet.zoo.text.tasks import network_kind
 from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 from zoonet.zoo.transformers import llama2c
 from zoonet.zoo.transformers.bert import HEADS
-from zoonet.zoo.transformers.pretrained import config_fields, read_config, read_network, write_network
+from zoonet.zoo.transformers.pretrained import config_fields, network_for, read_config, read_network, write_network
 
 _TASKS = {
     "embedding": "text-embedding",
@@ -45,6 +45,17 @@ def is_text_model(path: Path) -> bool:
         return path.suffix == ".bin" and formats.detect(path).name == "llama2c"
     except ZoonetError:
         return False
+
+
+def describe(path: Path) -> dict[str, str]:
+    """The kind and the task of the model at such a path, without reading its weights; or why it cannot run."""
+    try:
+        if not path.is_dir():
+            return {"architecture": "llama2c", "task": "text-generation"}
+        config = read_config(path)
+        return {"architecture": str(config["model_type"]), "task": _task_of(network_for(config))}
+    except ZoonetError as error:
+        return {"cannot run": str(error)}
 
 
 def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:

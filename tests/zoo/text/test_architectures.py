@@ -123,3 +123,16 @@ def test_the_transformer_of_2017_is_saved(tmp_path: pathlib.Path) -> None:
     model.save(tmp_path / "t.safetensors")
     np.testing.assert_array_equal(zoo.load(tmp_path / "t.safetensors")(TOKENS % 30, TOKENS), model(TOKENS % 30, TOKENS))
     assert zoo.list(task="text-to-text", pretrained=False)[-2:] == ["transformer-base", "transformer-big"]
+
+
+def test_folders_are_shown(assets: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    zoo.create("gpt2", layers=1, width=8, heads=2, vocabulary=20).save(tmp_path / "m")
+    zoo.create("electra-small", layers=1, width=8, heads=2, hidden=8, vocabulary=20).save(tmp_path / "e")
+    stories = assets / "stories260k" / "stories260K.bin"
+    kinds = {tmp_path / "m": ("gpt2", "text-generation"), tmp_path / "e": ("electra", "text-embedding")}
+    for path, (kind, task) in {**kinds, stories: ("llama2c", "text-generation")}.items():
+        assert main(["show", str(path), "--json"]) == 0
+        facts = json.loads(capfd.readouterr().out)
+        assert (facts["architecture"], facts["task"], facts["looks like"]) == (kind, task, "")
+    report = zoo.convert(tmp_path / "m", tmp_path / "bare.safetensors")
+    assert any("tokenizer" in what for what in report.lost)
