@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoonet import formats
 from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
@@ -113,7 +115,24 @@ def load_weights(network: Module, checkpoint: formats.Checkpoint) -> None:
         given = {f"transformer.{name}": tensor for name, tensor in given.items()}
     elif isinstance(network, BertWithHead):
         given = {name: tensor for name, tensor in given.items() if name in own}
+    _check_ties(own, given)
     network.load_state_dict(given)
+
+
+def _check_ties(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise FormatError where arrays differ that are one in the network, such as an embedding and an output layer."""
+    first: dict[int, str] = {}
+    for name, array in own.items():
+        if name not in given:
+            continue
+        other = first.setdefault(id(array), name)
+        same = other == name or (given[name].identity is not None and given[name].identity == given[other].identity)
+        if not same and not np.array_equal(given[name].load(), given[other].load()):
+            raise FormatError(
+                "the weights have two arrays where the network has one",
+                received=f"{other} and {name}, which differ",
+                fix='check "tie_word_embeddings" of config.json',
+            )
 
 
 def _modern(name: str) -> str:
