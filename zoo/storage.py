@@ -141,8 +141,9 @@ def load(
     classes is taken from the tensors); recognised by names and shapes where None. task: what the network is for, where
     that is not what the file says. device: 'cpu', 'cuda', 'cuda:N'. dtype: a floating dtype to run in; that of the
     file, or float32, where None. given: what the task has, in the place of the file's or the architecture's own: labels
-    and preprocessing for image classification, tokenizer (or its path) for text. Raises UnknownModelError (suggests the nearest), MissingFileError,
-    FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError or DTypeError.
+    and preprocessing for image classification, tokenizer (or its path) for text. Raises UnknownModelError (suggests the
+    nearest), MissingFileError, FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError
+    or DTypeError.
     """
     from zoonet.ops.devices import module_for
 
