@@ -15,7 +15,7 @@ from zoonet.zoo.commands.card import catalog_entry, catalog_facts
 from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED, resolved, runs
-from zoonet.zoo.storage import changes_of, create, load, read, read_card, weights_file
+from zoonet.zoo.storage import changes_of, create, is_text_model, load, read, read_card, weights_file
 
 
 def show(
@@ -136,6 +136,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "classes": classes,
         **graph_facts(path),
         "looks like": looks,
+        **folder_facts(path),
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
@@ -165,3 +166,12 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts
+
+
+def folder_facts(path: pathlib.Path) -> dict[str, Any]:
+    """Kind and task of a folder in Hugging Face's layout or a llama2.c checkpoint; nothing for other files."""
+    if is_text_model(path):
+        from zoonet.zoo.text import loading
+
+        return {**loading.describe(path), "looks like": ""}
+    return {}
