@@ -6,6 +6,7 @@ import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from zoonet.ops.errors import DownloadError, NotAvailableError, OfflineError, UnknownModelError
 from zoonet.weights.bring import (
@@ -20,7 +21,7 @@ from zoonet.weights.entry import Entry
 from zoonet.weights.integrity import Expected
 from zoonet.weights.registry import find
 from zoonet.weights.repository import COMPANIONS, cached_repository, fetch_repository, weights_in
-from zoonet.weights.settings import Progress, Settings
+from zoonet.weights.settings import Progress, Settings, is_hub
 from zoonet.weights.source import HubReference, Source
 
 
@@ -34,7 +35,8 @@ def fetch(what: Entry | str, *, progress: Progress | None = None, settings: Sett
     what: an entry or its name; `https://host/file`, with `#sha256=…` to have it verified; or
     `hf://organisation/name[@revision]` and plain `organisation/name`. A Hugging Face repository gives the
     folder that holds config.json, the weights and the tokenizer's files;
-    `hf://organisation/name[@revision]/file` and all else give a file. progress: called as progress(file name,
+    `hf://organisation/name[@revision]/file` and all else give a file. The hub's own pages and download links are taken
+    as the repositories and files that they show. progress: called as progress(file name,
     bytes so far, bytes in all or None).
 
     Cached files are used without opening a connection. Raises UnknownModelError, OfflineError, DownloadError,
@@ -97,7 +99,11 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
             if fragment and kind not in ("sha256", "md5"):
                 raise ValueError(f"#{fragment} is not #sha256=… or #md5=…")
             hashes = {kind: (digest,)}
-            return Source.parse(url), Expected(sha256=hashes.get("sha256", ()), md5=hashes.get("md5", ()))
+            expected = Expected(sha256=hashes.get("sha256", ()), md5=hashes.get("md5", ()))
+            page = HubReference.from_url(urlsplit(url).path) if is_hub(url) else None
+            if page is not None and (page.file or not expected.has_hash):
+                return (Source.parse(str(page)), expected) if page.file else page
+            return Source.parse(url), expected
         if what.startswith("hf://"):
             reference = HubReference.parse(what)
             return (Source.parse(what), Expected()) if reference.file else reference
