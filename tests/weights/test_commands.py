@@ -83,6 +83,18 @@ def test_repository(capfd: Capture, hub: Any) -> None:
     assert not folder.exists()
 
 
+def test_one_file_of_a_repository(capfd: Capture, hub: Any) -> None:
+    hub.add("org/name", COMMIT, {"model.safetensors": DIGITS, "config.json": b"{}"})
+    run(capfd, "download", "org/name")
+    one = "hf://org/name/model.safetensors"
+    path = run(capfd, "cache", "path", one).strip()
+    assert [entry["path"] for entry in json.loads(run(capfd, "cache", "list", one, "--json"))] == [path]
+    assert "1 files, 0 wrong" in run(capfd, "cache", "verify", one)
+    assert run(capfd, "cache", "list", "hf://org/name/other").startswith("0 files")
+    assert "removed 1 files" in run(capfd, "cache", "remove", one)
+    assert len(json.loads(run(capfd, "cache", "list", "org/name", "--json"))) == 1
+
+
 def test_remove_says_what_to_name(capfd: Capture) -> None:
     for arguments in ([], ["--all", "resnet50.tv_in1k"]):
         assert "--all" in run(capfd, "cache", "remove", *arguments, status=2)
