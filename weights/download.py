@@ -20,9 +20,17 @@ from zoonet.weights.bring import (
 from zoonet.weights.entry import Entry
 from zoonet.weights.integrity import Expected
 from zoonet.weights.registry import find
-from zoonet.weights.repository import COMPANIONS, cached_repository, fetch_repository, weights_in
+from zoonet.weights.repository import (
+    COMPANIONS,
+    INDEX_SUFFIX,
+    cached_repository,
+    fetch_repository,
+    read_index,
+    weights_in,
+)
 from zoonet.weights.settings import Progress, Settings, is_hub
 from zoonet.weights.source import HubReference, Source
+from zoonet.weights.store import link_or_copy
 
 
 class LicenceWarning(UserWarning):
@@ -35,9 +43,9 @@ def fetch(what: Entry | str, *, progress: Progress | None = None, settings: Sett
     what: an entry or its name; `https://host/file`, with `#sha256=…` to have it verified; or
     `hf://organisation/name[@revision]` and plain `organisation/name`. A Hugging Face repository gives the
     folder that holds config.json, the weights and the tokenizer's files;
-    `hf://organisation/name[@revision]/file` and all else give a file. The hub's own pages and download links are taken
-    as the repositories and files that they show. progress: called as progress(file name,
-    bytes so far, bytes in all or None).
+    `hf://organisation/name[@revision]/file` and all else give a file; with an index of shards come its
+    shards. The hub's own pages and download links are taken as the repositories and files that they show.
+    progress: called as progress(file name, bytes so far, bytes in all or None).
 
     Cached files are used without opening a connection. Raises UnknownModelError, OfflineError, DownloadError,
     StorageError or IntegrityError; then nothing new is visible in any cache.
@@ -51,7 +59,21 @@ def fetch(what: Entry | str, *, progress: Progress | None = None, settings: Sett
     if isinstance(target, HubReference):
         return fetch_repository(target, job)
     source, expected = target
-    return bring_one((source,), expected, job)
+    path = bring_one((source,), expected, job)
+    if source.file_name.endswith(INDEX_SUFFIX):
+        _bring_shards(source, path, job)
+    return path
+
+
+def _bring_shards(source: Source, index: Path, job: Job) -> dict[str, Path]:
+    """Bring the files that an index names, which lie beside it, and have them beside it on disk too; by name."""
+    shards = {}
+    for name in read_index(index):
+        shards[name] = bring_one((source.beside(name),), Expected(), job)
+        place = index.parent / name
+        if source.kind == "url" and not (place.exists() and place.samefile(shards[name])):
+            link_or_copy(shards[name], place)
+    return shards
 
 
 def fetch_files(
@@ -84,7 +106,9 @@ def fetch_sources(
             if name in COMPANIONS or name in weights_in(folder)
         )
     source, expectation = target
-    return ((source, expectation, bring_one((source,), expectation, job)),)
+    path = bring_one((source,), expectation, job)
+    shards = _bring_shards(source, path, job) if source.file_name.endswith(INDEX_SUFFIX) else {}
+    return ((source, expectation, path), *((source.beside(name), Expected(), shards[name]) for name in shards))
 
 
 def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoonet import weights, zoo
+from zoonet import formats, weights, zoo
 from zoonet.ops.errors import (
     AccessDeniedError,
     ArgumentError,
@@ -143,6 +143,30 @@ class TestUrl:
         url = server.add("/page", b"<html></html>")
         with pytest.warns(weights.UnverifiedWarning), pytest.raises(FileError):
             zoo.load(url)
+
+
+def test_index_of_shards(tmp_path: Path, server: Any, hub: Any, python_environment: dict[str, str]) -> None:
+    """At a URL and as a file of a repository: the shards come with their index, and stay together."""
+    made = zoo.create("resnet20", seed=3)
+    index = tmp_path / "w.safetensors.index.json"
+    tensors = {name: formats.as_lazy(array) for name, array in made.network.state_dict().items()}
+    formats.write(formats.Checkpoint(tensors), index, max_shard_bytes=400_000)
+    files = folder_files(tmp_path)
+    assert len([name for name in files if name.endswith(".safetensors")]) == 4
+    for name, data in files.items():
+        server.add(f"/models/{name}", data)
+    hub.add("org/shards", COMMIT, files)
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
+    url = f"{server.url}/models/{index.name}#sha256={hashlib.sha256(index.read_bytes()).hexdigest()}"
+    with pytest.warns(weights.UnverifiedWarning, match="00004.safetensors"):
+        model = zoo.load(url, "resnet20")
+    np.testing.assert_array_equal(model(x), made(x))
+    file = f"hf://org/shards/{index.name}"
+    np.testing.assert_array_equal(zoo.load(file, "resnet20")(x), made(x))
+    code = "from zoonet import zoo; print([zoo.load(name, 'resnet20').architecture for name in sys.argv[1:]])"
+    assert without_sockets(code, python_environment, url, file) == "['resnet20', 'resnet20']\n"
+    written = weights.mirror.export(tmp_path / "mirror", [file])
+    assert sorted(path.name for path in written) == sorted(files)
 
 
 class TestErrors:

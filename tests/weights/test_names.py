@@ -73,6 +73,11 @@ def test_resnet_of_keras_in_the_catalog(tmp_path: Path, keras_resnet: tuple[Any,
     assert (preprocessing.resize, preprocessing.crop, preprocessing.channels) == ((224, 224), None, "BGR")
     assert preprocessing.mean == (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe"
     assert "74.9 % top-1" in model.card.accuracy
+    report = zoo.convert("resnet50.keras_in1k", tmp_path / "ours.safetensors")
+    assert (report.agrees, report.lost) == (True, [])
+    again = zoo.load(tmp_path / "ours.safetensors")
+    np.testing.assert_allclose(again(X), expected, atol=1e-5 * np.abs(expected).max())
+    assert (again.preprocessing, again.card) == (preprocessing, model.card)
 
 
 def test_networks_without_a_map_keep_their_names(tmp_path: Path) -> None:
