@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.ops.errors import FormatError
+from zoonet.weights.vit_names import is_foreign_vit, renamed
 
 __all__ = ["in_our_names", "keras_resnet", "transformers_resnet"]
 
@@ -38,6 +39,8 @@ def in_our_names(checkpoint: Checkpoint) -> Checkpoint:
         return keras_resnet(checkpoint) if {"conv1_conv", "conv2_block1_1_conv"} <= layers else checkpoint
     if any(name.removeprefix("resnet.").startswith("embedder.embedder.convolution.") for name in checkpoint):
         return transformers_resnet(checkpoint)
+    if is_foreign_vit(checkpoint):
+        return Checkpoint(dict(renamed(checkpoint.original())), checkpoint.metadata, checkpoint.format)
     return checkpoint
 
 

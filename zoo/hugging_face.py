@@ -1,4 +1,4 @@
-"""Folders of image models as they lie on the Hugging Face hub: config.json of transformers' ResNet and of timm.
+"""Folders of image models as on the Hugging Face hub: config.json of transformers' ResNet and ViT, and of timm.
 
 Each becomes the configuration that `zoonet.zoo.storage` keeps beside weights: architecture, changes of its
 configuration, preprocessing and labels.
@@ -16,6 +16,7 @@ from zoonet.ops.errors import ArgumentError, FormatError, UnsupportedFormatError
 from zoonet.zoo import architectures
 from zoonet.zoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessing
 from zoonet.zoo.transformers.configurations import count, number
+from zoonet.zoo.transformers.vit_folder import architecture_of
 
 __all__ = ["IMAGE_TYPES", "configuration_of"]
 
@@ -91,6 +92,21 @@ def _transformers_resnet(config: Mapping[str, Any], processor: Mapping[str, Any]
     }
 
 
+def _transformers_vit(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model_type "vit" or "deit"; without preprocessor_config.json as ViT's own processor."""
+    name, changes = architecture_of(config)
+    size, channels = count(config, "image_size", default=224), count(config, "num_channels", default=3)
+    half = [0.5] * channels
+    given = {"image_processor_type": "ViT", "size": size, "image_mean": half, "image_std": half, **processor}
+    labels = _labels(config.get("id2label"))
+    return {
+        "architecture": name,
+        "configuration": changes,
+        **({"labels": labels} if labels else {}),
+        "preprocessing": _of_processor(given, channels).to_config(),
+    }
+
+
 def _nearest_resnet(wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The plain ResNet that a configuration is of, or one that differs in fewest fields, and those fields."""
     best: tuple[str, dict[str, Any]] | None = None
@@ -129,7 +145,7 @@ def _labels(names: Any) -> list[str]:
     return found if all(isinstance(label, str) for label in found) else []
 
 
-def _of_processor(config: Mapping[str, Any]) -> ImagePreprocessing:
+def _of_processor(config: Mapping[str, Any], channels: int = 3) -> ImagePreprocessing:
     """preprocessor_config.json: the image processors of ConvNext (which ResNets use), ViT, BiT and their kin."""
     where = "preprocessor_config.json"
     kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "")))
@@ -150,14 +166,15 @@ def _of_processor(config: Mapping[str, Any]) -> ImagePreprocessing:
         if not 0.05 <= share <= 1:
             raise FormatError(f"{where}: crop_pct is wrong", expected="0.05 to 1", received=share)
         resize, crop = (int(edge / share), (edge, edge)) if edge < 384 else ((edge, edge), None)
-    elif kind.startswith(("ViT", "Deit")) and exact is None:
+    elif kind.startswith(("ViT", "DeiT")) and exact is None:
         resize = (edge, edge)
     normal = config.get("do_normalize", True) is not False
     return ImagePreprocessing(
         resize=resize if config.get("do_resize", True) is not False else None,
         crop=crop,
-        mean=_three(config, "image_mean", IMAGENET_MEAN, where) if normal else (0.0, 0.0, 0.0),
-        std=_three(config, "image_std", IMAGENET_STD, where) if normal else (1.0, 1.0, 1.0),
+        mean=(_three(config, "image_mean", IMAGENET_MEAN, where) if normal else (0.0, 0.0, 0.0))[:channels],
+        std=(_three(config, "image_std", IMAGENET_STD, where) if normal else (1.0, 1.0, 1.0))[:channels],
+        channels="L" if channels == 1 else "RGB",
         interpolation=_resampling(config.get("resample", 2)),
         scale=number(config, "rescale_factor", 1 / 255) if config.get("do_rescale", True) is not False else 1.0,
     )
@@ -246,5 +263,7 @@ def _of_timm(settings: Mapping[str, Any]) -> ImagePreprocessing:
 
 #: By model_type of transformers: what makes a configuration of config.json and preprocessor_config.json.
 IMAGE_TYPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
-    "resnet": _transformers_resnet
+    "resnet": _transformers_resnet,
+    "vit": _transformers_vit,
+    "deit": _transformers_vit,
 }

@@ -51,7 +51,7 @@ def configuration(model: Model) -> dict[str, Any]:
 
 def save(model: Model, path: pathlib.Path) -> None:
     """See `Model.save`."""
-    if hasattr(model.task, "tokenizer"):
+    if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
         loading.save(model, path)
@@ -195,21 +195,23 @@ def assemble(
 def create(
     arch: str,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     labels: Sequence[str] | None = None,
     preprocessing: Any = None,
+    tokenizer: Any = None,
     device: str = "cpu",
     **configuration: Any,
 ) -> Model:
     """A model with random parameters, to be trained: `create("resnet18", classes=10, seed=1)`.
 
-    configuration: fields of the architecture's configuration (classes, channels, …). Raises UnknownModelError or
-    ArgumentError.
+    seed: of the parameters; None leaves them zero, which takes no memory. tokenizer: of a network on text, a
+    `Tokenizer` or the path of its files; without one it takes token numbers alone. configuration: fields of the
+    architecture's configuration (classes, channels, …). Raises UnknownModelError or ArgumentError.
     """
     if labels is not None:
         configuration.setdefault("classes", len(labels))
     network = architectures.build(arch, seed=seed, **configuration)
-    given = {"labels": labels, "preprocessing": preprocessing}
+    given = {"labels": labels, "preprocessing": preprocessing, "tokenizer": tokenizer}
     task = make_task(architectures.task_of(arch), {}, network, arch, arch, given)
     return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
 
@@ -304,7 +306,7 @@ def _malformed(path: pathlib.Path) -> FormatError:
     )
 
 
-def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
+def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
     found = architectures.recognise(checkpoint)
     if len(found) == 1:
         return found[0]

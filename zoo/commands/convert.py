@@ -15,7 +15,9 @@ def convert(
     source: Annotated[
         str, typer.Argument(help="A name from `zoonet list`, a weights file or folder, org/name, or a URL.")
     ],
-    target: Annotated[str, typer.Argument(help="The file to write; its suffix names the format.")],
+    target: Annotated[
+        str, typer.Argument(help="The file to write; its suffix names the format. A folder for a model on text.")
+    ],
     arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Cast floating tensors: float32, float16, bfloat16.")] = None,
     verify: Annotated[bool, typer.Option(help="Read the result back, and run both where the network is known.")] = True,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from zoonet.zoo.results import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,8 +74,6 @@ def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _broken(label: str, text: str) -> list[str]:
-    from zoonet.zoo.results import printable
-
     room = max(20, width() - _KEY)
     words = " ".join(piece for word in printable(text).split(" ") for piece in _pieces(word, room))
     parts = textwrap.wrap(words, room, break_on_hyphens=False) or [""]
@@ -100,6 +101,11 @@ def text_of(value: Any) -> str:
         )
         return text if len(text) <= 500 else text[:500] + " …"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def shown(text: str) -> str:
+    """A text that a model wrote, as a terminal may have it: control characters other than line ends are spelled out."""
+    return "".join(printable(c) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text)
 
 
 @contextmanager

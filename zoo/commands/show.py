@@ -43,7 +43,7 @@ def show(
     summary = None
     if layers:
         is_known = is_file or name in EMBEDDED or facts["architecture"] not in architectures.names()
-        model = load(name, arch) if is_known else create(facts["architecture"])
+        model = load(name, arch) if is_known else create(facts["architecture"], seed=None)
         summary = model.summary()
     if as_json:
         print(
@@ -105,7 +105,7 @@ def architecture_facts(name: str) -> dict[str, Any]:
     default = catalog_entry(name)
     known = f"`{name}` alone is {default.name}" if default else ""
     return {
-        **model_facts(create(name)),
+        **model_facts(create(name, seed=None)),
         "notes": f"an architecture, for weights of your own: --arch {name}",
         "weights": (*named, *([known] if known else [])),
     }
