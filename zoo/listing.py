@@ -75,11 +75,13 @@ def _all() -> Iterator[Listed]:
             locate(name).path.stat().st_size,
             "package",
         )
-    for entry in weights.entries():
-        if runs(entry):
-            yield _of_catalog(entry)
+    entries = [entry for entry in weights.entries() if runs(entry)]
+    for entry in entries:
+        yield _of_catalog(entry)
+    named = {entry.name for entry in entries}
     for name in architectures.names():
-        yield Listed(name, architectures.task_of(name), name, "", architectures.parameters(name))
+        if name not in named:  # "gpt2" is both: what `load` takes is listed
+            yield Listed(name, architectures.task_of(name), name, "", architectures.parameters(name))
 
 
 def _of_catalog(entry: weights.Entry) -> Listed:

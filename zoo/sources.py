@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
@@ -153,8 +153,9 @@ def configuration_of(entry: Entry) -> dict[str, Any]:
         "notes": entry.note,
     }
     config: dict[str, Any] = {"card": card}
-    if entry.architecture in architectures.names():
+    if entry.vocabulary != "hugging-face" and entry.architecture in architectures.names():
         config["architecture"] = entry.architecture
+        config["configuration"] = changes_of(entry)
     if entry.preprocessing is not None:
         given = entry.preprocessing
         exact = given.resize == "exact" and isinstance(given.size, int)
@@ -170,6 +171,12 @@ def configuration_of(entry: Entry) -> dict[str, Any]:
     if entry.labels:
         config["labels"] = list(weights.label_names(entry.labels))
     return config
+
+
+def changes_of(entry: Entry) -> dict[str, Any]:
+    """In what the network of an entry differs from its architecture: its facts that are fields of the configuration."""
+    known = {field.name for field in fields(architectures.find(entry.architecture)[1])}
+    return {key: value for key, value in entry.configuration.items() if key in known}
 
 
 def runs(entry: Entry) -> bool:

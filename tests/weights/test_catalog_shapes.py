@@ -13,7 +13,7 @@ import pytest
 from zoonet import weights
 from zoonet.zoo import architectures
 from zoonet.zoo.modules import Module
-from zoonet.zoo.sources import configuration_of, runs
+from zoonet.zoo.sources import changes_of, configuration_of, runs
 from zoonet.zoo.tasks import make_task
 from zoonet.zoo.transformers.pretrained import network_for
 
@@ -59,7 +59,7 @@ def test_what_runs() -> None:
 @pytest.mark.parametrize("entry", PICTURES, ids=lambda entry: entry.name)
 def test_networks_of_pictures(entry: weights.Entry) -> None:
     classes = entry.configuration["num_classes"]
-    network = architectures.build(entry.architecture, classes=classes)
+    network = architectures.build(entry.architecture, classes=classes, **changes_of(entry))
     assert count(network) == entry.parameters
     size = entry.bytes_or_estimate
     if size is not None:
@@ -70,6 +70,10 @@ def test_networks_of_pictures(entry: weights.Entry) -> None:
     assert len(task.labels) == classes
     assert task.preprocessing.shape is not None
     settings, facts = network.config, entry.configuration  # type: ignore[attr-defined]
+    if entry.architecture.startswith("vit"):
+        assert settings.eps == 1e-6  # torchvision's and timm's
+        assert task.preprocessing.shape[1:] == (settings.size, settings.size)
+        return
     assert getattr(settings, "stride_first", False) == facts.get("stride_on_1x1", False)
     assert getattr(settings, "bias", False) == facts.get("convolution_bias", False)
     assert getattr(settings, "eps", 1e-5) == facts.get("batch_norm_epsilon", 1e-5)

@@ -213,7 +213,7 @@ class TestErrors:
 
     def test_weights_without_a_network(self) -> None:
         with pytest.raises(UnknownModelError, match="no network for them yet"):
-            zoo.download("vit_l_16")
+            zoo.download("swin_t")
 
 
 class TestCatalog:
