@@ -143,6 +143,16 @@ def test_errors_are_one_line(capfd: Capture, server: Any, clean_environment: Pat
     assert files_in(clean_environment) == []
 
 
+def test_warnings_are_one_line(capfd: Capture, server: Any, serve: Any) -> None:
+    assert main(["download", server.add("/model.bin", b"x")]) == 0
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("zoonet: warning: no hash of http://127.0.0.1")
+    serve("vit_b_16.tv_swag_linear_in1k", b"x")
+    assert main(["download", "vit_b_16.tv_swag_linear_in1k"]) == 0
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == "zoonet: warning: vit_b_16.tv_swag_linear_in1k is licensed CC-BY-NC-4.0: not for commercial use"
+
+
 class TestBar:
     def test_on_a_terminal(self, server: Any, python_environment: dict[str, str]) -> None:
         data = random.Random(1).randbytes(2_000_000)
