@@ -134,6 +134,23 @@ def test_list_and_show_say_what_is_cached(
     assert entries["resnet18.tv_in1k"]["cached"] == "cached"
 
 
+def test_files_of_other_frameworks_are_told(
+    capfd: Capture, serve: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = serve("resnet18.tv_in1k", b"weights")
+    path = tmp_path / "torch" / "hub" / "checkpoints" / entry.file_name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    monkeypatch.setenv("ZOONET_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "300")
+    assert f"{path}, if its hash is right" in run(capfd, "show", "resnet18.tv_in1k")
+    (line,) = run(capfd, "list", "resnet18.tv_in1k").splitlines()[1:]
+    assert line.endswith(" yes")
+    assert run(capfd, "download", "resnet18.tv_in1k").strip() == str(path)
+    path.write_bytes(b"others!")
+    assert "not cached" in run(capfd, "download", "resnet18.tv_in1k", status=2)
+
+
 def test_errors_are_one_line(capfd: Capture, server: Any, clean_environment: Path, files_in: Any) -> None:
     for name in ("https://", "hf://a/../b", "nothing-of-the-kind", server.url + "/missing"):
         assert len(run(capfd, "download", name, status=2).splitlines()) == 1
