@@ -50,7 +50,7 @@ def _given(progress: Progress) -> Iterator[Progress]:
 
 @contextmanager
 def download_bar() -> Iterator[Progress]:
-    """A progress function that draws one bar per file on standard error, if that is a terminal or a notebook.
+    """A progress function that draws a bar for the file under way, on standard error if that is a terminal or a notebook.
 
     rich is imported when the first bytes arrive, so that loading from a cache costs nothing.
     """
@@ -64,7 +64,7 @@ def download_bar() -> Iterator[Progress]:
             bar.start()
         if name not in tasks:
             tasks[name] = bar.add_task(name if len(name) <= 32 else name[:31] + "…", total=total)
-        bar.update(tasks[name], completed=done, total=total)
+        bar.update(tasks[name], completed=done, total=total, visible=total is None or done < total)
 
     try:
         yield progress
