@@ -50,9 +50,9 @@ def _given(progress: Progress) -> Iterator[Progress]:
 
 @contextmanager
 def download_bar() -> Iterator[Progress]:
-    """A progress function that draws a bar for the file under way on standard error, if that is one of a terminal.
+    """A progress function that draws a bar for the file under way, on a terminal's standard error or in a notebook.
 
-    In a notebook it is drawn below the cell. rich is imported when the first bytes arrive, so that loading from a cache costs nothing.
+    rich is imported when the first bytes arrive, so that loading from a cache costs nothing.
     """
     bar: Any = None
     tasks: dict[str, Any] = {}
