@@ -23,9 +23,11 @@ _KERAS_PARTS = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-_KERAS_BLOCK = re.compile(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)")
+_KERAS_STEM = {"conv1_conv": "conv1", "conv1_bn": "bn1"}
+_KERAS_HEADS = ("probs", "predictions", "fc1000")
+_KERAS_BLOCK = re.compile(r"conv([2-5])_block(\d{1,3})_([0-3])_(conv|bn)")
 _TRANSFORMERS_BLOCK = re.compile(
-    r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
+    r"encoder\.stages\.(\d{1,3})\.layers\.(\d{1,3})\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
 )
 
 
@@ -80,16 +82,23 @@ def _keras_layer_and_part(checkpoint: Checkpoint) -> Callable[[str], tuple[str, 
             layer = str(layers.get(head.removesuffix("/vars"), ""))
             order = ("gamma", "beta", "moving_mean", "moving_variance") if layer.endswith("_bn") else ("kernel", "bias")
             return layer, _KERAS_PARTS[order[int(part)]] if int(part) < len(order) else ""
-        return head.rpartition("/")[2], _KERAS_PARTS.get(part.partition(":")[0], "")
+        # The folder of a layer has its name; what lies in it may have been numbered: "conv1_bn/conv1_bn_1/gamma:0".
+        folders = head.split("/")
+        layer = next((folder for folder in folders if _is_keras_layer(folder)), folders[-1])
+        return layer, _KERAS_PARTS.get(part.partition(":")[0], "")
 
     return split
 
 
+def _is_keras_layer(name: str) -> bool:
+    return name in (*_KERAS_STEM, *_KERAS_HEADS) or _KERAS_BLOCK.fullmatch(name) is not None
+
+
 def _keras_layer(layer: str, axes: int) -> str:
     """Our name of a layer, or ""."""
-    if layer in ("conv1_conv", "conv1_bn"):
-        return {"conv1_conv": "conv1", "conv1_bn": "bn1"}[layer]
-    if layer in ("probs", "predictions", "fc1000") and axes < 3:
+    if layer in _KERAS_STEM:
+        return _KERAS_STEM[layer]
+    if layer in _KERAS_HEADS and axes < 3:
         return "fc"
     found = _KERAS_BLOCK.fullmatch(layer)
     if found is None:
