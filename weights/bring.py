@@ -53,14 +53,14 @@ class Job:
         return cls(chosen, progress, time.monotonic() + chosen.total_timeout)
 
 
-def find_cached(sources: Sequence[Source], expected: Expected) -> Path | None:
-    """The file of any of the sources in our cache or the Hugging Face cache, or None."""
+def find_cached(sources: Sequence[Source], expected: Expected, *, link: bool = True) -> Path | None:
+    """The file of any of the sources in our cache or the Hugging Face cache, or None; link: see `hub.find_cached`."""
     for source in sources:
         found = None
         if source.kind == "url":
             found = Slot(source).find(expected)
         elif source.kind == "hugging-face":
-            found = hub.find_cached(source, expected)
+            found = hub.find_cached(source, expected, link=link)
         if found is not None:
             return found
     return None

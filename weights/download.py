@@ -143,14 +143,18 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
         raise
 
 
-def cached(what: Entry | str) -> Path | None:
-    """Where `fetch` would find it in a cache, or None. Opens no connection and hashes nothing."""
+def cached(what: Entry | str, *, link: bool = True) -> Path | None:
+    """Where `fetch` would find it in a cache, or None. Opens no connection and hashes nothing.
+
+    link: whether contents that the Hugging Face cache has for another revision are linked under their name, as `fetch`
+    does; if not, their own path is returned.
+    """
     target = resolve(what) if isinstance(what, str) else what
     if isinstance(target, Entry):
-        return find_cached(target.sources, target.expected)
+        return find_cached(target.sources, target.expected, link=link)
     if isinstance(target, HubReference):
         return cached_repository(target, complete=False)
-    return find_cached((target[0],), target[1])
+    return find_cached((target[0],), target[1], link=link)
 
 
 def _entry_files(entry: Entry, job: Job) -> dict[str, Path]:

@@ -126,11 +126,11 @@ def repositories(name: str) -> tuple[Repository, Repository]:
     return Repository(hub_cache_folder(), name), Repository(cache_folder() / "hub", name)
 
 
-def find_cached(source: Source, expected: Expected) -> Path | None:
+def find_cached(source: Source, expected: Expected, *, link: bool = True) -> Path | None:
     """Path of a hub source's file in either cache, or None. Opens no connection.
 
     A blob with the published hash is found at whatever revision it was brought, and linked if that is
-    possible.
+    possible. link: False leaves the cache as it is.
     """
     for repository in repositories(source.location):
         found = repository.find(source.revision, source.file)
@@ -141,7 +141,7 @@ def find_cached(source: Source, expected: Expected) -> Path | None:
                 return found
         if expected.full_sha256 and repository.blob(expected.full_sha256).is_file():
             blob_path = repository.blob(expected.full_sha256)
-            if is_commit(source.revision):
+            if link and is_commit(source.revision):
                 with contextlib.suppress(DownloadError):
                     return repository.link(source.revision, source.file, blob_path)
             return blob_path

@@ -101,7 +101,7 @@ def _of_catalog(entry: weights.Entry) -> Listed:
 
 def where_cached(entry: weights.Entry) -> str:
     """Where weights should be on this machine, as in `Listed`; nothing is read or hashed."""
-    if weights.cached(entry) is not None:
+    if weights.cached(entry, link=False) is not None:
         return "cached"
     for source in entry.sources:
         if source.kind == "package" and importlib.util.find_spec(source.location) is not None:

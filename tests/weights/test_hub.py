@@ -179,7 +179,12 @@ class TestEntry:
         hub.add("org/name", COMMIT, FILES)
         weights.fetch("org/name", settings=quick)
         seen = len(hub.server.seen)
-        path = weights.fetch(pinned("f" * 40, sha256=(SHA256,)), settings=quick)
+        entry = pinned("f" * 40, sha256=(SHA256,))
+        told = weights.cached(entry, link=False)
+        assert told is not None
+        assert (told.parent.name, told.read_bytes()) == ("blobs", LARGE)
+        assert not (told.parents[1] / "snapshots" / ("f" * 40)).exists()
+        path = weights.fetch(entry, settings=quick)
         assert path.read_bytes() == LARGE
         assert path.parent.name == "f" * 40
         assert len(hub.server.seen) == seen

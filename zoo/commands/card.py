@@ -61,7 +61,7 @@ def catalog_facts(entry: Entry) -> dict[str, Any]:
 
 
 def _cached(entry: Entry) -> str:
-    path = weights.cached(entry)
+    path = weights.cached(entry, link=False)
     if path is not None:
         return str(path)
     if where_cached(entry) == "package":
