@@ -63,7 +63,7 @@ def download_bar() -> Iterator[Progress]:
             bar = _bar()
             bar.start()
         if name not in tasks:
-            tasks[name] = bar.add_task(name if len(name) <= 32 else name[:31] + "…", total=total)
+            tasks[name] = bar.add_task(name if len(name) <= 32 else name[:31] + "…", total=total, completed=done)
         bar.update(tasks[name], completed=done, total=total, visible=total is None or done < total)
 
     try:
