@@ -317,6 +317,14 @@ def test_wrong_values_in_a_catalog(tmp_path: Path, key: str, value: str) -> None
         read_catalog_file(path)
 
 
+def test_the_example_for_contributors_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.toml").write_text(example)
+    (entry,) = read_catalog_file(tmp_path / "mine.toml")
+    assert (entry.architecture, [source.kind for source in entry.sources]) == ("resnet18", ["url", "hugging-face"])
+
+
 def test_two_entries_of_one_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(GOOD)
