@@ -73,7 +73,7 @@ class Program:
 
         self.plan = plan_memory(graph, takes_out, in_place)
         constants = [self._slot(value) for value in graph.constants]
-        self._template: list[Any] = [to_device(array, device) for array in graph.constants.values()]
+        self._template: list[Any] = [_aligned(to_device(array, device)) for array in graph.constants.values()]
         assert constants == list(range(len(constants)))
         self._inputs = [self._slot(value) for value in graph.inputs]
         self._steps = [
@@ -232,6 +232,11 @@ class Program:
             slots[index].copy() if position in self._constant_outputs else slots[index]
             for position, index in enumerate(self._outputs)
         ]
+
+
+def _aligned(array: Any) -> Any:
+    """The array at an address that suits its type: views of mapped files may lie anywhere, which costs every call."""
+    return array.copy() if isinstance(array, np.ndarray) and not array.flags.aligned else array
 
 
 def _fetch(argument: Any, slots: list[Any]) -> Any:

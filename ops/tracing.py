@@ -8,6 +8,8 @@ The idea of levels is from "Autodidax" (JAX) and Autograd.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import is_array
-from zoonet.ops.errors import ArgumentError, TraceError
-from zoonet.ops.graph import Graph, Value, map_values
+from zoonet.ops.errors import ArgumentError, TraceError, ZoonetError
+from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.operands import Traced, Types, type_of
 from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
 from zoonet.ops.types import DType, TensorType
@@ -26,6 +28,22 @@ from zoonet.ops.types import DType, TensorType
 __all__ = ["Variable", "evaluate_graph", "trace"]
 
 _levels = itertools.count(1)
+_from_types = contextvars.ContextVar("from_types", default=False)
+
+
+@contextlib.contextmanager
+def tracing_types() -> Iterator[None]:
+    """While it lasts, what runs is recorded to run again: see `is_tracing_types`."""
+    token = _from_types.set(True)
+    try:
+        yield
+    finally:
+        _from_types.reset(token)
+
+
+def is_tracing_types() -> bool:
+    """Whether a graph is being recorded from types alone, where what is not an operand becomes a constant of it."""
+    return _from_types.get()
 
 
 class Variable(Traced):
@@ -389,7 +407,8 @@ def trace(function: Callable[..., Any], *types: Any, name: str | None = None) ->
     counter = itertools.count()
     arguments = trees.map_leaves(lambda t: abstract.input(t, f"x{next(counter)}"), typed)
     try:
-        result = function(*arguments)
+        with tracing_types():
+            result = function(*arguments)
     finally:
         abstract.closed = True
     outputs = []
@@ -434,6 +453,14 @@ def run_node(op: Op[..., Any], arguments: dict[str, Any], lookup: Callable[[Valu
     return result if isinstance(result, tuple) else (result,)
 
 
+def _at(node: Node, error: ZoonetError) -> ZoonetError:
+    """The same error, naming the node where the graph's maker gave it a name."""
+    if not node.name:
+        return error
+    message = f"node {node.name!r} ({node.op.name}): {error.message}"
+    return type(error)(message, expected=error.expected, received=error.received, fix=error.fix)
+
+
 def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | None = None) -> tuple[Any, ...]:
     """Run a graph node by node on arrays or traced values, one per input; the outputs as a tuple.
 
@@ -445,7 +472,10 @@ def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | 
     last = {value: position for position, node in enumerate(graph.nodes) for value in node.inputs}
     kept = set(graph.outputs)
     for position, node in enumerate(graph.nodes):
-        results = run_node(node.op, node.arguments, environment.__getitem__)
+        try:
+            results = run_node(node.op, node.arguments, environment.__getitem__)
+        except ZoonetError as error:
+            raise _at(node, error) from error
         environment.update(zip(node.outputs, results, strict=True))
         for value in (*node.inputs, *node.outputs):
             if last.get(value, position) == position and value not in kept:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
+    ArgumentError,
     FileError,
     FormatError,
     MissingFileError,
@@ -21,7 +22,7 @@ from zoonet.ops.errors import (
 )
 from zoonet.weights.names import in_our_names
 from zoonet.weights.source import WEIGHTS as FOLDER_WEIGHTS
-from zoonet.zoo import architectures, graphs, hugging_face
+from zoonet.zoo import architectures, graphs, hugging_face, keras_files
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
 from zoonet.zoo.sources import Located, locate
@@ -49,20 +50,49 @@ def configuration(model: Model) -> dict[str, Any]:
     }
 
 
-def save(model: Model, path: pathlib.Path) -> None:
-    """See `Model.save`."""
+def save(model: Model, path: pathlib.Path, **options: Any) -> None:
+    """See `Model.save`. options: those of ONNX."""
+    if path.suffix == ".onnx" and not path.is_dir():
+        from zoonet.zoo import exporting
+
+        exporting.save(model, path, **options)
+        return
+    if any(value is not None for value in options.values()):
+        raise ArgumentError("opset and dynamic are options of ONNX", expected="a name that ends with .onnx")
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
         loading.save(model, path)
         return
+    if isinstance(model.network, graphs.GraphNetwork):
+        _save_graph(model.network, path)
+        return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
-            expected="a network of the zoo",
+            expected="a network of the zoo, or a name that ends with .onnx",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
+    written = format_of_suffix(path)
+    if written is not None and written.name in keras_files.FORMATS and not path.is_dir():
+        parameters = _on_cpu(model.network)
+        formats.write(keras_files.keras_checkpoint(model, parameters, configuration(model), written.name), path)
+        return
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
+
+
+def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
+    """A Keras model in the kind of file that it was read from, or its weights alone."""
+    checkpoint, written = network.checkpoint(), format_of_suffix(path)
+    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".h5", ".hdf5")}
+    suffixes = kinds.get(checkpoint.format, ()) if checkpoint is not None else ()
+    if checkpoint is None or written is None or not path.name.endswith(suffixes):
+        raise UnsupportedFormatError(
+            f"this graph cannot be saved as {path.name!r}",
+            expected=f"a name that ends with {' or '.join(suffixes)}" if suffixes else "a network of the zoo",
+            fix="its weights are in model.network.state_dict(), which formats.write takes",
+        )
+    formats.write(checkpoint, path)
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
@@ -83,7 +113,7 @@ def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathli
         raise UnsupportedFormatError(
             f"a model cannot be saved as {path.name!r}",
             expected="a name that ends with "
-            + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
+            + ", ".join(s for f in formats.FORMATS if f.name in (*_SAVED, "onnx") for s in f.suffixes)
             + ", or one without suffix for a folder",
         )
     content = {"zoonet": config}
@@ -154,7 +184,7 @@ def load(
     module_for(device)  # complains about a wrong device before the file is read
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
-        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, config=found.config)
+        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, known=found.config)
         return _described(model, found)
     if arch is None and is_text_model(found.path):
         from zoonet.zoo.text import loading
@@ -250,8 +280,11 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     """The weights of a file or folder, and its configuration (empty where it has none)."""
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
-    checkpoint = in_our_names(formats.read(file))
-    found: Any = checkpoint.metadata.get("zoonet")
+    checkpoint = formats.read(file)
+    properties = checkpoint.metadata.get("properties")  # of ONNX
+    found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
+    if found is None or checkpoint.format not in keras_files.FORMATS:  # ours say themselves which parameter is which
+        checkpoint = in_our_names(checkpoint)
     if found is None and beside.is_file():
         found = _read_config(beside)
     if found is None and path.is_dir():
@@ -275,6 +308,8 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
         raise _malformed(file)
+    if "tensors" in found and checkpoint.format in keras_files.FORMATS:
+        checkpoint = keras_files.restored(checkpoint, found["tensors"])
     return checkpoint, found
 
 

@@ -109,7 +109,8 @@ def test_list_prints_json(capfd: Capture) -> None:
     assert "Apache-2.0" in by_name["digits"]["licence"]
 
 
-def test_show_a_model(capfd: Capture) -> None:
+def test_show_a_model(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     out = run(capfd, "show", "digits")
     facts = dict(line.split(":", 1) for line in out.splitlines())
     assert facts["parameters"].strip() == "29,178"

@@ -149,8 +149,9 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     if len(found) == 1:
         network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
         classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
+        looks = "" if named else _recognised(found[0], [tensor.name for tensor in described.tensors], classes)
     elif found:
-        looks = " or ".join(found)
+        looks = " or ".join(found) + " (ambiguous: --arch decides)"
     else:
         near = architectures.closest(checkpoint)
         looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
@@ -173,6 +174,15 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes} for t in described.tensors
         ],
     }
+
+
+def _recognised(architecture: str, names: list[str], classes: int | None) -> str:
+    """What a bare state dict was recognised as: "resnet50, torchvision names, 37 classes"."""
+    from zoonet.weights.vocabularies import vocabulary_of
+
+    vocabulary = vocabulary_of(architecture, names)
+    parts = [architecture, f"{vocabulary} names" if vocabulary else "", f"{classes} classes" if classes else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def graph_facts(path: pathlib.Path) -> dict[str, Any]:
