@@ -178,6 +178,7 @@ def _shapes(network: Any, config: Any) -> dict[str, Any]:
     }
 
 
+@cache
 def parameters(name: str) -> int:
     """The number of parameters of an architecture with its usual classes; no memory is taken to tell."""
     network, config = find(name)

@@ -11,7 +11,7 @@ from zoonet.ops.devices import array_module
 from zoonet.ops.errors import FormatError
 from zoonet.zoo.onnx_graphs import OnnxNetwork
 from zoonet.zoo.tasks import TASKS, task_class
-from zoonet.zoo.text.tokenizer import Tokenizer, pipeline_of, usual_names
+from zoonet.zoo.text.tokenizer import Tokenizer, pipeline_of
 from zoonet.zoo.transformers.blocks import Cache
 from zoonet.zoo.transformers.pretrained import network_for
 
@@ -97,7 +97,7 @@ def prepared(
         names = config.get("special_tokens", {})
         if not all(isinstance(name, str) for name in names.values()):
             raise FormatError(f"the special tokens in {file} are malformed", expected="names by role")
-        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)), {**usual_names(pipeline), **names})
+        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)), names)
     network: OnnxNetwork
     if decodes:
         network = GraphDecoder(graph, sizes)
