@@ -36,6 +36,8 @@ FAMILIES = (
     Family("resnet", "ResNet", "RESNETS"),
     Family("mobilenet", "MobileNetV1", "MOBILENETS"),
     Family("digits", "DigitNet", "DIGIT_NETS"),
+    Family("detectors.yolox", "YOLOX", "YOLOXS", "object-detection"),
+    Family("detectors.darknet", "Darknet", "DARKNETS", "object-detection"),
 )
 
 
@@ -61,10 +63,13 @@ _KERAS = Defaults(
 )
 _CIFAR = Defaults(ImagePreprocessing(resize=32, crop=(32, 32)), {10: "cifar-10"})
 _DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
+_COCO = Defaults(None, {80: "coco-80"})
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
     ("digitnet", _DIGITS),
+    ("yolo*", _COCO),
+    ("darknet", _COCO),
     *((f"resnet{depth}", _CIFAR) for depth in (20, 32, 44, 56, 110)),
     ("*", _IMAGENET),
 )
@@ -170,9 +175,15 @@ def parameters(name: str) -> int:
     return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
 
 
-def fitted(name: str, state: Mapping[str, Any]) -> Module:
-    """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has."""
+def fitted(name: str, state: Mapping[str, Any], changes: Any = None) -> Module:
+    """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has.
+
+    changes: what a saved configuration has otherwise than the architecture, see `changes`; what does not fit is left.
+    """
     network, config = find(name)
+    kinds = {field.name: type(getattr(config, field.name)) for field in fields(config)}
+    given = changes if isinstance(changes, dict) else {}
+    config = replace(config, **{k: v for k, v in given.items() if k in kinds and type(v) is kinds[k]})
     return make(network, network.fit(config, state), None)
 
 

@@ -48,6 +48,7 @@ class GraphNetwork(Module):
     """A graph as a module. Its parameters are floating constants of the graph, under their names in the file.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
+    operators: the ONNX names of those that the graph uses, without versions.
     Called on inputs in order, it returns one output, or a tuple of them.
     """
 
@@ -59,6 +60,7 @@ class GraphNetwork(Module):
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
     ) -> None:
         self.config = config
+        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
         self._graph = graph.copy()
         self._graph.inputs += [*parameters.values(), *state.values()]
         self.weights = {name: self._graph.constants.pop(value) for name, value in parameters.items()}
@@ -131,8 +133,16 @@ def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given
     imported = importer(path)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    made = make_task(task or "arrays", imported.metadata, imported.network, "graph", path.name, given)
+    made = make_task(task or _purpose(imported), imported.metadata, imported.network, "graph", path.name, given)
     return Model(imported.network, "graph", made, card=imported.card, device=device)
+
+
+def _purpose(imported: Imported) -> str:
+    """The task of a graph, where its outputs tell it."""
+    from zoonet.zoo.detection.exports import is_detector
+
+    network = imported.network
+    return "object-detection" if is_detector(network.config, imported.metadata, network.operators) else "arrays"
 
 
 def named_arrays(inputs: Any) -> Any:

@@ -74,4 +74,4 @@ def _all() -> Iterator[Listed]:
                 entry.name, entry.task, entry.architecture, "catalog", entry.parameters, accuracy, entry.licence
             )
     for name in known:
-        yield Listed(name, "image-classification", name, "", architectures.parameters(name))
+        yield Listed(name, architectures.task_of(name), name, "", architectures.parameters(name))

@@ -79,28 +79,43 @@ def _from_catalog(name: str) -> Located:
     }
     config: dict[str, Any] = {"architecture": entry.architecture, "card": card}
     if entry.preprocessing is not None:
-        given = entry.preprocessing
-        crop = list(given.crop) if given.crop else None
-        exact = given.resize == "exact" and isinstance(given.size, int)
-        config["preprocessing"] = {
-            "resize": [given.size, given.size] if exact else given.size,
-            "crop": crop,
-            "mean": list(given.mean),
-            "std": list(given.std),
-            "interpolation": given.interpolation,
-            "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
-            "scale": given.scale,
-        }
+        config["preprocessing"] = _preprocessing(entry)
     if entry.labels:
         config["labels"] = list(weights.label_names(entry.labels))
     return Located(weights.fetch(entry), config)
+
+
+def _preprocessing(entry: Entry) -> dict[str, Any]:
+    """The configuration of what an entry says of preprocessing."""
+    given = entry.preprocessing
+    assert given is not None, "asked for where there is one"
+    usual: dict[str, Any] = {
+        "mean": list(given.mean),
+        "std": list(given.std),
+        "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
+        "scale": given.scale,
+    }
+    if entry.task == "object-detection":
+        size = [given.size, given.size] if isinstance(given.size, int) else list(given.size or (640, 640))
+        boxed = {"keep": given.resize == "letterbox", "center": False, "pad": given.pad}
+        return {"kind": "detection", "size": size, **boxed, **usual}
+    exact = given.resize == "exact" and isinstance(given.size, int)
+    return {
+        "resize": [given.size, given.size] if exact else given.size,
+        "crop": list(given.crop) if given.crop else None,
+        "interpolation": given.interpolation,
+        **usual,
+    }
+
+
+#: What the catalog calls parameter names that are those of our networks, by task.
+_VOCABULARIES = {"image-classification": ("torchvision", "timm"), "object-detection": ("yolox", "darknet")}
 
 
 def runs(entry: Entry) -> bool:
     """True for weights in the catalog whose network is in the zoo under the same parameter names."""
     return (
         entry.architecture in architectures.names()
-        and entry.vocabulary in ("torchvision", "timm")
-        and entry.format in ("torch", "safetensors")
-        and entry.task == "image-classification"
+        and entry.vocabulary in _VOCABULARIES.get(entry.task, ())
+        and entry.format in ("torch", "safetensors", "darknet")
     )

@@ -153,11 +153,15 @@ def load(
         from zoonet.zoo.text import loading
 
         return loading.load(found.path, task=task, device=device, dtype=dtype, given=given)
-    checkpoint, config = read(found.path)
+    if arch is None and not found.config and is_darknet(found.path):
+        from zoonet.zoo.detectors import darknet_files
+
+        return darknet_files.load(found.path, task=task, device=device, dtype=dtype, given=given)
+    checkpoint, config = read(found.path, arch or found.config.get("architecture"))
     config = {**found.config, **config}
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
-    network = _network(architecture, checkpoint, path)
+    network = _network(architecture, checkpoint, path, config.get("configuration"))
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
@@ -210,6 +214,15 @@ def is_text_model(path: pathlib.Path) -> bool:
     return False
 
 
+def is_darknet(path: pathlib.Path) -> bool:
+    """Whether a path is a .cfg or .weights file of darknet."""
+    if path.suffix.lower() not in (".cfg", ".weights"):
+        return False
+    from zoonet.zoo.detectors import darknet_files
+
+    return darknet_files.is_darknet(path)
+
+
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
     path = locate(name).path
@@ -225,8 +238,17 @@ def weights_file(path: pathlib.Path) -> pathlib.Path:
     return path / WEIGHTS
 
 
-def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
-    """The weights of a file or folder, and its configuration (empty where it has none)."""
+def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """The weights of a file or folder, and its configuration (empty where it has none).
+
+    arch: the architecture, where it is known; darknet's weights need it or a .cfg.
+    """
+    if path.suffix.lower() == ".weights" and not path.with_suffix(".cfg").is_file():
+        from zoonet.zoo.detectors import darknet_files
+        from zoonet.zoo.detectors.darknet import DARKNETS
+
+        if arch in DARKNETS:
+            return darknet_files.read_known(path, arch), {}
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
     checkpoint = formats.read(file)
@@ -286,10 +308,15 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> Module:
-    network = architectures.fitted(architecture, checkpoint)
+def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
+    network = architectures.fitted(architecture, checkpoint, changes)
+    state: Mapping[str, Any] = checkpoint
+    if checkpoint.format == "onnx" and compare_shapes(network.state_dict(), checkpoint).missing:
+        from zoonet.zoo.graph_weights import state_from_onnx
+
+        state = state_from_onnx(network, weights_file(path), _example_shape(architecture, network))
     try:
-        network.load_state_dict(checkpoint)
+        network.load_state_dict(state)
     except StateDictError as error:
         misfits = compare_shapes(network.state_dict(), checkpoint)
         if not (misfits.missing or misfits.unexpected or misfits.wrong):
@@ -299,6 +326,12 @@ def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> M
         message = error.message.replace(type(network).__name__, architecture, 1)
         raise StateDictError(f"{path.name}: {message}{hint}") from None
     return network
+
+
+def _example_shape(architecture: str, network: Module) -> tuple[int, ...]:
+    """The shape of a usual input."""
+    made = make_task(architectures.task_of(architecture), {}, network, architecture, architecture, {})
+    return made.example(network)[0].shape
 
 
 def read_card(config: Any, name: str) -> Card:

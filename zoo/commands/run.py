@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -20,24 +22,73 @@ def run(
         typer.Argument(metavar="INPUT...", help="Pictures or folders of them; .npy or .npz files for a graph."),
     ],
     arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model is for, where its file does not say.")] = None,
     top: Annotated[int, typer.Option(help="How many classes to print.")] = 5,
     batch: Annotated[int | None, typer.Option(help="How many inputs go through the network at once.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    conf: Annotated[float | None, typer.Option(help="Detectors: the least score, 0 to 1.")] = None,
+    iou: Annotated[float | None, typer.Option(help="Detectors: boxes that overlap a better one by more go.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Detectors: only these, names or numbers with commas.")] = None,
+    max_det: Annotated[int | None, typer.Option(help="Detectors: most objects in a picture.")] = None,
+    save: Annotated[str | None, typer.Option(help="Detectors: write the picture with its boxes, or a folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array with one object per input.")] = False,
 ) -> None:
     """Run a model on inputs and print what it says of each."""
     for option, value in (("--top", top), ("--batch", batch)):
         if value is not None and value < 1:
             raise ArgumentError(f"{option} is too small", expected="a number from 1", received=value)
-    loaded = load(model, arch, device=device)
+    loaded = load(model, arch, task=task, device=device)
     source = loaded.task.from_arguments(inputs)
-    options: dict[str, Any] = {key: value for key, value in {"batch": batch}.items() if value is not None}
+    chosen = {
+        "batch": batch,
+        "conf": conf,
+        "iou": iou,
+        "classes": None if classes is None else [name.strip() for name in classes.split(",")],
+        "max_det": max_det,
+    }
+    options: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+    if save is not None and loaded.task.name != "object-detection":
+        raise ArgumentError("--save writes boxes on pictures", expected="a detector", received=loaded.task.name)
     with progress_bar(loaded.task.unit) as progress:
         if has_option(loaded.task.run, "progress"):
             options["progress"] = progress
         found = loaded.run(source, **options)
     results = found if isinstance(found, list) else [found]
+    if save is not None:
+        _save(results, pathlib.Path(save))
     if as_json:
         print(json.dumps([result.to_dict(top) for result in results], ensure_ascii=False, indent=2))
-    else:
-        print("\n\n".join(result.text(top) for result in results))
+        return
+    print("\n\n".join(result.text(top) for result in results))
+    if len(results) == 1 and hasattr(results[0], "plot"):
+        _show(results[0])
+
+
+def _save(results: Sequence[Any], path: pathlib.Path) -> None:
+    """Write the one picture to a file, or several, and any to a path without suffix, into a folder by their names."""
+    if len(results) == 1 and path.suffix and not path.is_dir():
+        results[0].save(path)
+        return
+    if path.suffix and not path.is_dir():
+        raise ArgumentError(
+            "several pictures do not go into one file", expected="a folder", received=str(path), fix="--save out/"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError("the folder cannot be made", received=error) from None
+    taken: set[str] = set()
+    for result in results:
+        stem = pathlib.Path(result.source).stem or "picture"
+        name = next(n for n in (stem, *(f"{stem}-{i}" for i in range(2, len(results) + 2))) if n not in taken)
+        taken.add(name)
+        result.save(path / f"{name}.png")
+
+
+def _show(result: Any) -> None:
+    """The picture with its boxes, where the terminal shows pictures."""
+    from zoonet.zoo.detection.terminal import in_terminal, kind_of_terminal
+
+    kind = kind_of_terminal()
+    if kind is not None:
+        print(in_terminal(result.plot(), kind))
