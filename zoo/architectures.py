@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from typing import Any
 
-from zoonet.ops.errors import ArgumentError, UnknownModelError
+from zoonet.ops.errors import ArgumentError, FormatError, UnknownModelError
 from zoonet.ops.types import TensorType
 from zoonet.zoo.digits import DigitPreprocessing
 from zoonet.zoo.modules import Module, compare_shapes, initialised_by
@@ -38,6 +38,10 @@ FAMILIES = (
     Family("digits", "DigitNet", "DIGIT_NETS"),
     Family("detectors.yolox", "YOLOX", "YOLOXS", "object-detection"),
     Family("detectors.darknet", "Darknet", "DARKNETS", "object-detection"),
+    Family("transformers.vit", "ViT", "VITS"),
+    Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
+    Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
+    Family("transformers.llama", "LlamaForCausalLM", "LLAMAS", "text-generation"),
 )
 
 
@@ -62,6 +66,9 @@ _KERAS = Defaults(
     {1000: "imagenet-1k"},
 )
 _CIFAR = Defaults(ImagePreprocessing(resize=32, crop=(32, 32)), {10: "cifar-10"})
+_BICUBIC = ImagePreprocessing.from_crop_pct(224, 0.9, interpolation="bicubic")
+_BICUBIC_384 = ImagePreprocessing.from_crop_pct(384, 1.0, interpolation="bicubic")
+_HALF: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
 _COCO = Defaults(None, {80: "coco-80"})
 #: The first pattern that fits an architecture's name decides.
@@ -70,6 +77,10 @@ DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("digitnet", _DIGITS),
     ("yolo*", _COCO),
     ("darknet", _COCO),
+    ("vit_*_384", Defaults(replace(_BICUBIC_384, **_HALF), {1000: "imagenet-1k"})),
+    ("vit_*", Defaults(replace(_BICUBIC, **_HALF), {1000: "imagenet-1k"})),
+    ("deit_*_384", Defaults(_BICUBIC_384, {1000: "imagenet-1k"})),
+    ("deit_*", Defaults(_BICUBIC, {1000: "imagenet-1k"})),
     *((f"resnet{depth}", _CIFAR) for depth in (20, 32, 44, 56, 110)),
     ("*", _IMAGENET),
 )
@@ -175,16 +186,32 @@ def parameters(name: str) -> int:
     return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
 
 
-def fitted(name: str, state: Mapping[str, Any], changes: Any = None) -> Module:
+def fitted(name: str, state: Mapping[str, Any], configuration: Mapping[str, Any] | None = None) -> Module:
     """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has.
 
-    changes: what a saved configuration has otherwise than the architecture, see `changes`; what does not fit is left.
+    configuration: fields of its configuration that a file has otherwise. Raises FormatError where they are wrong.
     """
     network, config = find(name)
-    kinds = {field.name: type(getattr(config, field.name)) for field in fields(config)}
-    given = changes if isinstance(changes, dict) else {}
-    config = replace(config, **{k: v for k, v in given.items() if k in kinds and type(v) is kinds[k]})
-    return make(network, network.fit(config, state), None)
+    return make(network, network.fit(replace(config, **_checked(name, state, configuration or {})), state), None)
+
+
+def _checked(name: str, state: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a configuration in a file, if they have the types of the usual ones."""
+    usual = {field.name: getattr(find(name)[1], field.name) for field in fields(find(name)[1])}
+    result = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    for key, value in result.items():
+        kinds = (int, float) if type(usual.get(key)) is float else (type(usual.get(key)),)
+        most = len(state) if key == "layers" else 1 << 24
+        if key not in usual or type(value) not in kinds or (type(value) is int and not 0 <= value <= most):
+            raise FormatError(f"the file's configuration of {name} is wrong", received=f"{key}={value!r}"[:100])
+    return result
+
+
+def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict under the names of the zoo, where it has those of another library that are known; else as it is."""
+    from zoonet.zoo.transformers import vit_names
+
+    return vit_names.renamed(state)
 
 
 def recognise(state: Mapping[str, Any]) -> list[str]:

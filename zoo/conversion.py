@@ -16,6 +16,7 @@ from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import DType, as_dtype, is_floating
 from zoonet.zoo import architectures, storage
+from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
 from zoonet.zoo.sources import locate
@@ -95,6 +96,8 @@ def convert(
 ) -> Conversion:
     """Write the weights of a file (or a name) in the format that the suffix of `target` names.
 
+    A model on text is written with its tokenizer where `target` has no suffix: a folder in Hugging Face's layout.
+
     Tensors are read, cast and written one after the other, so memory is bounded by the largest. arch: the architecture
     of a bare state dict; recognised where None, and not needed. dtype: cast floating tensors to it. verify: read the
     target back and compare every tensor; where the architecture is known, also run both on the same sample input.
@@ -105,6 +108,12 @@ def convert(
     wanted = None if dtype is None else as_dtype(dtype)
     if wanted is not None and not is_floating(wanted):
         raise DTypeError("weights cannot be cast to this dtype", expected="a floating dtype", received=wanted.name)
+    if arch is None and _is_folder(target) and storage.is_text_model((found := locate(source)).path):
+        from zoonet.zoo.text import conversion
+
+        return conversion.convert(
+            found.path, pathlib.Path(os.fsdecode(target)), dtype=wanted, verify=verify, tolerance=tolerance
+        )
     output, entry = writable(target)
     found = locate(source)
     file = storage.weights_file(found.path)
@@ -143,6 +152,15 @@ def convert(
         if architecture is not None and entry.name in _PLAIN:
             _run_both(found.path, output, architecture, report)
     return report
+
+
+def _is_folder(target: object) -> bool:
+    """Whether this names a folder: a path without suffix."""
+    return (
+        isinstance(target, str | os.PathLike)
+        and bool(os.fspath(target))
+        and not pathlib.Path(os.fsdecode(target)).suffix
+    )
 
 
 def _only(found: list[str]) -> str | None:
@@ -230,12 +248,5 @@ def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str, rep
 
 def _outputs(model: Model) -> Any:
     """The network's outputs on a sample input that is the same for every model of an architecture."""
-    rng = np.random.default_rng(0)
-    arrays = [
-        rng.normal(size=kind.shape).astype(kind.dtype)
-        if is_floating(kind.dtype)
-        else rng.integers(0, 2, kind.shape).astype(kind.dtype)
-        for kind in model.task.example(model.network)
-    ]
-    result = model(*arrays)
+    result = model(*sample_inputs(model.task.example(model.network)))
     return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.modules import Array, Module
+from zoonet.zoo.modules import Array, Module, drawing
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Array:
@@ -29,6 +29,12 @@ def kaiming_normal(rng: np.random.Generator, shape: tuple[int, ...], fan: int) -
 def undrawn(*shape: int) -> Array:
     """A float32 zero of this shape that takes no memory (and cannot be written to), until it is drawn or loaded."""
     return np.broadcast_to(np.float32(0), shape)
+
+
+def constant(value: float, *shape: int) -> Array:
+    """A float32 array of one number; it takes no memory (and cannot be written to) where it will be loaded."""
+    array = np.broadcast_to(np.float32(value), shape)
+    return array.copy() if drawing() else array
 
 
 class Conv2d(Module):
@@ -136,8 +142,7 @@ class LayerNorm(Module):
 
     def __init__(self, features: int, *, eps: float = 1e-5) -> None:
         self.eps = eps
-        self.weight = np.ones(features, np.float32)
-        self.bias = np.zeros(features, np.float32)
+        self.weight, self.bias = constant(1, features), constant(0, features)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Weight one, bias zero."""

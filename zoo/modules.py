@@ -41,6 +41,11 @@ def initialised_by(seed: int | np.random.Generator | None) -> Iterator[None]:
         _generator.reset(token)
 
 
+def drawing() -> bool:
+    """False where parameters that are made now will be loaded: inside `initialised_by(None)`."""
+    return _generator.get(_process_generator) is not None
+
+
 @contextmanager
 def observed_by(observer: Callable[[Module, tuple[Any, ...]], Any]) -> Iterator[None]:
     """Calls of modules inside go through observer(module, inputs), which calls module.forward itself."""

@@ -49,7 +49,7 @@ def configuration(model: Model) -> dict[str, Any]:
 
 def save(model: Model, path: pathlib.Path) -> None:
     """See `Model.save`."""
-    if hasattr(model.task, "tokenizer"):
+    if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
         loading.save(model, path)
@@ -149,6 +149,10 @@ def load(
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
         return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
+    if arch is None and is_picture_model(found.path):
+        from zoonet.zoo.transformers import vit_folder
+
+        return vit_folder.load(found.path, device=device, dtype=dtype, given=given)
     if arch is None and is_text_model(found.path):
         from zoonet.zoo.text import loading
 
@@ -160,8 +164,9 @@ def load(
     checkpoint, config = read(found.path, arch or found.config.get("architecture"))
     config = {**found.config, **config}
     path = found.path
-    architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
-    network = _network(architecture, checkpoint, path, config.get("configuration"))
+    state = architectures.renamed(checkpoint)
+    architecture = arch or config.get("architecture") or _recognised(state, path)
+    network = _network(architecture, state, path, config.get("configuration"))
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
@@ -186,23 +191,34 @@ def assemble(
 def create(
     arch: str,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     labels: Sequence[str] | None = None,
     preprocessing: Any = None,
+    tokenizer: Any = None,
     device: str = "cpu",
     **configuration: Any,
 ) -> Model:
     """A model with random parameters, to be trained: `create("resnet18", classes=10, seed=1)`.
 
-    configuration: fields of the architecture's configuration (classes, channels, …). Raises UnknownModelError or
-    ArgumentError.
+    seed: of the parameters; None leaves them zero, which takes no memory. tokenizer: of a network on text, a
+    `Tokenizer` or the path of its files; without one it takes token numbers alone. configuration: fields of the
+    architecture's configuration (classes, channels, …). Raises UnknownModelError or ArgumentError.
     """
     if labels is not None:
         configuration.setdefault("classes", len(labels))
     network = architectures.build(arch, seed=seed, **configuration)
-    given = {"labels": labels, "preprocessing": preprocessing}
+    given = {"labels": labels, "preprocessing": preprocessing, "tokenizer": tokenizer}
     task = make_task(architectures.task_of(arch), {}, network, arch, arch, given)
     return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
+
+
+def is_picture_model(path: pathlib.Path) -> bool:
+    """Whether a path is a folder in Hugging Face's layout with a network on pictures."""
+    if path.is_dir() and (path / CONFIG).is_file():
+        from zoonet.zoo.transformers import vit_folder
+
+        return vit_folder.is_folder(path)
+    return False
 
 
 def is_text_model(path: pathlib.Path) -> bool:
@@ -262,7 +278,14 @@ def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mappi
             raise _malformed(file) from None
     if found is None:
         return checkpoint, {}
-    shapes = {"architecture": str, "task": str, "preprocessing": dict, "labels": list, "card": dict}
+    shapes = {
+        "architecture": str,
+        "configuration": dict,
+        "task": str,
+        "preprocessing": dict,
+        "labels": list,
+        "card": dict,
+    }
     if not isinstance(found, dict) or any(k in found and not isinstance(found[k], t) for k, t in shapes.items()):
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
@@ -290,7 +313,7 @@ def _malformed(path: pathlib.Path) -> FormatError:
     )
 
 
-def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
+def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
     found = architectures.recognise(checkpoint)
     if len(found) == 1:
         return found[0]
@@ -308,10 +331,10 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
-    network = architectures.fitted(architecture, checkpoint, changes)
-    state: Mapping[str, Any] = checkpoint
-    if checkpoint.format == "onnx" and compare_shapes(network.state_dict(), checkpoint).missing:
+def _network(architecture: str, checkpoint: Mapping[str, Any], path: pathlib.Path, config: Any = None) -> Module:
+    network = architectures.fitted(architecture, checkpoint, config)
+    state = checkpoint
+    if getattr(checkpoint, "format", "") == "onnx" and compare_shapes(network.state_dict(), checkpoint).missing:
         from zoonet.zoo.graph_weights import state_from_onnx
 
         state = state_from_onnx(network, weights_file(path), _example_shape(architecture, network))

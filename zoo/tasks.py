@@ -59,7 +59,7 @@ TASKS = {
     "fill-mask": ("text.tasks", "FillMask"),
     "question-answering": ("text.spans", "QuestionAnswering"),
     "token-classification": ("text.spans", "TokenClassification"),
-    "text-generation": ("text.tasks", "TextGeneration"),
+    "text-generation": ("text.generation", "TextGeneration"),
 }
 #: Shorter names that are understood as well.
 ALIASES = {"classification": "image-classification", "detection": "object-detection"}

@@ -169,7 +169,7 @@ class GraphReader:
         where = f"node {label!r} ({operator.op.name})"
         arguments = self._inputs(operator, inputs, where)
         for name, (attribute, origin) in attributes.items():
-            if name in _IGNORED:
+            if name in _IGNORED or (operator.name == "Gradient" and name == "y"):
                 continue
             if name not in operator.attributes:
                 raise UnsupportedFormatError(
@@ -177,8 +177,6 @@ class GraphReader:
                     expected=", ".join(sorted(operator.attributes)) or "none",
                     received=name,
                 )
-            if operator.name == "Gradient" and name == "y":
-                continue
             value = self._attribute(attribute, origin, scope)
             annotation = str(operator.op.__signature__.parameters[name].annotation)
             if not _fits(value, annotation):
@@ -220,7 +218,7 @@ class GraphReader:
             )
         arguments: dict[str, Any] = dict(zip(fixed, inputs, strict=False))
         for name in fixed:
-            if arguments.get(name) is None and name not in operator.op.defaults:
+            if arguments.get(name) is None and name not in operator.optional:
                 raise FormatError(f"{where} lacks the input {name!r}")
             arguments.setdefault(name, None)
         if operator.variadic:

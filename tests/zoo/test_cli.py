@@ -202,3 +202,15 @@ def test_standard_output_that_is_full() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("zoonet: ")
     assert "Traceback" not in done.stderr
+
+
+# -- bench -----------------------------------------------------------------------------------------------------------
+
+
+def test_bench_times_a_model(capfd: Capture) -> None:
+    found = json.loads(run(capfd, "bench", "digits", "--batch", "3", "--rounds", "4", "--json"))
+    assert (found["name"], found["device"], found["batch"]) == ("digits", "cpu", 3)
+    assert len(found["seconds"]) == 4
+    assert 0 < found["minimum"] <= found["median"] <= max(found["seconds"])
+    assert found["per_second"] == pytest.approx(3 / found["median"])
+    assert "median of 2 runs" in run(capfd, "bench", "resnet20", "--rounds", "2")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from zoonet.zoo.results import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +20,11 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, markup=False, width=None if stream.isatty() else 200)
+
+
+def shown(text: str) -> str:
+    """A text that a model wrote, as a terminal may have it: control characters other than line ends are spelled out."""
+    return "".join(printable(c) if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text)
 
 
 @contextmanager

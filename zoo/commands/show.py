@@ -32,12 +32,14 @@ def show(
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
     elif name in architectures.names():
-        facts = model_facts(create(name)) | {"notes": f"an architecture, for weights of your own: --arch {name}"}
+        facts = model_facts(create(name, seed=None)) | {
+            "notes": f"an architecture, for weights of your own: --arch {name}"
+        }
     else:
         facts = catalog_facts(name)
     summary = None
     if layers:
-        model = load(name, arch) if is_file or name in EMBEDDED else create(facts["architecture"])
+        model = load(name, arch) if is_file or name in EMBEDDED else create(facts["architecture"], seed=None)
         summary = model.summary()
     if as_json:
         print(json.dumps(facts | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False))

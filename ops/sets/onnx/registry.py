@@ -32,7 +32,8 @@ Subgraph = tuple[Any, tuple[Any, ...]]
 class Operator:
     """One version of an ONNX operator.
 
-    inputs: names of the parameters that are inputs. variadic: the last of them takes all that remain.
+    inputs: names of the parameters that are inputs; optional: of those that may be absent (with a default, or of a type
+    that allows None). variadic: the last of them takes all that remain.
     attributes: names of the parameters that are attributes. many: it takes the number of wanted outputs, and returns
     a tuple of as many.
     """
@@ -42,6 +43,7 @@ class Operator:
     name: str
     since: int
     inputs: tuple[str, ...]
+    optional: frozenset[str]
     variadic: bool
     attributes: frozenset[str]
     required: frozenset[str]
@@ -66,6 +68,9 @@ def onnx_operator(
         parameters = list(inspect.signature(function).parameters.values())
         inputs = tuple(p.name for p in parameters if p.kind == inspect.Parameter.POSITIONAL_ONLY)
         rest = [p for p in parameters if p.name not in inputs and p.name != "outputs"]
+        optional = frozenset(
+            p.name for p in parameters if p.default is not inspect.Parameter.empty or "None" in str(p.annotation)
+        )
         many = any(p.name == "outputs" for p in parameters)
         body = _cut_outputs(function) if many else function
         for name in names:
@@ -77,6 +82,7 @@ def onnx_operator(
                 name,
                 since,
                 inputs,
+                optional.intersection(inputs),
                 variadic,
                 frozenset(p.name for p in rest),
                 frozenset(p.name for p in rest if p.default is inspect.Parameter.empty),

@@ -415,11 +415,13 @@ def center_crop_pad(input_data: Array, shape: Array, /, axes: Sequence[int] | No
     return padded(cropped, [b for b, _ in pads] + [a for _, a in pads], "constant", 0)
 
 
-@onnx_operator("Trilu", since=14)
-def trilu(input: Array, k: Array | None = None, /, upper: int = 1) -> Array:
+def trilu_of(input: Array, k: Array | None = None, /, upper: int = 1) -> Array:
     """The upper or lower triangle of matrices, from diagonal k."""
     diagonal = 0 if k is None else int(scalar(k, "k of Trilu"))
     return (ops.triu if upper else ops.tril)(input, diagonal)
+
+
+declare("Trilu", trilu_of, (14,))
 
 
 @onnx_operator("EyeLike", since=9)
