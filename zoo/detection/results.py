@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Array = np.ndarray[Any, Any]
+#: What Pascal VOC (and darknet's lists of COCO's classes) and COCO call the same things.
+VOC_TO_COCO = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
 
 
 @dataclass(frozen=True)
@@ -200,10 +209,11 @@ def coco_ids(names: Sequence[str]) -> list[int]:
     """COCO's category numbers (1 to 90, with gaps) for its 80 classes by name; the index for other classes."""
     from zoonet.weights import label_names
 
-    if tuple(names) != tuple(label_names("coco-80")):
+    own = [VOC_TO_COCO.get(name, name) for name in names]
+    if tuple(own) != tuple(label_names("coco-80")):
         return list(range(len(names)))
     numbers = {name: number for number, name in enumerate(label_names("coco-91"))}
-    return [numbers[name] for name in names]
+    return [numbers[name] for name in own]
 
 
 def save_picture(image: Image, path: str | os.PathLike[str]) -> Path:

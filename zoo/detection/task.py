@@ -21,6 +21,7 @@ from zoonet.zoo.pictures import Source, find_pictures, is_several
 from zoonet.zoo.results import Results
 
 if TYPE_CHECKING:
+    from zoonet.zoo.detection.evaluation import DetectionEvaluation
     from zoonet.zoo.model import Model
 
 Array = np.ndarray[Any, Any]
@@ -139,6 +140,28 @@ class ObjectDetection:
             if progress is not None:
                 progress(len(results), len(sources))
         return results if is_several(source) else results[0]
+
+    def evaluate(
+        self,
+        model: Model,
+        data: Any,
+        *,
+        annotations: Any = None,
+        conf: float = 0.001,
+        iou: float | None = None,
+        max_det: int = 100,
+        batch: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DetectionEvaluation:
+        """COCO's and VOC's average precision on annotated pictures; see `find_annotated` for data and annotations.
+
+        conf, iou, max_det, batch, progress: as for `run`. Raises as `find_annotated` and `run` do.
+        """
+        from zoonet.zoo.detection.evaluation import evaluate
+
+        return evaluate(
+            model, data, annotations=annotations, conf=conf, iou=iou, max_det=max_det, batch=batch, progress=progress
+        )
 
     def candidates(self, model: Model, inputs: Array) -> list[Candidates]:
         """What the network proposes for preprocessed pictures (N, C, H, W), before suppression."""
