@@ -158,20 +158,10 @@ def test_real_models(weights: str, least: float, assets: pathlib.Path, tmp_path:
         pytest.skip("weights or photos are absent")
     pytest.importorskip("matplotlib")
     curves, confusion = tmp_path / "curves.png", tmp_path / "confusion.png"
-    status = main(
-        [
-            "eval",
-            str(assets / weights),
-            str(data / "images" / "val2017"),
-            "--json",
-            "--annotations",
-            str(data / "object_detection" / "labels" / "val2017"),
-            "--curves",
-            str(curves),
-            "--confusion",
-            str(confusion),
-        ]
-    )
+    labels = str(data / "object_detection" / "labels" / "val2017")
+    pictures = ["--curves", str(curves), "--confusion", str(confusion)]
+    command = ["eval", str(assets / weights), str(data / "images" / "val2017"), "--annotations", labels, "--json"]
+    status = main([*command, *pictures])
     out, err = capfd.readouterr()
     assert (status, err) == (0, "")
     result = json.loads(out)

@@ -229,9 +229,9 @@ def test_odd_boxes() -> None:
 # -- letterboxes -------------------------------------------------------------------------------------------------------
 
 
-X
-
-
+@pytest.mark.parametrize(
+    ("source", "target"), [((37, 53), (20, 61)), ((8, 8), (8, 8)), ((5, 4), (50, 3)), ((1, 1), (4, 4))]
+)
 def test_resizing_is_that_of_torch(source: tuple[int, int], target: tuple[int, int]) -> None:
     pixels = RNG.integers(0, 256, (*source, 3), np.uint8)
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
@@ -254,9 +254,7 @@ def test_letterbox() -> None:
     array, place = DetectionPreprocessing(size=(64, 32), keep=False).placed(image)
     assert (place.scale_x, place.scale_y) == (0.32, 1.28)
     points = RNG.random((5, 4)) * 30
-    moved = (
-        points * [place.scale_x, place.scale_y] * 2 if False else points * np.tile([place.scale_x, place.scale_y], 2)
-    )
+    moved = points * np.tile([place.scale_x, place.scale_y], 2)
     np.testing.assert_allclose(place.to_picture(moved), points, rtol=1e-5)
 
 
@@ -339,18 +337,15 @@ def test_colours_of_classes_differ() -> None:
     assert len(set(colors)) == 80
     assert min(np.abs(np.subtract(a, b)).sum() for a, b in itertools.pairwise(colors)) > 100
     for color in colors:  # contrast of WCAG: 4.5 is asked of text
-        light = [
-            sum(w * ((c / 255 + 0.055) / 1.055) ** 2.4 for w, c in zip((0.2126, 0.7152, 0.0722), v, strict=True))
-            for v in (color, ink_on(color))
-        ]
-        assert (max(light) + 0.05) / (min(light) + 0.05) > 4.4
+        linear = ((np.array([color, ink_on(color)]) / 255 + 0.055) / 1.055) ** 2.4
+        light = linear @ [0.2126, 0.7152, 0.0722]
+        assert (light.max() + 0.05) / (light.min() + 0.05) > 4.4
 
 
 def test_boxes_at_the_edges_and_labels_longer_than_the_picture() -> None:
     boxes = np.array([[0, 0, 50, 40], [-5, -5, 60, 60], [49, 39, 50, 40], [10, 10, 10, 10]], np.float32)
-    draw_boxes(
-        Image.new("L", (50, 40)), boxes, ["a very long label of a class"] * 4, [class_color(k) for k in range(4)]
-    )
+    colors = [class_color(k) for k in range(4)]
+    assert draw_boxes(Image.new("L", (50, 40)), boxes, ["a very long label"] * 4, colors).size == (50, 40)
 
 
 class Terminal(io.StringIO):
