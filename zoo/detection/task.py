@@ -64,20 +64,21 @@ class ObjectDetection:
         decoder: Decoder | None = None,
     ) -> Self:
         """See `Task`. decoder: for a graph whose outputs are not recognised."""
-        if not hasattr(network, "decoder"):
+        known: Sequence[str] = ()
+        thresholds = getattr(network, "thresholds", (0.25, 0.45))
+        if hasattr(network, "decoder"):
+            decoder, usual = decoder or network.decoder, network.preprocessing  # type: ignore[attr-defined]
+        else:
             from zoonet.zoo.detection.exports import recognised
 
             found = recognised(network, config, file, decoder)
-            decoder, usual, known = found.decoder, found.preprocessing, found.labels
-            thresholds = found.thresholds
-        else:
-            decoder = decoder or network.decoder
-            usual, known, thresholds = network.preprocessing, (), getattr(network, "thresholds", (0.25, 0.45))  # type: ignore[attr-defined]
-        assert decoder is not None, "recognised raises where there is none"
+            decoder, usual, known, thresholds = found.decoder, found.preprocessing, found.labels, found.thresholds
+        given, listed = config.get("preprocessing"), config.get("labels")
         if preprocessing is None:
-            preprocessing = _preprocessing_of(config.get("preprocessing"), file) or usual
+            preprocessing = (_preprocessing_of(given, file) if isinstance(given, Mapping) else None) or usual
         if labels is None:
-            labels = config.get("labels") or known or usual_labels(architecture, decoder.classes)
+            labels = listed if isinstance(listed, list) and listed else known
+        labels = labels or usual_labels(architecture, decoder.classes)
         if decoder.classes and len(labels) != decoder.classes:
             raise ArgumentError(
                 f"{file}: the labels do not fit", expected=f"{decoder.classes} labels", received=len(labels)

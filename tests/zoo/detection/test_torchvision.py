@@ -16,7 +16,13 @@ from zoonet.zoo.detection.candidates import Selection, select
 from zoonet.zoo.modules import value_and_grad
 
 RNG = np.random.default_rng(0)
-NAMES = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn")
+SLOW = pytest.mark.slow
+NAMES = (
+    "ssdlite320_mobilenet_v3_large",
+    "fcos_resnet50_fpn",
+    pytest.param("retinanet_resnet50_fpn", marks=SLOW),
+    pytest.param("retinanet_resnet50_fpn_v2", marks=SLOW),
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +135,7 @@ def test_gradients(name: str, detection: Any) -> None:
         assert float(np.abs(gradients[n] - expected).max()) / scale <= 2e-3, n
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", pytest.param("retinanet_resnet50_fpn", marks=SLOW)])
 def test_they_run_on_pictures(name: str) -> None:
     model = zoo.create(name, classes=3, labels=["nothing", "cat", "dog"], seed=0)
     model.task.preprocessing = type(model.preprocessing)(size=(64, 96))
