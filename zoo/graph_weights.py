@@ -1,93 +1,179 @@
-"""Weights of an exported graph as those of our own network: matched by the order in which they are used.
-
-Exporters fold batch norms into convolutions and number the results, so that names are lost; the order in which
-convolutions run is not.
-"""
+"""Which constants of an imported graph are weights: parameters that gradients train, and state that they do not."""
 
 from __future__ import annotations
 
-import pathlib
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoonet import ops
-from zoonet.ops.errors import StateDictError
-from zoonet.ops.graph import Value
-from zoonet.ops.types import TensorType, float32
-from zoonet.zoo.layers import BatchNorm2d, Conv2d
-from zoonet.zoo.modules import Module, observed_by
+from zoonet.ops.graph import Graph, Node, Value, map_values
+from zoonet.ops.types import is_floating
 
-Array = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    from zoonet.formats.onnx import OnnxModel
+
+BATCH_NORM = "onnx.BatchNormalization-"
+#: By operator: the inputs that are settings and no weights, though they are floating.
+_SETTINGS = {
+    "Clip": (1, 2),
+    "Dropout": (1,),
+    "OneHot": (2,),
+    "Pad": (2,),
+    "Pow": (1,),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2),
+    "Upsample": (1,),
+    "NonMaxSuppression": (3, 4),
+    "QuantizeLinear": (1,),
+    "DequantizeLinear": (1,),
+    "QLinearConv": (1, 4, 6),
+    "QLinearMatMul": (1, 4, 6),
+}
+#: By operator: what PyTorch calls the weights at its inputs.
+_ROLES = {
+    "BatchNormalization": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
+    "InstanceNormalization": {1: "weight", 2: "bias"},
+    "LayerNormalization": {1: "weight", 2: "bias"},
+    "GroupNormalization": {1: "weight", 2: "bias"},
+    "Conv": {2: "bias"},
+    "ConvTranspose": {2: "bias"},
+    "Gemm": {2: "bias"},
+    "Mul": {0: "weight", 1: "weight"},
+    "Add": {0: "bias", 1: "bias"},
+}
 
 
-def state_from_onnx(network: Module, path: pathlib.Path, shape: tuple[int, ...]) -> dict[str, Array]:
-    """The state dict of a network of convolutions from an ONNX file of the same network.
+def weights_of(model: OnnxModel) -> tuple[OnnxModel, dict[str, Value], dict[str, Value]]:
+    """The model with weights of their own for each use (see `untied`), its parameters by name, and its state.
 
-    shape: of an input that the network takes. A batch norm that the exporter folded into the convolution before it
-    becomes one that adds the bias and does nothing else. Raises StateDictError where the convolutions differ.
+    Parameters are floating initializers that operators compute with, state the running statistics of batch norm. Single
+    numbers (initializers of no axes) and settings, such as the bounds of Clip, are neither.
     """
-    wanted = _convolutions(network, shape)
-    found = _graph_convolutions(path)
-    own = [(name, tuple(conv.weight.shape)) for name, conv, _, _ in wanted]
-    theirs = [tuple(weight.shape) for weight, _ in found]
-    if [shape for _, shape in own] != theirs:
-        differs = next((i for i, ((_, a), b) in enumerate(zip(own, theirs, strict=False)) if a != b), None)
-        raise StateDictError(
-            f"the convolutions of {path.name} are not those of {type(network).__name__}",
-            expected=f"{len(own)}" if differs is None else f"{own[differs][0]} of shape {list(own[differs][1])}",
-            received=f"{len(theirs)}" if differs is None else f"shape {list(theirs[differs])}",
-            fix="name the architecture that the file holds",
-        )
-    state: dict[str, Array] = {name: np.asarray(array) for name, array in network.state_dict().items()}
-    for (name, conv, norm_name, norm), (weight, bias) in zip(wanted, found, strict=True):
-        state[f"{name}.weight"] = weight
-        bias = np.zeros(weight.shape[0], weight.dtype) if bias is None else bias
-        if conv.bias is not None:
-            state[f"{name}.bias"] = bias
-        elif norm is not None:
-            state |= {
-                f"{norm_name}.weight": np.ones_like(bias),
-                f"{norm_name}.bias": bias,
-                f"{norm_name}.running_mean": np.zeros_like(bias),
-                f"{norm_name}.running_var": np.full_like(bias, 1 - norm.eps),  # so that it divides by √1
-            }
-    return state
+    model = untied(model)
+    constants = model.graph.constants
+    used = {value for node in model.graph.nodes for value, place in _reads(node) if place not in _settings(node)}
+    statistics = statistics_of(model.graph)
+    floating = {
+        name: value
+        for name, value in model.initializers.items()
+        if value in used and value in constants and constants[value].ndim and is_floating(constants[value].dtype)
+    }
+    parameters = {name: value for name, value in floating.items() if value not in statistics}
+    return model, parameters, {name: value for name, value in floating.items() if value in statistics}
 
 
-_Used = tuple[str, Conv2d, str, BatchNorm2d | None]
+def statistics_of(graph: Graph) -> set[Value]:
+    """Means and variances that batch-norm nodes of the graph read."""
+    return {
+        value
+        for node in graph.nodes
+        if node.op.name.startswith(BATCH_NORM)
+        for value in list(node.arguments.values())[3:5]
+        if isinstance(value, Value)
+    }
 
 
-def _convolutions(network: Module, shape: tuple[int, ...]) -> list[_Used]:
-    """Name and module of each convolution in the order of use, and of the batch norm after it."""
-    names = {id(module): name for name, module in network.named_modules()}
-    used: list[_Used] = []
+def untied(model: OnnxModel) -> OnnxModel:
+    """The model in which vectors of one number that several nodes read are vectors of their own for each.
 
-    def observe(module: Module, inputs: tuple[Any, ...]) -> Any:
-        if isinstance(module, Conv2d):
-            used.append((names[id(module)], module, "", None))
-        elif isinstance(module, BatchNorm2d) and used and used[-1][3] is None:
-            name, conv, _, _ = used[-1]
-            used[-1] = (name, conv, names[id(module)], module)
-        return module.forward(*inputs)
-
-    with observed_by(observe):
-        ops.trace(network, TensorType(shape, float32))
-    return used
-
-
-def _graph_convolutions(path: pathlib.Path) -> list[tuple[Array, Array | None]]:
-    """Weight and bias of each convolution of a file, in the order of its nodes."""
-    from zoonet.formats import onnx
-
-    graph = onnx.load(path).graph
-    result = []
+    Exporters write equal arrays once: a network that is not trained yet has all its norms' ones and zeros in one place,
+    which training must not move together. PyTorch writes an Identity under the name of each array that it leaves out
+    (arrays that are one in the network are one in its file); other vectors get names from those of their nodes.
+    before: %bn2.weight = Identity(%bn1.weight); BatchNormalization(%y, %bn2.weight, …)
+    after:  BatchNormalization(%y, %bn2.weight, …), where %bn2.weight is a constant
+    """
+    graph = model.graph.copy()
+    initializers = dict(model.initializers)
+    copies: dict[Value, Value] = {}
+    known = set(initializers.values())
     for node in graph.nodes:
-        if not node.op.name.startswith("onnx.Conv-"):
+        source = next(iter(node.arguments.values()), None)
+        array = graph.constants.get(source) if source in known else None
+        if array is None or _operator(node) != "Identity" or not is_floating(array.dtype):
             continue
-        constants = [graph.constants.get(v) if isinstance(v, Value) else None for v in node.arguments.values()]
-        weight, bias = (*constants, None, None)[1:3]
-        if weight is None:
-            raise StateDictError(f"a convolution of {path.name} has a weight that is computed", expected="constants")
-        result.append((np.asarray(weight), None if bias is None else np.asarray(bias)))
-    return result
+        if model.producer.startswith("pytorch") or _is_plain(array):
+            [output] = node.outputs
+            if output.name and output.name not in initializers and output not in graph.outputs:
+                own = graph.add_constant(array.view(), output.name)
+                initializers[output.name] = copies[output] = own
+    graph.nodes = [node for node in graph.nodes if not any(output in copies for output in node.outputs)]
+    graph.replace_uses(copies)
+    _split(graph, initializers)
+    return replace(model, graph=graph, initializers=initializers)
+
+
+def _split(graph: Graph, initializers: dict[str, Value]) -> None:
+    """Give each node that reads a plain vector of `initializers` its own, which is added there by name."""
+    names = {value: name for name, value in initializers.items()}
+    readers: dict[Value, list[tuple[int, int]]] = {}
+    for index, node in enumerate(graph.nodes):
+        for value, place in _reads(node):
+            if value in names and place not in _settings(node):
+                readers.setdefault(value, []).append((index, place))
+    for value, uses in readers.items():
+        if len(uses) == 1 or value in graph.outputs or not _is_plain(graph.constants.get(value)):
+            continue
+        wanted = [_scoped_name(graph.nodes[index], place) for index, place in uses]
+        first = wanted.index(names[value]) if names[value] in wanted else 0
+        for use, ((index, place), name) in enumerate(zip(uses, wanted, strict=True)):
+            if use == first:
+                continue
+            chosen = name or names[value]
+            while chosen in initializers:
+                chosen += "'"
+            initializers[chosen] = own = graph.add_constant(graph.constants[value].view(), chosen)
+            _replace(graph.nodes[index], place, value, own)
+
+
+def _is_plain(array: Any) -> bool:
+    """Whether it is a floating vector of one number."""
+    return (
+        array is not None
+        and array.ndim == 1
+        and array.size > 1
+        and is_floating(array.dtype)
+        and bool(np.all(array == array[0]))
+    )
+
+
+def _operator(node: Node) -> str:
+    return node.op.name.removeprefix("onnx.").rsplit(".", 1)[-1].rsplit("-", 1)[0]
+
+
+def _settings(node: Node) -> tuple[int, ...]:
+    return _SETTINGS.get(_operator(node), ())
+
+
+def _reads(node: Node) -> Iterator[tuple[Value, int]]:
+    """The values that a node reads, with the place of the argument that holds them."""
+    for place, argument in enumerate(node.arguments.values()):
+        for value in _values(argument):
+            yield value, place
+
+
+def _values(argument: Any) -> Iterator[Value]:
+    """The values in an argument, itself or nested in tuples."""
+    if isinstance(argument, Value):
+        yield argument
+    elif isinstance(argument, tuple):
+        for item in argument:
+            yield from _values(item)
+
+
+def _replace(node: Node, place: int, old: Value, new: Value) -> None:
+    key = list(node.arguments)[place]
+    node.arguments[key] = map_values(node.arguments[key], lambda v: new if v is old else v)
+
+
+def _scoped_name(node: Node, place: int) -> str:
+    """ "layer1.0.bn2.weight" for a weight of the node "/layer1/layer1.0/bn2/BatchNormalization"; "" where unknown."""
+    role = _ROLES.get(_operator(node), {}).get(place)
+    parts = (node.name or "").split("/")
+    if role is None or len(parts) < 3 or parts[0]:
+        return ""
+    path = ""
+    for part in parts[1:-1]:
+        path = part if not path or part.startswith(f"{path}.") else f"{path}.{part}"
+    return f"{path}.{role}"

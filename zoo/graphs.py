@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoonet import formats
-from zoonet.ops.errors import ZoonetError
+from zoonet.formats.json_data import parse_json_object
+from zoonet.ops.errors import FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.ops.types import is_floating
+from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph
+from zoonet.zoo.graph_weights import weights_of
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
 
 if TYPE_CHECKING:
-    from zoonet.formats.onnx import ValueInfo
+    from zoonet.formats.onnx import Draft, OnnxModel, ValueInfo
 
 __all__ = ["GraphConfig", "GraphNetwork", "importer_of", "load"]
 
@@ -45,31 +47,116 @@ class GraphConfig:
 
 
 class GraphNetwork(Module):
-    """A graph as a module. Its parameters are floating constants of the graph, under their names in the file.
+    """A graph as a module. Its parameters are floating weights of the file, under their names; see `weights_of`.
 
-    parameters, state: the values of these constants by name; state is what training does not change by gradients.
     operators: the ONNX names of those that the graph uses, without versions.
-    Called on inputs in order, it returns one output, or a tuple of them.
+    Called on inputs in order, it returns one output, or a tuple of them. It runs as the file
+    says until `train` or `eval` is called: then batch norm uses the batch and moves its statistics, and dropout drops,
+    by a key that each call changes; or neither does.
     """
 
-    buffers = ("state",)
+    buffers = ("state", "dropout_key")
+    hidden = ("dropout_key",)
     flat = ("weights", "state")
     data_dependent = True
 
-    def __init__(
-        self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
-    ) -> None:
-        self.config = config
-        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
-        self._graph = graph.copy()
-        self._graph.inputs += [*parameters.values(), *state.values()]
-        self.weights = {name: self._graph.constants.pop(value) for name, value in parameters.items()}
-        self.state = {name: self._graph.constants.pop(value) for name, value in state.items()}
+    def __init__(self, model: OnnxModel) -> None:
+        model, parameters, state = weights_of(model)
+        self.config: Any = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
+        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in model.graph.nodes)
+        self._model = model
+        self._places = {**parameters, **state}
+        self._graph = model.graph.copy()
+        self._graph.inputs += self._places.values()
+        constants = self._graph.constants
+        self.weights = {name: constants.pop(value) for name, value in parameters.items()}
+        self.state = {name: constants.pop(value) for name, value in state.items()}
+        self._mode: bool | None = None
+        self._training: TrainingGraph | None = None
+        self._inference: Graph | None = None
+        if any(node.op.name.startswith("onnx.Dropout-") for node in self._graph.nodes):
+            self.dropout_key = np.zeros(2, np.uint32)
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
-        outputs = evaluate_graph(self._graph, *inputs, *self.weights.values(), *self.state.values())
+        return self.run_graph(*inputs)
+
+    def run_graph(self, *inputs: Any) -> Any:
+        """The graph itself, where a class for a task has a `forward` of its own."""
+        values = (*inputs, *self.weights.values(), *self.state.values())
+        outputs = self._trained(values) if self.training else evaluate_graph(self._inferring(), *values)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _inferring(self) -> Graph:
+        """The graph that runs outside of training."""
+        if self._mode is None:
+            return self._graph
+        if self._inference is None:
+            self._inference = inference_graph(self._graph, self._statistics())
+        return self._inference
+
+    def _trained(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._training is None:
+            self._training = training_graph(self._graph, self._statistics())
+        outputs, moved, key = self._training.run(values, vars(self).get("dropout_key"))
+        self.state.update(moved)
+        if key is not None:
+            self.dropout_key = key
+        return outputs
+
+    def _statistics(self) -> dict[Value, str]:
+        return {value: name for name, value in self._places.items() if name in self.state}
+
+    @property
+    def training(self) -> bool:
+        """Whether the graph trains, whatever its file says."""
+        return self._mode is True
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._mode = bool(mode)
+
+    @property
+    def as_file(self) -> bool:
+        """Whether it runs as its file says, since neither `train` nor `eval` was called."""
+        return self._mode is None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata_props of the file."""
+        return dict(self._model.metadata)
+
+    @property
+    def opset(self) -> int | None:
+        """The opset of the file, None where it has no operators of ONNX proper."""
+        return self._model.opsets.get("")
+
+    @property
+    def ports(self) -> tuple[ValueInfo, ...]:
+        """The inputs that a caller gives."""
+        return tuple(info for info in self._model.inputs if not info.optional)
+
+    @property
+    def results(self) -> list[str]:
+        """The names of the outputs."""
+        return [info.name for info in self._model.outputs]
+
+    def draft(self, metadata: Mapping[str, str]) -> Draft:
+        """The graph as an ONNX model as it was read, with the weights that the network has now."""
+        from zoonet.formats import onnx
+
+        model = self._model
+        arrays = {**self.weights, **self.state}
+        return onnx.rewrite(
+            model.graph,
+            model.inputs,
+            model.outputs,
+            model.opsets,
+            {value: arrays[name] for name, value in self._places.items()},
+            metadata=metadata,
+            description=model.description,
+            ir_version=model.ir_version,
+        )
 
 
 @dataclass(frozen=True)
@@ -85,31 +172,11 @@ def _from_onnx(path: pathlib.Path) -> Imported:
     from zoonet.formats import onnx
 
     model = onnx.load(path)
-
-    config = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
-    statistics = {
-        value
-        for node in model.graph.nodes
-        if node.op.name.startswith("onnx.BatchNormalization-")
-        for value in list(node.arguments.values())[3:5]
-        if isinstance(value, Value)
-    }
-    floating = {
-        name: value
-        for name, value in model.initializers.items()
-        if value in model.graph.constants and is_floating(model.graph.constants[value].dtype)
-    }
-    network = GraphNetwork(
-        model.graph,
-        config,
-        {name: value for name, value in floating.items() if value not in statistics},
-        {name: value for name, value in floating.items() if value in statistics},
-    )
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets.items())
     notes = f"ONNX graph of {len(model.graph.nodes)} nodes, opset {opsets}" + (
         f", written by {model.producer}" if model.producer else ""
     )
-    return Imported(network, dict(model.metadata), Card(name=path.name, notes=notes))
+    return Imported(GraphNetwork(model), dict(model.metadata), Card(name=path.name, notes=notes))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
@@ -126,15 +193,40 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
         return None
 
 
-def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
-    """The model of a file that holds a graph. Raises as the importer does, and as the task does for what is given."""
+def load(
+    path: pathlib.Path,
+    *,
+    task: str | None,
+    device: str,
+    dtype: Any,
+    given: Mapping[str, Any],
+    known: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model of a file that holds a graph, for the task that the file names if `Model.save` wrote it.
+
+    known: what is known of the file from elsewhere, such as labels, for a task that uses it. Raises as the importer
+    does, and as the task does for what is given.
+    """
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
+    config = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    made = make_task(task or _purpose(imported), imported.metadata, imported.network, "graph", path.name, given)
-    return Model(imported.network, "graph", made, card=imported.card, device=device)
+    purpose = task or config.get("task") or _purpose(imported)
+    card = imported.card
+    if config:
+        from zoonet.zoo.storage import read_card
+
+        saved = read_card(config.get("card"), path.name)
+        card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
+    network = imported.network
+    if "tokenizer" in config and purpose != "arrays":
+        from zoonet.zoo.text import graphs as text_graphs
+
+        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
+    made = make_task(purpose, {**imported.metadata, **(known or {}), **config}, network, "graph", path.name, given)
+    return Model(network, "graph", made, card=card, device=device)
 
 
 def _purpose(imported: Imported) -> str:
@@ -143,6 +235,22 @@ def _purpose(imported: Imported) -> str:
 
     network = imported.network
     return "object-detection" if is_detector(network.config, imported.metadata, network.operators) else "arrays"
+
+
+def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
+    """What `Model.save` wrote of the task; empty for a file of another origin. Raises FormatError."""
+    text = metadata.get("zoonet")
+    if text is None:
+        return {}
+    config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
+    kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
+    kinds |= {"tokenizer": str, "padding": int}
+    labels = config.get("labels", [])
+    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
+        isinstance(label, str) for label in labels
+    ):
+        raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
+    return config
 
 
 def named_arrays(inputs: Any) -> Any:

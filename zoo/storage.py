@@ -7,22 +7,25 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
+    ArgumentError,
     FileError,
     FormatError,
     MissingFileError,
     StateDictError,
     UnsupportedFormatError,
 )
-from zoonet.zoo import architectures, graphs
+from zoonet.weights.names import in_our_names
+from zoonet.weights.source import WEIGHTS as FOLDER_WEIGHTS
+from zoonet.zoo import architectures, graphs, hugging_face
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
-from zoonet.zoo.sources import locate
+from zoonet.zoo.sources import Located, locate
 from zoonet.zoo.tasks import make_task
 
 if TYPE_CHECKING:
@@ -47,8 +50,15 @@ def configuration(model: Model) -> dict[str, Any]:
     }
 
 
-def save(model: Model, path: pathlib.Path) -> None:
-    """See `Model.save`."""
+def save(model: Model, path: pathlib.Path, **options: Any) -> None:
+    """See `Model.save`. options: those of ONNX."""
+    if path.suffix == ".onnx" and not path.is_dir():
+        from zoonet.zoo import exporting
+
+        exporting.save(model, path, **options)
+        return
+    if any(value is not None for value in options.values()):
+        raise ArgumentError("opset and dynamic are options of ONNX", expected="a name that ends with .onnx")
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
@@ -57,7 +67,7 @@ def save(model: Model, path: pathlib.Path) -> None:
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
-            expected="a network of the zoo",
+            expected="a network of the zoo, or a name that ends with .onnx",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
@@ -81,7 +91,7 @@ def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathli
         raise UnsupportedFormatError(
             f"a model cannot be saved as {path.name!r}",
             expected="a name that ends with "
-            + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
+            + ", ".join(s for f in formats.FORMATS if f.name in (*_SAVED, "onnx") for s in f.suffixes)
             + ", or one without suffix for a folder",
         )
     content = {"zoonet": config}
@@ -136,40 +146,47 @@ def load(
 ) -> Model:
     """A model that runs: from a name, a weights file, or a folder that `Model.save` wrote.
 
-    source: an embedded model's name ("digits"), or a path. arch: the architecture of a bare state dict (its number of
-    classes is taken from the tensors); recognised by names and shapes where None. task: what the network is for, where
-    that is not what the file says. device: 'cpu', 'cuda', 'cuda:N'. dtype: a floating dtype to run in; that of the
-    file, or float32, where None. given: what the task has, in the place of the file's or the architecture's own: labels
-    and preprocessing for image classification. Raises UnknownModelError (suggests the nearest), MissingFileError,
-    FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError or DTypeError.
+    source: a path, an embedded model's name ("digits"), a name of the catalog ("resnet50.tv_in1k"), a repository of the
+    Hugging Face hub (hf://org/name[@revision], or org/name) or a file of one (hf://org/name/file), or a URL
+    (https://host/file#sha256=…). What is not on this machine is downloaded and verified, once.
+    arch: the architecture of a bare state dict (its number of classes is taken from the tensors); recognised by names
+    and shapes where None. task: what the network is for, where that is not what the file says. device: 'cpu', 'cuda',
+    'cuda:N'. dtype: a floating dtype to run in; that of the file, or float32, where None. given: what the task has, in
+    the place of the file's or the architecture's own: labels and preprocessing for image classification. Raises
+    UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError (what is missing,
+    unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError or IntegrityError
+    where a download fails.
     """
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
-        return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
-    if arch is None and is_picture_model(found.path):
-        from zoonet.zoo.transformers import vit_folder
-
-        return vit_folder.load(found.path, device=device, dtype=dtype, given=given)
+        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, known=found.config)
+        return _described(model, found)
     if arch is None and is_text_model(found.path):
         from zoonet.zoo.text import loading
 
-        return loading.load(found.path, task=task, device=device, dtype=dtype, given=given)
-    if arch is None and not found.config and is_darknet(found.path):
+        return _described(loading.load(found.path, task=task, device=device, dtype=dtype, given=given), found)
+    if arch is None and not found.config.get("architecture") and is_darknet(found.path):
         from zoonet.zoo.detectors import darknet_files
 
-        return darknet_files.load(found.path, task=task, device=device, dtype=dtype, given=given)
-    checkpoint, config = read(found.path, arch or found.config.get("architecture"))
-    config = {**found.config, **config}
+        made = darknet_files.load(found.path, task=task, device=device, dtype=dtype, given=given)
+        return _described(made, found)
+    checkpoint, config = read_located(found, arch)
     path = found.path
-    state = architectures.renamed(checkpoint)
-    architecture = arch or config.get("architecture") or _recognised(state, path)
-    network = _network(architecture, state, path, config.get("configuration"))
+    architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
+    network = _network(architecture, checkpoint, path, changes_of(architecture, config))
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
+
+
+def _described(model: Model, found: Located) -> Model:
+    """A model whose card has what is known from where it was found."""
+    known = {key: value for key, value in vars(read_card(found.config.get("card"), model.card.name)).items() if value}
+    model.card = replace(model.card, **known)
+    return model
 
 
 def assemble(
@@ -212,15 +229,6 @@ def create(
     return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
 
 
-def is_picture_model(path: pathlib.Path) -> bool:
-    """Whether a path is a folder in Hugging Face's layout with a network on pictures."""
-    if path.is_dir() and (path / CONFIG).is_file():
-        from zoonet.zoo.transformers import vit_folder
-
-        return vit_folder.is_folder(path)
-    return False
-
-
 def is_text_model(path: pathlib.Path) -> bool:
     """Whether a path is a folder in Hugging Face's layout, or a llama2.c checkpoint."""
     if path.is_dir() or path.suffix == ".bin":
@@ -239,6 +247,11 @@ def is_darknet(path: pathlib.Path) -> bool:
     return darknet_files.is_darknet(path)
 
 
+def changes_of(architecture: str, config: Mapping[str, Any]) -> Any:
+    """In what a configuration says that its network differs from its architecture; None where another one is asked."""
+    return config.get("configuration") if config.get("architecture") == architecture else None
+
+
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
     path = locate(name).path
@@ -246,12 +259,13 @@ def embedded_card(name: str) -> Card:
 
 
 def weights_file(path: pathlib.Path) -> pathlib.Path:
-    """The file itself, or that of a folder. Raises MissingFileError for a folder without one."""
+    """The file itself, or that of a folder (an index, where there are several). Raises MissingFileError without one."""
     if not path.is_dir():
         return path
-    if not (path / WEIGHTS).exists():
-        raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
-    return path / WEIGHTS
+    found = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
+    if found is None:
+        raise MissingFileError(f"the folder {path} holds no model", expected=" or ".join(FOLDER_WEIGHTS))
+    return found
 
 
 def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mapping[str, Any]]:
@@ -267,10 +281,13 @@ def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mappi
             return darknet_files.read_known(path, arch), {}
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
-    checkpoint = formats.read(file)
-    found: Any = checkpoint.metadata.get("zoonet")
+    checkpoint = in_our_names(formats.read(file))
+    properties = checkpoint.metadata.get("properties")  # of ONNX
+    found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
     if found is None and beside.is_file():
         found = _read_config(beside)
+    if found is None and path.is_dir():
+        found = hugging_face.configuration_of(path) or None
     if isinstance(found, str):
         try:
             found = json.loads(found)
@@ -291,6 +308,14 @@ def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mappi
     if not all(isinstance(label, str) for label in found.get("labels", [])):
         raise _malformed(file)
     return checkpoint, found
+
+
+def read_located(found: Located, arch: str | None = None) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """As `read`; what a file says of itself goes before what is known of it from elsewhere."""
+    checkpoint, config = read(found.path, arch or found.config.get("architecture"))
+    cards = [value for value in (found.config.get("card"), config.get("card")) if value]
+    merged = {key: value for card in cards for key, value in card.items() if value}
+    return checkpoint, {**found.config, **config, **({"card": merged} if merged else {})}
 
 
 def _read_config(path: pathlib.Path) -> Any:
@@ -331,11 +356,11 @@ def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Mapping[str, Any], path: pathlib.Path, config: Any = None) -> Module:
-    network = architectures.fitted(architecture, checkpoint, config)
-    state = checkpoint
-    if getattr(checkpoint, "format", "") == "onnx" and compare_shapes(network.state_dict(), checkpoint).missing:
-        from zoonet.zoo.graph_weights import state_from_onnx
+def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
+    network = architectures.fitted(architecture, checkpoint, changes)
+    state: Mapping[str, Any] = checkpoint
+    if checkpoint.format == "onnx" and compare_shapes(network.state_dict(), checkpoint).missing:
+        from zoonet.zoo.folded_weights import state_from_onnx
 
         state = state_from_onnx(network, weights_file(path), _example_shape(architecture, network))
     try:

@@ -168,7 +168,8 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     if (place / "tokenizer_config.json").is_file():
         settings = parse_json_object((place / "tokenizer_config.json").read_bytes(), "tokenizer_config.json")
     if (place / "tokenizer.json").is_file():
-        pipeline = _from_json(place / "tokenizer.json")
+        path = check_path(place / "tokenizer.json")
+        pipeline = pipeline_of(path.read_bytes(), path.name)
     elif (place / "tokenizer.model").is_file():
         pipeline = build.sentence_piece(read_sentencepiece(place / "tokenizer.model"))
     elif (place / "vocab.txt").is_file():
@@ -201,13 +202,14 @@ def _lines(path: Path) -> list[str]:
         raise FormatError(f"{path.name} is no UTF-8", received=str(error)[:200]) from error
 
 
-def _from_json(path: Path) -> Any:
+def pipeline_of(data: bytes, name: str) -> Any:
+    """The pipeline that the contents of a tokenizer.json describe. Raises FormatError naming the file."""
     import tokenizers
 
     try:
-        return tokenizers.Tokenizer.from_str(check_path(path).read_bytes().decode())
+        return tokenizers.Tokenizer.from_str(data.decode())
     except Exception as error:  # the package raises plain exceptions
-        raise FormatError(f"{path.name} is not read by the tokenizers package", received=str(error)[:300]) from error
+        raise FormatError(f"{name} is not read by the tokenizers package", received=str(error)[:300]) from error
 
 
 def _from_merges(vocabulary: Path, merges: Path) -> Any:

@@ -115,6 +115,13 @@ class Cache:
         keys[:, :, self.length : stop], values[:, :, self.length : stop] = key, value
         return keys[:, :, :stop], values[:, :, :stop]
 
+    def kept(self, layer: int) -> tuple[Array, Array] | None:
+        """The keys and values that are kept, views (N, H, length, D); None before the first `append`."""
+        if layer not in self._arrays:
+            return None
+        keys, values = self._arrays[layer]
+        return keys[:, :, : self.length], values[:, :, : self.length]
+
     def advance(self, count: int) -> None:
         """All layers have taken `count` more positions."""
         self.length += count

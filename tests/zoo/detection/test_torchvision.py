@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -156,3 +158,18 @@ def test_resizing_of_torchvision() -> None:
     assert (place.scale_x, place.scale_y) == (13.33, 639 / 48)
     assert np.abs(array[:, 639:]).max() < 1e-5
     assert np.abs(array[:, :, 1333:]).max() < 1e-5
+
+
+def old(name: str) -> str:
+    """The names of torchvision before 0.13, as `_load_from_state_dict` of the pyramid and the heads maps them."""
+    name = re.sub(r"(fpn\.\w+_blocks\.\d)\.0\.", r"\1.", name)
+    return re.sub(r"(_head\.conv)\.(\d)\.0\.", lambda m: f"{m[1]}.{2 * int(m[2])}.", name)
+
+
+@pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
+def test_old_names(name: str, tmp_path: pathlib.Path) -> None:
+    state = architectures.build(name, classes=3).state_dict()
+    rename = old if "retina" in name else lambda n: re.sub(r"(fpn\.\w+_blocks\.\d)\.0\.", r"\1.", n)
+    np.savez(tmp_path / "w.npz", **{rename(n): a for n, a in state.items()})
+    model = zoo.load(tmp_path / "w.npz")
+    assert (model.architecture, len(model.labels)) == (name, 3)
