@@ -14,6 +14,7 @@ from zoonet.ops.types import TensorType
 from zoonet.zoo.architectures import defaults
 from zoonet.zoo.classification import checked_pictures, default_labels, floating_dtype
 from zoonet.zoo.detection.candidates import Candidates, Decoder, Selection, class_indices, select
+from zoonet.zoo.detection.decoders import decoder_config, decoder_from
 from zoonet.zoo.detection.preprocessing import DetectionPreprocessing, Placement
 from zoonet.zoo.detection.results import Detections
 from zoonet.zoo.modules import Module
@@ -64,20 +65,21 @@ class ObjectDetection:
         decoder: Decoder | None = None,
     ) -> Self:
         """See `Task`. decoder: for a graph whose outputs are not recognised."""
-        known: Sequence[str] = ()
+        given, listed, saved = (config.get(key) for key in ("preprocessing", "labels", "decoder"))
+        own = _preprocessing_of(given, file) if isinstance(given, Mapping) else None
+        labels = labels or (listed if isinstance(listed, list) else None)
         thresholds = getattr(network, "thresholds", (0.25, 0.45))
         if hasattr(network, "decoder"):
             decoder, usual = decoder or network.decoder, network.preprocessing  # type: ignore[attr-defined]
+        elif decoder is None and isinstance(saved, Mapping) and own is not None:
+            decoder, usual = decoder_from(saved, file), own
         else:
             from zoonet.zoo.detection.exports import recognised
 
             found = recognised(network, config, file, decoder)
-            decoder, usual, known, thresholds = found.decoder, found.preprocessing, found.labels, found.thresholds
-        given, listed = config.get("preprocessing"), config.get("labels")
-        if preprocessing is None:
-            preprocessing = (_preprocessing_of(given, file) if isinstance(given, Mapping) else None) or usual
-        if labels is None:
-            labels = listed if isinstance(listed, list) and listed else known
+            decoder, usual, thresholds = found.decoder, found.preprocessing, found.thresholds
+            labels = labels or found.labels
+        preprocessing = preprocessing or own or usual
         labels = labels or usual_labels(architecture, decoder.classes)
         if decoder.classes and len(labels) != decoder.classes:
             raise ArgumentError(
@@ -87,13 +89,15 @@ class ObjectDetection:
         return cls(preprocessing, labels, decoder, conf=conf, iou=iou)
 
     def to_config(self) -> dict[str, Any]:
-        """Plain data: preprocessing, labels and thresholds; the decoder follows from the network."""
-        return {
+        """Plain data: preprocessing, labels, thresholds, and the decoder, for a network that is saved as a graph."""
+        config: dict[str, Any] = {
             "preprocessing": {"kind": "detection", **self.preprocessing.to_config()},
             "labels": list(self.labels),
             "conf": self.conf,
             "iou": self.iou,
         }
+        decoder = decoder_config(self.decoder)
+        return config | ({} if decoder is None else {"decoder": decoder})
 
     def run(
         self,
