@@ -84,6 +84,8 @@ class Model:
         Image classification: source is a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a
         batch array, or a list of these; options are batch (how many go through the network at once) and progress
         (called with (done, total)); one `Classification`, or `Results`, a list of them, for several.
+        Object detection: the same sources; options are conf, iou, classes, max_det and more, see `ObjectDetection.run`;
+        one `Detections`, or `Results`.
         Raises MissingFileError, FormatError (not a picture, truncated), InputError or ArgumentError.
         """
         check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)

@@ -359,7 +359,8 @@ def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
 def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
     network = architectures.fitted(architecture, checkpoint, changes)
     state: Mapping[str, Any] = checkpoint
-    if checkpoint.format == "onnx" and compare_shapes(network.state_dict(), checkpoint).missing:
+    missing = compare_shapes(network.state_dict(), checkpoint).missing
+    if checkpoint.format == "onnx" and any(not name.endswith("num_batches_tracked") for name in missing):
         from zoonet.zoo.folded_weights import state_from_onnx
 
         state = state_from_onnx(network, weights_file(path), _example_shape(architecture, network))

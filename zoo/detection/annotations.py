@@ -97,7 +97,15 @@ def _folders(path: pathlib.Path, notes: pathlib.Path | None) -> tuple[pathlib.Pa
             beside = pathlib.Path(*parts[:i], labels, *parts[i + 1 :])
             if parts[i] == pictures and beside.is_dir():
                 return path, beside
-    return path, path
+    return path, _beside(path) or path
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path | None:
+    """For pictures in root/images/split: root/…/labels/split, that of detection first where there are several."""
+    if path.parent.name != "images":
+        return None
+    found = [p / "labels" / path.name for p in sorted(path.parent.parent.iterdir()) if p.is_dir()]
+    return min((p for p in found if p.is_dir()), key=lambda p: "detect" not in p.parent.parent.name, default=None)
 
 
 # -- one file each ---------------------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from zoonet import zoo
+from zoonet import ops, zoo
 from zoonet.ops.errors import FormatError, MissingFileError, UnsupportedFormatError, ZoonetError
 from zoonet.zoo import architectures
 from zoonet.zoo.detectors.darknet import Darknet, DarknetConfig
 from zoonet.zoo.detectors.darknet_activations import ACTIVATIONS
-from zoonet.zoo.modules import initialised_by
+from zoonet.zoo.modules import initialised_by, value_and_grad
 
 F = torch.nn.functional
 RNG = np.random.default_rng(0)
@@ -389,3 +389,58 @@ def test_known_networks_need_no_cfg(tmp_path: pathlib.Path) -> None:
     (tmp_path / "w.weights").write_bytes(struct.pack("<3iq", 0, 2, 5, 0) + numbers.tobytes())
     model = zoo.load(tmp_path / "w.weights", arch="yolov4-tiny")
     assert (model.architecture, len(model.labels)) == ("yolov4-tiny", 80)
+
+
+def test_gradients() -> None:
+    """Of a network of many layers, by finite differences along a random direction of all parameters, in float64."""
+    cfg = """
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+pad=1
+activation=mish
+[convolutional]
+filters=8
+groups=4
+activation=swish
+[shortcut]
+from=-2
+weights_type=per_channel
+weights_normalization=softmax
+activation=leaky
+[maxpool]
+size=3
+stride=1
+[route]
+layers=-1,-2
+groups=2
+group_id=1
+[reorg]
+stride=2
+[upsample]
+stride=2
+[convolutional]
+filters=14
+size=1
+activation=linear
+[yolo]
+anchors=3,4, 5,6
+classes=2
+num=2
+scale_x_y=1.1
+"""
+    made = network(cfg).to(dtype=np.float64)
+    x = RNG.standard_normal((2, 4, 8, 6))
+    noise = RNG.standard_normal((2, 14, 8, 6))
+    _, gradients, _ = value_and_grad(made, lambda a: ops.sum(made(a) * noise))(x)
+    steps = {name: RNG.standard_normal(g.shape) for name, g in gradients.items()}
+    before = {name: p.copy() for name, p in made.named_parameters()}
+
+    def moved(size: float) -> float:
+        made.load_state_dict({n: before[n] + size * d for n, d in steps.items()}, strict=False)
+        return float(np.sum(made(x) * noise))
+
+    numeric = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    assert len(gradients) == 8
+    assert sum(float((g * steps[n]).sum()) for n, g in gradients.items()) == pytest.approx(numeric, rel=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import resnet_parity
 import torch
 
-from zoonet import ops, zoo
+from zoonet import formats, ops, zoo
 from zoonet.zoo import architectures
 from zoonet.zoo.modules import value_and_grad
 
@@ -93,6 +94,26 @@ def test_outputs_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     for n in chosen:
         scale = max(float(np.abs(grads[n]).max()), 1e-3 * largest)
         assert float(np.abs(gradients[n] - grads[n]).max()) / scale <= 1e-7, n
+
+
+@pytest.mark.parametrize("version", ["published", "transformers 5"])
+def test_folders_of_hugging_face(version: str, tmp_path: pathlib.Path) -> None:
+    """Written by transformers itself, and with the names that its modules have."""
+    original = theirs("rtdetr_r18vd")
+    original.config.id2label = {k: f"thing {k}" for k in range(7)}
+    original.save_pretrained(tmp_path)
+    state = {n: p.detach().numpy() for n, p in original.state_dict().items()}
+    own = {published(n): a for n, a in state.items()} if version == "published" else state
+    formats.write(own, tmp_path / "model.safetensors")
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false, "size": {"height": 64, "width": 96}}')
+    model = zoo.load(tmp_path)
+    assert (model.architecture, model.labels[6]) == ("rtdetr_r18vd", "thing 6")
+    assert (model.preprocessing.size, model.preprocessing.keep) == ((64, 96), False)
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = original(pixel_values=x)
+    for ours, wanted in zip(model(x.numpy()), (expected.logits, expected.pred_boxes), strict=True):
+        assert resnet_parity.relative(ours, wanted.numpy()) <= 1e-2  # in float32; to 1e-9 in float64 above
 
 
 @pytest.mark.parametrize(("name", "millions"), [("rtdetr_r18vd", 20), ("rtdetr_r50vd", 42), ("rtdetr_r101vd", 76)])
