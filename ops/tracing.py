@@ -19,7 +19,7 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import is_array
-from zoonet.ops.errors import TraceError, ZoonetError
+from zoonet.ops.errors import ArgumentError, TraceError, ZoonetError
 from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.operands import Traced, Types, type_of
 from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
@@ -121,6 +121,79 @@ class Variable(Traced):
     def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
         """The mean over axes."""
         return REGISTRY["mean"](self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """The largest element over axes."""
+        return REGISTRY["max"](self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """The smallest element over axes."""
+        return REGISTRY["min"](self, axis, keepdims)
+
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """The product over axes."""
+        return REGISTRY["prod"](self, axis, keepdims)
+
+    def any(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """Whether any element over axes is true."""
+        return REGISTRY["any"](self, axis, keepdims)
+
+    def all(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """Whether all elements over axes are true."""
+        return REGISTRY["all"](self, axis, keepdims)
+
+    def var(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> Any:
+        """The variance over axes."""
+        return REGISTRY["var"](self, axis, ddof, keepdims)
+
+    def std(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> Any:
+        """The standard deviation over axes."""
+        return REGISTRY["std"](self, axis, ddof, keepdims)
+
+    def argmax(self, axis: int | None = None) -> Any:
+        """The index of the largest element."""
+        return REGISTRY["argmax"](self, axis)
+
+    def argmin(self, axis: int | None = None) -> Any:
+        """The index of the smallest element."""
+        return REGISTRY["argmin"](self, axis)
+
+    def ravel(self) -> Any:
+        """The value with one axis."""
+        return REGISTRY["reshape"](self, (-1,))
+
+    flatten = ravel
+
+    def squeeze(self, axis: Any = None) -> Any:
+        """The value without axes of size 1."""
+        return REGISTRY["squeeze"](self, axis)
+
+    def swapaxes(self, first: int, second: int) -> Any:
+        """The value with two axes exchanged."""
+        return REGISTRY["swapaxes"](self, first, second)
+
+    def clip(self, min: Any = None, max: Any = None) -> Any:
+        """The value limited to an interval."""
+        return REGISTRY["clip"](self, min, max)
+
+    def dot(self, other: Any) -> Any:
+        """The matrix product."""
+        return REGISTRY["matmul"](self, other)
+
+    def copy(self) -> Any:
+        """The value itself, which is never changed in place."""
+        return self
+
+    def item(self) -> Any:
+        """The Python number of a value with one element. Raises TraceError in an abstract trace."""
+        return self.concrete("a number").item()
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, keywords: Any) -> Any:
+        raise TraceError(
+            f"NumPy's {function.__name__} was called on a traced value",
+            received=str(self.value.type),
+            fix=f"use zoonet.ops.{function.__name__}, or what is like it there",
+        )
 
     def __getitem__(self, key: Any) -> Any:
         from zoonet.ops.slicing import getitem
@@ -330,7 +403,7 @@ def trace(function: Callable[..., Any], *types: Any, name: str | None = None) ->
     Raises TraceError where the function asks for the contents of a traced value.
     """
     abstract = Abstract(name or str(getattr(function, "__name__", "graph")))
-    typed = trees.map_leaves(lambda leaf: leaf if isinstance(leaf, TensorType) else type_of(leaf), types)
+    typed = trees.map_leaves(_type_of_leaf, types)
     counter = itertools.count()
     arguments = trees.map_leaves(lambda t: abstract.input(t, f"x{next(counter)}"), typed)
     try:
@@ -348,6 +421,18 @@ def trace(function: Callable[..., Any], *types: Any, name: str | None = None) ->
     graph.input_tree = typed
     graph.output_tree = trees.map_leaves(lambda leaf: type_of(leaf) if hasattr(leaf, "dtype") else leaf, result)
     return graph
+
+
+def _type_of_leaf(leaf: Any) -> TensorType:
+    if isinstance(leaf, TensorType):
+        return leaf
+    if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+        raise ArgumentError(
+            "trace takes the types of the arguments",
+            expected="ops.tensor_type((2, 3), 'float32'), or an array",
+            received=repr(leaf)[:100],
+        )
+    return type_of(leaf)
 
 
 def infer_composite(op: Op[..., Any], arguments: dict[str, Any]) -> Types:
