@@ -136,8 +136,11 @@ def _signature(model: Model) -> Signature:
 
         return _encoder(network) if isinstance(network, BertModel | BertWithHead) else _decoder(network)
     kinds = model.task.example(network)
+    ports = getattr(model.task, "inputs", ())
     names = ["input"] if len(kinds) == 1 else [f"input_{i}" for i in range(len(kinds))]
-    outputs = ["scores"] if model.task.name == "image-classification" else None
+    outputs: list[str] | None = ["scores"] if model.task.name == "image-classification" else None
+    if len(ports) == len(kinds):  # a graph that names them
+        names, outputs = [port.name for port in ports], [port.name for port in model.task.outputs]  # type: ignore[attr-defined]
     dynamic = {name: {0: "batch"} for name, kind in zip(names, kinds, strict=True) if kind.shape}
     return Signature(_of_module(network), dict(zip(names, kinds, strict=True)), outputs, dynamic)
 
@@ -247,7 +250,7 @@ def describe(model: Model) -> dict[str, str]:
     if isinstance(network, GraphNetwork):  # what it was before it became a graph
         kept = network.metadata
         content |= {k: v for k, v in own_config(kept, "").items() if k in ("architecture", "configuration")}
-    elif not hasattr(model.task, "tokenizer"):
+    elif not hasattr(model.task, "tokenizer") and model.architecture in architectures.names():
         content["configuration"] = architectures.changes(model.architecture, network)
     content |= {"task": model.task.name, "card": {key: value for key, value in vars(model.card).items() if value}}
     if hasattr(model.task, "tokenizer"):

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx_runtime import assert_equal, run, session_of
+from PIL import Image
 
 from zoonet import ops, zoo
 from zoonet.ops.errors import ArgumentError, FormatError, ZoonetError
@@ -76,6 +77,20 @@ def test_the_classifier_of_digits(opset: int, digits: Any, text_picture: Any, tm
     assert_equal(digits(x), second(x))
     assert second.labels == digits.labels
     assert zoo.load(path, task="arrays").run(x)["scores"].shape == (7, 10)
+
+
+def test_a_photo(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Real weights: the graph alone classifies a photo, in zoonet and, preprocessed, in ONNX Runtime."""
+    weights = next((assets / "mobilenet025-imagenet").glob("*.tar"))
+    model = zoo.load(weights, "mobilenetv1_025")
+    model.save(tmp_path / "m.onnx")
+    again = zoo.load(tmp_path / "m.onnx")
+    photo = assets / "photos" / "cat_720p.jpg"
+    assert again.run(photo).top(1)[0].label == model.run(photo).top(1)[0].label
+    with Image.open(photo) as image:
+        x = model.preprocessing(image.convert("RGB"))[None]
+    scores = run(session_of(tmp_path / "m.onnx"), x)[0][0]
+    assert model.labels[int(scores.argmax())] == model.run(photo).top(1)[0].label
 
 
 def test_trained_weights_survive(tmp_path: pathlib.Path) -> None:

@@ -110,6 +110,8 @@ class Builder:
         key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= _SHARED else None
         if key is not None and key in self._shared:
             return self._shared[key]
+        if key is None:  # a weight that the function closes over
+            return self.initializer(array, "constant")
         # a node and no initializer, so that whoever reads the model takes it for no weight
         from onnx import helper
 
