@@ -14,7 +14,7 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import device_of, module_for, to_device
-from zoonet.ops.errors import DeviceError, DTypeError, ShapeError
+from zoonet.ops.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.operands import as_operand, innermost
 from zoonet.ops.passes import expand_composites, optimize, plan_memory
@@ -251,6 +251,12 @@ def _fetch(argument: Any, slots: list[Any]) -> Any:
 def compile(graph: Graph, *, device: str = "cpu", optimized: bool = True) -> Program:
     """A program for a graph: passes are run over it (see `ops.passes`), kernels chosen, and buffers planned.
 
-    device: "cpu" or "cuda". optimized=False leaves out every pass but the expansion of composites.
+    device: "cpu" or "cuda". optimized=False leaves out every pass but the expansion of composites. Arrays that the
+    traced function closed over are constants, which nobody may change afterwards. Raises ArgumentError for what is not
+    a graph.
     """
+    if not isinstance(graph, Graph):
+        raise ArgumentError(
+            "compile takes a graph", expected="ops.trace(function, *types)", received=type(graph).__name__
+        )
     return Program(optimize(graph, device) if optimized else expand_composites(graph, device), device)

@@ -1,4 +1,4 @@
-"""The command line, `zoonet list | show | run | convert`.
+"""The command line, `zoonet list | show | run | convert | bench | download | cache | mirror`.
 
 Every failure that the library foresees is one message and status 2.
 """
@@ -45,6 +45,10 @@ def application() -> typer.Typer:
     app.command("show")(commands.show)
     app.command("run")(commands.run)
     app.command("convert")(commands.convert)
+    app.command("bench")(commands.bench)
+    app.command("download")(commands.download)
+    app.add_typer(commands.cache.application(), name="cache")
+    app.add_typer(commands.mirror.application(), name="mirror")
     return app
 
 

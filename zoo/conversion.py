@@ -16,6 +16,7 @@ from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import DType, as_dtype, is_floating
 from zoonet.zoo import architectures, storage
+from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
 from zoonet.zoo.sources import locate
@@ -98,6 +99,7 @@ def convert(
 
     A target that ends with .onnx gets the whole model as a graph (see `Model.save`), in this opset; the source is then
     anything that `load` takes.
+    A model on text is written with its tokenizer where `target` has no suffix: a folder in Hugging Face's layout.
 
     Tensors are read, cast and written one after the other, so memory is bounded by the largest. arch: the architecture
     of a bare state dict; recognised where None, and not needed. dtype: cast floating tensors to it. verify: read the
@@ -113,13 +115,18 @@ def convert(
         return _to_onnx(source, pathlib.Path(target), arch, wanted, verify, tolerance, opset)
     if opset is not None:
         raise ArgumentError("opset is an option of ONNX", expected="a target that ends with .onnx", received=target)
+    if arch is None and _is_folder(target) and storage.is_text_model((found := locate(source)).path):
+        from zoonet.zoo.text import conversion
+
+        return conversion.convert(
+            found.path, pathlib.Path(os.fsdecode(target)), dtype=wanted, verify=verify, tolerance=tolerance
+        )
     output, entry = writable(target)
     found = locate(source)
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
-    checkpoint, config = storage.read(found.path)
-    config = {**found.config, **config}
+    checkpoint, config = storage.read_located(found)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
     report.architecture = architecture = (
         arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
@@ -195,6 +202,15 @@ def _format_of(path: pathlib.Path) -> str:
     return "folder" if path.is_dir() else formats.detect(path).name
 
 
+def _is_folder(target: object) -> bool:
+    """Whether this names a folder: a path without suffix."""
+    return (
+        isinstance(target, str | os.PathLike)
+        and bool(os.fspath(target))
+        and not pathlib.Path(os.fsdecode(target)).suffix
+    )
+
+
 def _only(found: list[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
@@ -205,7 +221,8 @@ def _model_config(
     """What makes the target run again without naming the architecture; None where that is not known."""
     if architecture is None:
         return None
-    network = architectures.fitted(architecture, checkpoint)  # its arrays are zeros, which take no memory
+    # Its arrays are zeros, which take no memory.
+    network = architectures.fitted(architecture, checkpoint, storage.changes_of(architecture, config))
     misfits = compare_shapes(network.state_dict(), checkpoint)
     if misfits.wrong or misfits.unexpected:
         raise misfits.error(architecture)
@@ -283,12 +300,5 @@ def _difference(ours: Any, theirs: Any, report: Conversion) -> None:
 
 def _outputs(model: Model) -> Any:
     """The network's outputs on a sample input that is the same for every model of an architecture."""
-    rng = np.random.default_rng(0)
-    arrays = [
-        rng.normal(size=kind.shape).astype(kind.dtype)
-        if is_floating(kind.dtype)
-        else rng.integers(0, 2, kind.shape).astype(kind.dtype)
-        for kind in model.task.example(model.network)
-    ]
-    result = model(*arrays)
+    result = model(*sample_inputs(model.task.example(model.network)))
     return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)

@@ -131,7 +131,7 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
 
 def _signature(model: Model) -> Signature:
     network = model.network
-    if hasattr(model.task, "tokenizer"):
+    if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.transformers.bert import BertModel, BertWithHead
 
         return _encoder(network) if isinstance(network, BertModel | BertWithHead) else _decoder(network)
@@ -250,13 +250,11 @@ def describe(model: Model) -> dict[str, str]:
     if isinstance(network, GraphNetwork):  # what it was before it became a graph
         kept = network.metadata
         content |= {k: v for k, v in own_config(kept, "").items() if k in ("architecture", "configuration")}
-    elif not hasattr(model.task, "tokenizer") and model.architecture in architectures.names():
+    elif not hasattr(model.task, "has_tokenizer") and model.architecture in architectures.names():
         content["configuration"] = architectures.changes(model.architecture, network)
     content |= {"task": model.task.name, "card": {key: value for key, value in vars(model.card).items() if value}}
-    if hasattr(model.task, "tokenizer"):
-        tokenizer = model.task.tokenizer
-        content |= {"config": _text_config(model), "tokenizer": tokenizer.pipeline.to_str()}
-        content["padding"] = tokenizer.padding
+    if hasattr(model.task, "has_tokenizer"):
+        content |= {"config": _text_config(model), **_tokenizer(model.task)}
     else:
         content |= model.task.to_config()
     plain: dict[str, str] = {
@@ -267,6 +265,19 @@ def describe(model: Model) -> dict[str, str]:
     }
     plain |= {key: _json(content[key]) for key in ("labels", "preprocessing") if key in content}
     return {**kept, **{key: value for key, value in plain.items() if value}, "zoonet": _json(content)}
+
+
+def _tokenizer(task: Any) -> dict[str, Any]:
+    """A task's tokenizer as plain data; nothing where it has none."""
+    if not task.has_tokenizer:
+        return {}
+    tokenizer = task.tokenizer
+    content = {"tokenizer": tokenizer.pipeline.to_str(), "padding": tokenizer.padding}
+    if tokenizer.names:
+        content["special_tokens"] = dict(tokenizer.names)
+    if tokenizer.template is not None:
+        content["chat_template"] = tokenizer.template.source
+    return content
 
 
 def _text_config(model: Model) -> dict[str, Any]:

@@ -191,30 +191,40 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
         return None
 
 
-def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
+def load(
+    path: pathlib.Path,
+    *,
+    task: str | None,
+    device: str,
+    dtype: Any,
+    given: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+) -> Model:
     """The model of a file that holds a graph, for the task that the file names if `Model.save` wrote it.
 
-    Raises as the importer does, and as the task does for what is given.
+    config: what is known of the file from elsewhere, such as labels, for a task that uses it. Raises as the importer
+    does, and as the task does for what is given.
     """
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
-    config = own_config(imported.metadata, path.name)
+    own = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    purpose = task or config.get("task") or "arrays"
+    purpose = task or own.get("task") or "arrays"
     card = imported.card
-    if config:
+    if own:
         from zoonet.zoo.storage import read_card
 
-        saved = read_card(config.get("card"), path.name)
+        saved = read_card(own.get("card"), path.name)
         card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
     network = imported.network
-    if "tokenizer" in config and purpose != "arrays":
+    settings = {**(own or imported.metadata), **(config or {})}
+    if "config" in own and purpose != "arrays":
         from zoonet.zoo.text import graphs as text_graphs
 
-        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
-    made = make_task(purpose, config or imported.metadata, network, "graph", path.name, given)
+        network, settings, given = text_graphs.prepared(network, purpose, own, path.name, given)
+    made = make_task(purpose, settings, network, "graph", path.name, given)
     return Model(network, "graph", made, card=card, device=device)
 
 
@@ -225,13 +235,17 @@ def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
         return {}
     config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
     kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
-    kinds |= {"tokenizer": str, "padding": int}
-    labels = config.get("labels", [])
-    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
-        isinstance(label, str) for label in labels
-    ):
+    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict, "chat_template": str}
+    texts = (
+        [*config.get("labels", []), *dict(config.get("special_tokens", {})).values()] if _fit(config, kinds) else [0]
+    )
+    if not all(isinstance(text, str) for text in texts):
         raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
     return config
+
+
+def _fit(config: Mapping[str, Any], kinds: Mapping[str, type]) -> bool:
+    return all(isinstance(config.get(key, kind()), kind) for key, kind in kinds.items())
 
 
 def named_arrays(inputs: Any) -> Any:

@@ -94,8 +94,10 @@ class Model:
 
         options: as for `run`. Raises ArgumentError for a task that gives its answer at once.
         """
-        stream: Iterator[Any] = self._of_task("stream")(self, source, **options)
-        return stream
+        stream = self._of_task("stream")
+        check_options(stream, options, f"stream of a model for {self.task.name}", fixed=2)
+        pieces: Iterator[Any] = stream(self, source, **options)
+        return pieces
 
     def __call__(self, *inputs: Array) -> Any:
         """The network on arrays, preprocessed already; for pictures (N, channels, H, W) -> scores (N, classes).

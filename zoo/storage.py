@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
@@ -20,10 +20,12 @@ from zoonet.ops.errors import (
     StateDictError,
     UnsupportedFormatError,
 )
-from zoonet.zoo import architectures, graphs
+from zoonet.weights.names import in_our_names
+from zoonet.weights.source import WEIGHTS as FOLDER_WEIGHTS
+from zoonet.zoo import architectures, graphs, hugging_face
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
-from zoonet.zoo.sources import locate
+from zoonet.zoo.sources import Located, locate
 from zoonet.zoo.tasks import make_task
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
         return
     if any(value is not None for value in options.values()):
         raise ArgumentError("opset and dynamic are options of ONNX", expected="a name that ends with .onnx")
-    if hasattr(model.task, "tokenizer"):
+    if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
         loading.save(model, path)
@@ -144,31 +146,42 @@ def load(
 ) -> Model:
     """A model that runs: from a name, a weights file, or a folder that `Model.save` wrote.
 
-    source: an embedded model's name ("digits"), or a path. arch: the architecture of a bare state dict (its number of
-    classes is taken from the tensors); recognised by names and shapes where None. task: what the network is for, where
-    that is not what the file says. device: 'cpu', 'cuda', 'cuda:N'. dtype: a floating dtype to run in; that of the
-    file, or float32, where None. given: what the task has, in the place of the file's or the architecture's own: labels
-    and preprocessing for image classification. Raises UnknownModelError (suggests the nearest), MissingFileError,
-    FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError or DTypeError.
+    source: a path, an embedded model's name ("digits"), a name of the catalog ("resnet50.tv_in1k"), a repository of the
+    Hugging Face hub (hf://org/name[@revision], or org/name) or a file of one (hf://org/name/file), or a URL
+    (https://host/file#sha256=…). What is not on this machine is downloaded and verified, once.
+    arch: the architecture of a bare state dict (its number of classes is taken from the tensors); recognised by names
+    and shapes where None. task: what the network is for, where that is not what the file says. device: 'cpu', 'cuda',
+    'cuda:N'. dtype: a floating dtype to run in; that of the file, or float32, where None. given: what the task has, in
+    the place of the file's or the architecture's own: labels and preprocessing for image classification. Raises
+    UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError (what is missing,
+    unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError or IntegrityError
+    where a download fails.
     """
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
-        return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
+        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, config=found.config)
+        return _described(model, found)
     if arch is None and is_text_model(found.path):
         from zoonet.zoo.text import loading
 
-        return loading.load(found.path, task=task, device=device, dtype=dtype, given=given)
-    checkpoint, config = read(found.path)
-    config = {**found.config, **config}
+        return _described(loading.load(found.path, task=task, device=device, dtype=dtype, given=given), found)
+    checkpoint, config = read_located(found)
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
-    network = _network(architecture, checkpoint, path)
+    network = _network(architecture, checkpoint, path, changes_of(architecture, config))
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
+
+
+def _described(model: Model, found: Located) -> Model:
+    """A model whose card has what is known from where it was found."""
+    known = {key: value for key, value in vars(read_card(found.config.get("card"), model.card.name)).items() if value}
+    model.card = replace(model.card, **known)
+    return model
 
 
 def assemble(
@@ -190,21 +203,23 @@ def assemble(
 def create(
     arch: str,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     labels: Sequence[str] | None = None,
     preprocessing: Any = None,
+    tokenizer: Any = None,
     device: str = "cpu",
     **configuration: Any,
 ) -> Model:
     """A model with random parameters, to be trained: `create("resnet18", classes=10, seed=1)`.
 
-    configuration: fields of the architecture's configuration (classes, channels, …). Raises UnknownModelError or
-    ArgumentError.
+    seed: of the parameters; None leaves them zero, which takes no memory. tokenizer: of a network on text, a
+    `Tokenizer` or the path of its files; without one it takes token numbers alone. configuration: fields of the
+    architecture's configuration (classes, channels, …). Raises UnknownModelError or ArgumentError.
     """
     if labels is not None:
         configuration.setdefault("classes", len(labels))
     network = architectures.build(arch, seed=seed, **configuration)
-    given = {"labels": labels, "preprocessing": preprocessing}
+    given = {"labels": labels, "preprocessing": preprocessing, "tokenizer": tokenizer}
     task = make_task(architectures.task_of(arch), {}, network, arch, arch, given)
     return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
 
@@ -218,6 +233,11 @@ def is_text_model(path: pathlib.Path) -> bool:
     return False
 
 
+def changes_of(architecture: str, config: Mapping[str, Any]) -> Any:
+    """In what a configuration says that its network differs from its architecture; None where another one is asked."""
+    return config.get("configuration") if config.get("architecture") == architecture else None
+
+
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
     path = locate(name).path
@@ -225,23 +245,26 @@ def embedded_card(name: str) -> Card:
 
 
 def weights_file(path: pathlib.Path) -> pathlib.Path:
-    """The file itself, or that of a folder. Raises MissingFileError for a folder without one."""
+    """The file itself, or that of a folder (an index, where there are several). Raises MissingFileError without one."""
     if not path.is_dir():
         return path
-    if not (path / WEIGHTS).exists():
-        raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
-    return path / WEIGHTS
+    found = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
+    if found is None:
+        raise MissingFileError(f"the folder {path} holds no model", expected=" or ".join(FOLDER_WEIGHTS))
+    return found
 
 
 def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     """The weights of a file or folder, and its configuration (empty where it has none)."""
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
-    checkpoint = formats.read(file)
+    checkpoint = in_our_names(formats.read(file))
     properties = checkpoint.metadata.get("properties")  # of ONNX
     found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
     if found is None and beside.is_file():
         found = _read_config(beside)
+    if found is None and path.is_dir():
+        found = hugging_face.configuration_of(path) or None
     if isinstance(found, str):
         try:
             found = json.loads(found)
@@ -249,12 +272,27 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
             raise _malformed(file) from None
     if found is None:
         return checkpoint, {}
-    shapes = {"architecture": str, "task": str, "preprocessing": dict, "labels": list, "card": dict}
+    shapes = {
+        "architecture": str,
+        "configuration": dict,
+        "task": str,
+        "preprocessing": dict,
+        "labels": list,
+        "card": dict,
+    }
     if not isinstance(found, dict) or any(k in found and not isinstance(found[k], t) for k, t in shapes.items()):
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
         raise _malformed(file)
     return checkpoint, found
+
+
+def read_located(found: Located) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """As `read`; what a file says of itself goes before what is known of it from elsewhere."""
+    checkpoint, config = read(found.path)
+    cards = [value for value in (found.config.get("card"), config.get("card")) if value]
+    merged = {key: value for card in cards for key, value in card.items() if value}
+    return checkpoint, {**found.config, **config, **({"card": merged} if merged else {})}
 
 
 def _read_config(path: pathlib.Path) -> Any:
@@ -277,7 +315,7 @@ def _malformed(path: pathlib.Path) -> FormatError:
     )
 
 
-def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
+def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
     found = architectures.recognise(checkpoint)
     if len(found) == 1:
         return found[0]
@@ -295,8 +333,8 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> Module:
-    network = architectures.fitted(architecture, checkpoint)
+def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
+    network = architectures.fitted(architecture, checkpoint, changes)
     try:
         network.load_state_dict(checkpoint)
     except StateDictError as error:

@@ -58,7 +58,7 @@ TASKS = {
     "fill-mask": ("text.tasks", "FillMask"),
     "question-answering": ("text.spans", "QuestionAnswering"),
     "token-classification": ("text.spans", "TokenClassification"),
-    "text-generation": ("text.tasks", "TextGeneration"),
+    "text-generation": ("text.generation", "TextGeneration"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.registry import Op
-from zoonet.ops.tracing import Abstract, Variable, run_node
+from zoonet.ops.tracing import Abstract, Variable, run_node, tracing_types
 
 
 class _Inlining(Abstract):
@@ -42,7 +42,8 @@ def expand_composites(graph: Graph, device: str = "cpu", keep: Container[str] | 
         constant.name = constant.name or value.name
         environment[value] = Variable(inlining, constant)
     for node in graph.nodes:
-        results = run_node(node.op, node.arguments, environment.__getitem__)
+        with tracing_types():
+            results = run_node(node.op, node.arguments, environment.__getitem__)
         for value, result in zip(node.outputs, results, strict=True):
             environment[value] = result
             if isinstance(result, Variable) and result.value.name is None:

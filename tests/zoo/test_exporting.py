@@ -23,7 +23,7 @@ USUAL = ("resnet18", "resnet20", "resnet50d", "resnext50_32x4d", "resnet50_keras
 VISION = [
     pytest.param(name, marks=[] if name in USUAL else pytest.mark.slow)
     for name in architectures.names()
-    if name != "digitnet"
+    if name != "digitnet" and architectures.task_of(name) == "image-classification"
 ]
 
 

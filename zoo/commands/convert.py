@@ -13,7 +13,9 @@ from zoonet.zoo.conversion import convert as convert_weights
 
 def convert(
     source: Annotated[str, typer.Argument(help="A name from `zoonet list`, or a weights file or folder.")],
-    target: Annotated[str, typer.Argument(help="The file to write; its suffix names the format.")],
+    target: Annotated[
+        str, typer.Argument(help="The file to write; its suffix names the format. A folder for a model on text.")
+    ],
     arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Cast floating tensors: float32, float16, bfloat16.")] = None,
     verify: Annotated[bool, typer.Option(help="Read the result back, and run both where the network is known.")] = True,

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from zoonet import formats
-from zoonet.ops.errors import UnknownModelError, ZoonetError
+from zoonet.ops.errors import ArgumentError, ZoonetError
 from zoonet.zoo import architectures, graphs
-from zoonet.zoo.commands.output import console
+from zoonet.zoo.commands.card import catalog_entry, catalog_facts
+from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
-from zoonet.zoo.sources import EMBEDDED
-from zoonet.zoo.storage import create, load, read, read_card, weights_file
+from zoonet.zoo.sources import EMBEDDED, resolved, runs
+from zoonet.zoo.storage import changes_of, create, load, read, read_card, weights_file
 
 
 def show(
@@ -32,19 +33,25 @@ def show(
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
     elif name in architectures.names():
-        facts = model_facts(create(name)) | {"notes": f"an architecture, for weights of your own: --arch {name}"}
+        facts = architecture_facts(name)
+    elif (entry := catalog_entry(name)) is not None:
+        facts = catalog_facts(entry)
     else:
-        facts = catalog_facts(name)
+        resolved(name)  # says what is near, where the name is no reference
+        facts = {"name": name, **file_facts(_downloaded(name), arch)}
+        is_file = True
     summary = None
     if layers:
-        model = load(name, arch) if is_file or name in EMBEDDED else create(facts["architecture"])
+        is_known = is_file or name in EMBEDDED or facts["architecture"] not in architectures.names()
+        model = load(name, arch) if is_known else create(facts["architecture"], seed=None)
         summary = model.summary()
     if as_json:
-        print(json.dumps(facts | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False))
+        print(
+            json.dumps(plain(facts) | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False)
+        )
         return
     tensors = facts.pop("tensors", None)
-    shown = {key: value for key, value in facts.items() if value not in ("", None, {})}
-    print("\n".join(f"{key + ':':<16}{printable(_text(value))}" for key, value in shown.items()))
+    print(facts_text(facts))
     if summary:
         print(f"\n{summary}")
     elif tensors:
@@ -64,6 +71,16 @@ def show(
 _PLAIN = str | int | float | bool
 
 
+def _downloaded(name: str) -> pathlib.Path:
+    """Where the weights of a reference are on this machine; nothing is downloaded."""
+    from zoonet import weights
+
+    path = weights.cached(name)
+    if path is None:
+        raise ArgumentError(f"{name} is not on this machine", fix=f"`zoonet download {name}`, then show it")
+    return path
+
+
 def model_facts(model: Any) -> dict[str, Any]:
     """What a model says of itself."""
     summary = model.summary()
@@ -80,6 +97,20 @@ def model_facts(model: Any) -> dict[str, Any]:
     }
 
 
+def architecture_facts(name: str) -> dict[str, Any]:
+    """What is known of an architecture, and the names of its weights in the catalog."""
+    from zoonet import weights
+
+    named = [entry.name for entry in weights.entries() if runs(entry) and entry.architecture == name]
+    default = catalog_entry(name)
+    known = f"`{name}` alone is {default.name}" if default else ""
+    return {
+        **model_facts(create(name, seed=None)),
+        "notes": f"an architecture, for weights of your own: --arch {name}",
+        "weights": (*named, *([known] if known else [])),
+    }
+
+
 def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     """What a weights file (or the folder of one) holds, told from its header and its configuration."""
     checkpoint, config = read(path)
@@ -88,7 +119,8 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     found = [named] if named else architectures.recognise(checkpoint)
     looks, classes = "", None
     if len(found) == 1:
-        classes = getattr(architectures.fitted(found[0], checkpoint).config, "classes", None)  # type: ignore[attr-defined]
+        network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
+        classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
     elif found:
         looks = " or ".join(found)
     else:
@@ -123,37 +155,3 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts
-
-
-def catalog_facts(name: str) -> dict[str, Any]:
-    """What the catalog says of weights; nothing is downloaded."""
-    from zoonet import weights
-
-    try:
-        entry = weights.find(name)
-    except UnknownModelError:
-        load(name)  # says what is near; a name that neither knows cannot load
-        raise
-    return {
-        "name": entry.name,
-        "architecture": entry.architecture,
-        "task": entry.task,
-        "parameters": entry.parameters,
-        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
-        "licence": entry.licence,
-        "source": entry.sources[0].file_name,
-        "citation": entry.citation,
-        "note": entry.note,
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        texts = list(map(str, value))
-        return ", ".join(texts[:10]) + (f", … ({len(texts)} in all)" if len(texts) > 10 else "")
-    if isinstance(value, dict):
-        text = ", ".join(
-            f"{key}={item:.6g}" if isinstance(item, float) else f"{key}={item}" for key, item in value.items()
-        )
-        return text if len(text) <= 500 else text[:500] + " …"
-    return f"{value:,}" if isinstance(value, int) else str(value)

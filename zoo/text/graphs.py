@@ -10,6 +10,7 @@ import numpy as np
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import FormatError
 from zoonet.zoo.graphs import GraphNetwork
+from zoonet.zoo.text.chat import ChatTemplate
 from zoonet.zoo.text.tokenizer import Tokenizer, pipeline_of
 from zoonet.zoo.transformers.blocks import Cache
 from zoonet.zoo.transformers.pretrained import network_for
@@ -87,8 +88,11 @@ def prepared(
             fix='load it as a plain graph, task="arrays"',
         )
     tokenizer = given.get("tokenizer")
-    if tokenizer is None:
+    if tokenizer is None and "tokenizer" in config:
         pipeline = pipeline_of(config["tokenizer"].encode("utf-8", "surrogatepass"), f"the tokenizer in {file}")
-        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)))
+        names = config.get("special_tokens", {})
+        source = config.get("chat_template")
+        template = None if source is None else ChatTemplate(source, names)
+        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)), names, template)
     network = (GraphDecoder if decodes else GraphEncoder)(graph, sizes)
     return network, dict(settings), {**given, "tokenizer": tokenizer}

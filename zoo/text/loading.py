@@ -12,6 +12,7 @@ from zoonet import formats
 from zoonet.formats.files import atomic_path
 from zoonet.formats.json_data import parse_json, parse_json_object
 from zoonet.ops.errors import MissingFileError, UnsupportedFormatError, ZoonetError
+from zoonet.zoo.hugging_face import IMAGE_TYPES
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
@@ -19,7 +20,7 @@ from zoonet.zoo.text import build
 from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 from zoonet.zoo.transformers import llama2c
 from zoonet.zoo.transformers.bert import BertModel, BertWithHead
-from zoonet.zoo.transformers.pretrained import network_for, read_config, read_network, write_network
+from zoonet.zoo.transformers.pretrained import config_fields, read_config, read_network, write_network
 
 _TASKS = {
     "masked": "fill-mask",
@@ -30,10 +31,11 @@ _TASKS = {
 
 
 def is_text_model(path: Path) -> bool:
-    """Whether a path is a folder whose config.json has a model_type, or a llama2.c checkpoint."""
+    """Whether a path is a folder whose config.json has a model_type, not one of pictures, or a llama2.c checkpoint."""
     if path.is_dir():
         try:
-            return "model_type" in read_config(path)
+            config = read_config(path)
+            return "model_type" in config and config["model_type"] not in tuple(IMAGE_TYPES)
         except ZoonetError:
             return False
     try:
@@ -47,7 +49,7 @@ def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mappin
     if path.is_dir():
         config = read_config(path)
         network = read_network(path, "embedding" if task == "text-embedding" else None)
-        config = {**config, **_pooling(path)}
+        config = {**config, **_pooling(path), **_ends(path)}
         made: Any = given.get("tokenizer") or path
         tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)
         kind = str(config["model_type"])
@@ -111,16 +113,26 @@ def _pooling(path: Path) -> dict[str, Any]:
     return found
 
 
+def _ends(path: Path) -> dict[str, Any]:
+    """The tokens that end a text by generation_config.json, which has more of them than config.json for chat models."""
+    if not (path / "generation_config.json").is_file():
+        return {}
+    fields = parse_json_object((path / "generation_config.json").read_bytes(), "generation_config.json")
+    return {name: fields[name] for name in ("eos_token_id", "bos_token_id") if fields.get(name) is not None}
+
+
 def save(model: Model, path: Path) -> None:
     """Write a folder in Hugging Face's layout: config.json, model.safetensors, tokenizer.json."""
     if path.suffix:
         raise UnsupportedFormatError(
             f"a model on text cannot be saved as {path.name!r}", expected="a name without suffix, for a folder"
         )
-    network_for(model.task.to_config())  # complains before anything is written
+    config_fields(model.network)  # complains before anything is written
     kept = {k: v for k, v in model.task.to_config().items() if k in ("id2label", "bos_token_id", "eos_token_id")}
     write_network(model.network, path, kept)
-    model.task.tokenizer.save(path)  # type: ignore[attr-defined]
+    task: Any = model.task
+    if task.has_tokenizer:
+        task.tokenizer.save(path)
     if "pooling" in model.task.to_config():
         _write_pooling(model.task.to_config(), path, model.network.config.width)  # type: ignore[attr-defined]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -9,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError, FormatError, InputError
+from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.ops.types import INTEGER, TensorType, int64, kind_of
 from zoonet.zoo.modules import Module
 from zoonet.zoo.results import Classification, Results
-from zoonet.zoo.text.tokenizer import TextStream, Tokenizer
-from zoonet.zoo.transformers import generation
+from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 from zoonet.zoo.transformers.bert import mean_pool
-from zoonet.zoo.transformers.sampling import Sampling, softmax
+from zoonet.zoo.transformers.sampling import softmax
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
@@ -45,34 +46,28 @@ class Embedding:
         return {"source": self.source, "vector": self.vector.tolist()}
 
 
-@dataclass(frozen=True)
-class Generation:
-    """A text and what a model wrote after it. reason: "stop", "string" (a stop string) or "length"."""
-
-    source: str
-    continuation: str
-    tokens: tuple[int, ...]
-    log_probabilities: tuple[float, ...]
-    reason: str
-
-    def text(self, top: int = 5) -> str:
-        """Prompt and continuation. top: has no meaning here."""
-        return self.source + self.continuation
-
-    def to_dict(self, top: int = 5) -> dict[str, Any]:
-        """Plain data for JSON. top: has no meaning here."""
-        return {"source": self.source, "continuation": self.continuation, "reason": self.reason}
-
-
 class LanguageTask:
     """What tasks on text share. settings: fields of config.json that the task uses."""
 
     name = ""
     unit = "texts"
 
-    def __init__(self, tokenizer: Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer | None, settings: Mapping[str, Any] | None = None) -> None:
+        self._tokenizer = tokenizer
         self.settings = dict(settings or {})
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns texts into tokens. Raises ArgumentError for a network that was made without one."""
+        if self._tokenizer is None:
+            fix = "give one, tokenizer=PATH, to create or load; or call the model on token numbers"
+            raise ArgumentError("the model has no tokenizer", fix=fix)
+        return self._tokenizer
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is one."""
+        return self._tokenizer is not None
 
     @classmethod
     def from_config(
@@ -81,13 +76,16 @@ class LanguageTask:
         network: Module,
         architecture: str,
         file: str,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
     ) -> Self:
-        """See `Task`. tokenizer: is needed, and may not have more tokens than the network."""
-        if tokenizer is None:
-            raise FormatError(f"{file} has no tokenizer", fix="give one, load(path, tokenizer=…)")
+        """See `Task`. tokenizer: may not have more tokens than the network."""
+        if isinstance(tokenizer, str | os.PathLike):
+            tokenizer = read_tokenizer(tokenizer)
+        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            received = type(tokenizer).__name__
+            raise ArgumentError("this is no tokenizer", expected="a Tokenizer or a path", received=received)
         vocabulary: int = network.config.vocabulary  # type: ignore[attr-defined]
-        if tokenizer.size > vocabulary:
+        if tokenizer is not None and tokenizer.size > vocabulary:
             raise ArgumentError(
                 "the tokenizer has more tokens than the network", expected=vocabulary, received=tokenizer.size
             )
@@ -98,8 +96,8 @@ class LanguageTask:
         return self.settings
 
     def from_arguments(self, arguments: Sequence[str]) -> list[str]:
-        """Each argument is a text."""
-        return list(arguments)
+        """Each argument is a text; "-" is what comes on standard input. Raises InputError for what is no UTF-8."""
+        return [_standard_input() if argument == "-" else argument for argument in arguments]
 
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Integer arrays of one shape (N, T): tokens, and where the network takes them mask and token types."""
@@ -132,6 +130,13 @@ class LanguageTask:
             found = self.tokenizer.batch(part, max_tokens=self._limit(model.network))
             inputs = [ops.to_device(a, model.device) for a in (found.tokens, found.mask, found.token_types)]
             yield part, found, np.asarray(ops.to_device(model.network(*inputs), "cpu"))
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InputError("standard input is no UTF-8", received=str(error)[:200], fix="convert it to UTF-8") from error
 
 
 class TextEmbedding(LanguageTask):
@@ -189,82 +194,3 @@ class FillMask(LanguageTask):
                     raise InputError(f"{text[:80]!r} has not one mask", expected="[MASK] once", received=len(places))
                 results.append(Classification(text, softmax(row[places[0]].astype(np.float64)), words))
         return results[0] if isinstance(source, str) else results
-
-
-class TextGeneration(LanguageTask):
-    """Texts in, longer texts out."""
-
-    name = "text-generation"
-
-    def run(
-        self,
-        model: Model,
-        source: Any,
-        *,
-        max_tokens: int = 100,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        presence_penalty: float = 0.0,
-        stop: Sequence[str] = (),
-        seed: int | None = None,
-    ) -> Generation | list[Generation]:
-        """A `Generation`, or a list for a list of prompts, which are continued together.
-
-        temperature 0: the most likely token each time. The other options: see `Sampling`. stop: texts at which a
-        continuation ends, without them. seed: of the draws. Raises InputError, ArgumentError.
-        """
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty)
-        prompts = self._texts(source)
-        tokens = [self._prompt(text) for text in prompts]
-        written: list[list[int]] = [[] for _ in prompts]
-        logarithms: list[list[float]] = [[] for _ in prompts]
-        reasons = ["length"] * len(prompts)
-        ends = self._ends()
-        for step in generation.steps(model.network, tokens, max_tokens, sampling, stop=ends, seed=seed):  # type: ignore[arg-type]
-            for row in map(int, np.flatnonzero(step.going)):
-                if reasons[row] != "length":
-                    continue
-                written[row].append(int(step.tokens[row]))
-                logarithms[row].append(float(step.log_probabilities[row]))
-                if written[row][-1] in ends:
-                    reasons[row] = "stop"
-                elif stop and any(s in self._continuation(tokens[row], written[row]) for s in stop):
-                    reasons[row] = "string"
-            if "length" not in reasons:
-                break
-        results = []
-        for row, prompt in enumerate(prompts):
-            text = self._continuation(tokens[row], written[row])
-            cut = min([text.find(s) for s in stop if s in text], default=len(text))
-            results.append(Generation(prompt, text[:cut], tuple(written[row]), tuple(logarithms[row]), reasons[row]))
-        return results[0] if isinstance(source, str) else results
-
-    def stream(
-        self, model: Model, prompt: str, *, max_tokens: int = 100, seed: int | None = None, **sampling: Any
-    ) -> Iterator[str]:
-        """The continuation piece by piece, as it is written. sampling: fields of `Sampling`."""
-        [text] = self._texts([prompt])
-        tokens = self._prompt(text)
-        pieces = TextStream(self.tokenizer, tokens)
-        ends = self._ends()
-        chosen = Sampling(**sampling)
-        for step in generation.steps(model.network, [tokens], max_tokens, chosen, stop=ends, seed=seed):  # type: ignore[arg-type]
-            if int(step.tokens[0]) not in ends and (piece := pieces.push(int(step.tokens[0]))):
-                yield piece
-        if rest := pieces.finish():
-            yield rest
-
-    def _prompt(self, text: str) -> list[int]:
-        start = self.settings.get("bos_token_id")
-        return self.tokenizer.encode(text) or ([start] if isinstance(start, int) else [])
-
-    def _ends(self) -> list[int]:
-        ends = self.settings.get("eos_token_id")
-        return [n for n in (ends if isinstance(ends, list) else [ends]) if isinstance(n, int)]
-
-    def _continuation(self, prompt: list[int], written: list[int]) -> str:
-        before = self.tokenizer.decode(prompt)
-        return self.tokenizer.decode([*prompt, *written])[len(before) :]

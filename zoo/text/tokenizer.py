@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoonet.formats.files import check_path
+from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
 from zoonet.formats.sentencepiece import read_sentencepiece
 from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError
 from zoonet.zoo.text import build
+from zoonet.zoo.text.chat import ChatTemplate, read_chat_template, special_names
 
 Array = np.ndarray[Any, Any]
 
@@ -36,13 +38,24 @@ class TokenBatch:
 
 
 class Tokenizer:
-    """Around a pipeline of the `tokenizers` package. padding: the token that fills batches."""
+    """Around a pipeline of the `tokenizers` package.
 
-    def __init__(self, pipeline: Any, padding: int = 0) -> None:
+    padding: the token that fills batches. names: special tokens by role (bos_token, …). template: of conversations.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        padding: int = 0,
+        names: Mapping[str, str] | None = None,
+        template: ChatTemplate | None = None,
+    ) -> None:
         pipeline.no_padding()
         pipeline.no_truncation()
         self.pipeline = pipeline
         self.padding = padding
+        self.names = dict(names or {})
+        self.template = template
         self._lock = threading.Lock()
 
     @property
@@ -120,8 +133,18 @@ class Tokenizer:
         return str(self.pipeline.decode([int(t) for t in tokens], skip_special_tokens=not special))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json, which the `tokenizers` package and transformers read."""
-        self.pipeline.save(os.fspath(Path(folder) / "tokenizer.json"))
+        """Write tokenizer.json, tokenizer_config.json and the chat template, which transformers reads."""
+        place = Path(folder)
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self.names}
+        contents = {
+            "tokenizer.json": self.pipeline.to_str(pretty=True),
+            "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
+        }
+        if self.template is not None:
+            contents["chat_template.jinja"] = self.template.source
+        for name, content in contents.items():
+            with atomic_path(place / name) as temporary:
+                temporary.write_text(content, encoding="utf-8")
 
 
 def _text(value: Any) -> str:
@@ -132,29 +155,6 @@ def _text(value: Any) -> str:
     except UnicodeEncodeError as error:
         raise InputError("the text has half of a surrogate pair", fix="decode it from valid UTF-8") from error
     return value
-
-
-class TextStream:
-    """Text of tokens that come one by one; a letter that is not complete yet is held back."""
-
-    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
-        self._tokenizer = tokenizer
-        self._tokens = list(before)
-        self._shown = len(tokenizer.decode(self._tokens))
-
-    def push(self, token: int) -> str:
-        """The text that this token adds."""
-        self._tokens.append(token)
-        text = self._tokenizer.decode(self._tokens)
-        return "" if text.endswith("�") else self._take(text)
-
-    def finish(self) -> str:
-        """What is left at the end."""
-        return self._take(self._tokenizer.decode(self._tokens))
-
-    def _take(self, text: str) -> str:
-        new, self._shown = text[self._shown :], len(text)
-        return new
 
 
 def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
@@ -181,16 +181,15 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         raise MissingFileError(
             f"{place} has no tokenizer",
             expected="tokenizer.json, tokenizer.model, vocab.txt, or vocab.json and merges.txt",
-            fix="download the tokenizer's files too",
+            fix="download the tokenizer's files too, or name them, load(path, tokenizer=…)",
         )
-    return Tokenizer(pipeline, _padding(pipeline, settings))
+    names = special_names(settings)
+    return Tokenizer(pipeline, _padding(pipeline, names), names, read_chat_template(place, settings))
 
 
-def _padding(pipeline: Any, settings: dict[str, Any]) -> int:
-    named = settings.get("pad_token")
-    named = named.get("content") if isinstance(named, dict) else named
-    for name in (named, "[PAD]", "<pad>"):
-        found = pipeline.token_to_id(name) if isinstance(name, str) else None
+def _padding(pipeline: Any, names: Mapping[str, str]) -> int:
+    for name in (names.get("pad_token"), "[PAD]", "<pad>"):
+        found = pipeline.token_to_id(name) if name else None
         if found is not None:
             return int(found)
     return 0

@@ -16,7 +16,7 @@ from zoonet import ops
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.ops.types import INTEGER, kind_of
-from zoonet.zoo.layers import Linear, undrawn
+from zoonet.zoo.layers import Linear, constant, undrawn
 from zoonet.zoo.modules import Array, Module
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -54,7 +54,7 @@ class RMSNorm(Module):
 
     def __init__(self, features: int, *, eps: float = 1e-6) -> None:
         self.eps = eps
-        self.weight = np.ones(features, np.float32)
+        self.weight = constant(1, features)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Weight one."""
@@ -85,10 +85,13 @@ class Conv1D(Module):
 
 
 class Cache:
-    """Keys and values of the positions seen so far, in arrays that are made once for `capacity` positions.
+    """Keys and values of the positions seen so far, in arrays with room for more, at most `capacity` positions.
 
-    Not traced: for decoding step by step. length: positions that every layer holds.
+    No step copies what is kept: the arrays are made for `capacity` at once where that is little, and doubled when they
+    are full where it is much. Not traced: for decoding step by step. length: positions that every layer holds.
     """
+
+    _ROOM = 1024
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -100,10 +103,14 @@ class Cache:
         stop = self.length + key.shape[2]
         if stop > self.capacity:
             raise InputError("the cache is full", expected=f"at most {self.capacity} positions", received=stop)
-        if layer not in self._arrays:
-            xp = array_module(key)
-            shape = (*key.shape[:2], self.capacity)
-            self._arrays[layer] = tuple(xp.zeros((*shape, a.shape[-1]), a.dtype) for a in (key, value))
+        kept = self._arrays.get(layer)
+        if kept is None or kept[0].shape[2] < stop:
+            room = min(self.capacity, max(2 * stop, self._ROOM))
+            made = [array_module(a).zeros((*a.shape[:2], room, a.shape[-1]), a.dtype) for a in (key, value)]
+            if kept is not None:
+                for new, old in zip(made, kept, strict=True):
+                    new[:, :, : self.length] = old[:, :, : self.length]
+            self._arrays[layer] = (made[0], made[1])
         keys, values = self._arrays[layer]
         keys[:, :, self.length : stop], values[:, :, self.length : stop] = key, value
         return keys[:, :, :stop], values[:, :, :stop]
@@ -160,6 +167,14 @@ class BlockConfig:
     projection_bias: bool = True
     output_bias: bool = True
     hidden_bias: bool = True
+
+
+def check_heads(width: int, heads: int, shared: int | None = None) -> None:
+    """Raise ArgumentError where heads do not divide the width, or heads of keys and values those of queries."""
+    if width % heads:
+        raise ArgumentError("heads do not divide the width", expected=f"a multiple of {heads}", received=width)
+    if shared and heads % shared:
+        raise ArgumentError("key-value heads do not divide heads", expected=f"a multiple of {shared}", received=heads)
 
 
 class Block(Module):

@@ -14,7 +14,7 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo.transformers.blocks import Cache
-from zoonet.zoo.transformers.sampling import Sampling, check_scores, log_softmax
+from zoonet.zoo.transformers.sampling import Sampling, check_integer, check_scores, log_softmax
 
 Array = np.ndarray[Any, Any]
 
@@ -67,7 +67,7 @@ def pad_left(prompts: Sequence[Sequence[int]], padding: int = 0) -> tuple[Array,
 class _Decoding:
     """The state of decoding N texts: what is cached, and which of it is padding."""
 
-    def __init__(self, network: Decoder, tokens: Array, mask: Array, room: int, cached: bool) -> None:
+    def __init__(self, network: Decoder, tokens: Array, mask: Array, room: int, cached: bool, chunk: int) -> None:
         length = tokens.shape[1] + room
         limit = network.positions
         if limit is not None and int(mask.sum(1).max()) + room > limit:
@@ -77,19 +77,26 @@ class _Decoding:
                 received=f"{int(mask.sum(1).max())} and {room}",
                 fix="shorten the prompt, or ask for fewer tokens (max_tokens)",
             )
-        self._network = network
+        self._network, self._chunk = network, chunk
         self._cache = Cache(length) if cached else None
         self._tokens, self._mask = tokens, mask
 
-    def first(self, chunk: int) -> Array:
+    def first(self) -> Array:
         """Scores (N, V) after the prompt, which is read in chunks."""
         if self._cache is None:
             return self._run(0, self._tokens.shape[1])
-        scores = None
-        for start in range(0, self._tokens.shape[1], chunk):
-            scores = self._run(start, min(start + chunk, self._tokens.shape[1]))
-        assert scores is not None
-        return scores
+        length = self._tokens.shape[1]
+        last = (length - 1) // self._chunk * self._chunk
+        for start in range(0, last, self._chunk):
+            self._run(start, start + self._chunk)
+        return self._run(last, length)
+
+    def occurred(self, vocabulary: int) -> Array:
+        """Which tokens the prompts have: (N, V) bool."""
+        result = np.zeros((len(self._tokens), vocabulary), bool)
+        for row, (tokens, mask) in enumerate(zip(self._tokens, self._mask, strict=True)):
+            result[row, tokens[mask]] = True
+        return result
 
     def next(self, tokens: Array) -> Array:
         """Scores (N, V) after one more token of each text (N,)."""
@@ -128,23 +135,35 @@ def steps(
 
     sampling: greedy if None. seed: of the draws, a fresh one if None; each text has draws of its own. chunk: prompts
     are read in parts of this many tokens. cached: keys and values are kept (else all is computed again, for tests).
-    Raises InputError for empty or too long prompts and NaN scores, ArgumentError for a max_tokens below 0.
+    Raises InputError for empty or too long prompts and ArgumentError for wrong numbers at once,
+    InputError for NaN scores when they come.
     """
-    _check_limit(max_tokens)
-    chosen = sampling or Sampling()
+    check_integer("max_tokens", max_tokens)
+    check_integer("chunk", chunk, 1)
+    if seed is not None:
+        check_integer("seed", seed)
     tokens, mask = pad_left(prompts, padding)
     if max_tokens == 0:
-        return
+        return iter(())
+    decoding = _Decoding(network, tokens, mask, max_tokens, cached, chunk)
     generators = [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(len(prompts))]
-    decoding = _Decoding(network, tokens, mask, max_tokens, cached)
-    scores = decoding.first(chunk)
-    occurred = np.zeros(scores.shape, bool)
-    for row in range(len(prompts)):
-        occurred[row, tokens[row][mask[row]]] = True
-    going = np.ones(len(prompts), bool)
+    return _steps(decoding, max_tokens, sampling or Sampling(), stop, generators, padding)
+
+
+def _steps(
+    decoding: _Decoding,
+    max_tokens: int,
+    sampling: Sampling,
+    stop: Sequence[int],
+    generators: list[np.random.Generator],
+    padding: int,
+) -> Iterator[Step]:
+    scores = decoding.first()
+    occurred = decoding.occurred(scores.shape[1])
+    going = np.ones(len(scores), bool)
     ends = np.asarray(list(stop), np.int64)
     for step in range(max_tokens):
-        new, logarithms = chosen.choose(scores, occurred, generators)
+        new, logarithms = sampling.choose(scores, occurred, generators)
         new = np.where(going, new, padding)
         yield Step(new, logarithms, going.copy())
         occurred[np.arange(len(new)), new] |= going
@@ -188,14 +207,15 @@ def beam_search(
     Width-limited breadth-first search; it ends when as many texts ended as there are beams, or at max_tokens. Raises
     what `steps` raises, and ArgumentError for no beams.
     """
-    _check_limit(max_tokens)
-    if beams < 1:
-        raise ArgumentError("beam search needs a beam", expected="1 or more", received=beams)
+    check_integer("max_tokens", max_tokens)
+    check_integer("beams", beams, 1)
+    if isinstance(length_penalty, bool) or not isinstance(length_penalty, int | float):
+        raise ArgumentError("length_penalty is wrong", expected="a number", received=repr(length_penalty)[:100])
     tokens, mask = pad_left([prompt])
     if max_tokens == 0:
         return [Generated()]
-    decoding = _Decoding(network, tokens, mask, max_tokens, True)
-    scores = decoding.first(512)
+    decoding = _Decoding(network, tokens, mask, max_tokens, True, 512)
+    scores = decoding.first()
     live = [Generated()]
     done: list[Generated] = []
     for step in range(max_tokens):
@@ -223,8 +243,3 @@ def beam_search(
     candidates = done if len(done) >= beams else done + live
     ranked = sorted(candidates, key=lambda t: -sum(t.log_probabilities) / len(t.tokens) ** length_penalty)
     return ranked[:beams]
-
-
-def _check_limit(max_tokens: int) -> None:
-    if max_tokens < 0:
-        raise ArgumentError("max_tokens is negative", expected="0 or more", received=max_tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.layers import Embedding, LayerNorm
-from zoonet.zoo.modules import Array, Module
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, check_tokens
+from zoonet.zoo.modules import Array, Module, sizes
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, check_heads, check_tokens
 from zoonet.zoo.transformers.configurations import count, multiple, number
 
 _NAMES = {
@@ -75,6 +75,7 @@ class GPT2Model(Module):
     """Tokens (N, T) -> hidden states (N, T, width)."""
 
     def __init__(self, config: GPT2Config) -> None:
+        check_heads(config.width, config.heads)
         block = BlockConfig(
             config.width,
             config.heads,
@@ -124,6 +125,12 @@ class GPT2LMHeadModel(Module):
         for table in (self.transformer.wte, self.transformer.wpe):
             table.weight = rng.standard_normal(table.weight.shape, np.float32) * np.float32(0.02)
         self.lm_head.weight = self.transformer.wte.weight
+
+    @classmethod
+    def fit(cls, config: GPT2Config, shapes: Mapping[str, Any]) -> GPT2Config:
+        """The configuration with the vocabulary and the positions of a state dict."""
+        axes = {"vocabulary": ("transformer.wte.weight", 0), "positions": ("transformer.wpe.weight", 0)}
+        return replace(config, **sizes(shapes, **axes))
 
     @property
     def positions(self) -> int | None:

@@ -16,8 +16,8 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError
 from zoonet.zoo.layers import Embedding, Linear
-from zoonet.zoo.modules import Array, Module
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, check_tokens
+from zoonet.zoo.modules import Array, Module, sizes
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, check_heads, check_tokens
 from zoonet.zoo.transformers.configurations import count, multiple, number
 from zoonet.zoo.transformers.rope import frequencies
 
@@ -64,7 +64,7 @@ class LlamaConfig:
     full_layers: int = 0
     activation: str = "silu"
     kind: str = "llama"
-    rope: Mapping[str, Any] = field(default_factory=lambda: {"rope_theta": 10000.0})
+    rope: Mapping[str, Any] = field(default_factory=lambda: {"rope_theta": 10000.0}, hash=False)
 
     @property
     def depth(self) -> int:
@@ -141,6 +141,9 @@ class LlamaModel(Module):
     """Tokens (N, T) -> hidden states (N, T, width)."""
 
     def __init__(self, config: LlamaConfig) -> None:
+        check_heads(
+            config.depth * config.heads if config.head_size else config.width, config.heads, config.key_value_heads
+        )
         self._config = config
         norm = partial(RMSNorm, eps=config.eps)
         block = BlockConfig(
@@ -207,6 +210,11 @@ class LlamaForCausalLM(Module):
     def _tie(self) -> None:
         if self.config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    @classmethod
+    def fit(cls, config: LlamaConfig, shapes: Mapping[str, Any]) -> LlamaConfig:
+        """The configuration with the vocabulary of a state dict."""
+        return replace(config, **sizes(shapes, vocabulary=("model.embed_tokens.weight", 0)))
 
     @property
     def positions(self) -> int | None:

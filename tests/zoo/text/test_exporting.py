@@ -13,8 +13,9 @@ from zoonet import zoo
 from zoonet.zoo.exporting import draft
 from zoonet.zoo.modules import initialised_by
 from zoonet.zoo.text.build import word_piece
+from zoonet.zoo.text.generation import TextGeneration
 from zoonet.zoo.text.spans import QuestionAnswering, TokenClassification
-from zoonet.zoo.text.tasks import FillMask, TextClassification, TextEmbedding, TextGeneration
+from zoonet.zoo.text.tasks import FillMask, TextClassification, TextEmbedding
 from zoonet.zoo.text.tokenizer import Tokenizer
 from zoonet.zoo.transformers.bert import FAMILIES, BertConfig, BertModel, BertWithHead
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
