@@ -18,7 +18,7 @@ from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_g
 from zoonet.zoo.graph_weights import weights_of
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
-from zoonet.zoo.tasks import make_task
+from zoonet.zoo.tasks import TASKS, make_task
 
 if TYPE_CHECKING:
     from zoonet.formats.onnx import Draft, OnnxModel, ValueInfo
@@ -220,7 +220,7 @@ def load(
         card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
     network = imported.network
     settings = {**(own or imported.metadata), **(config or {})}
-    if "config" in own and purpose != "arrays":
+    if TASKS.get(purpose, ("",))[0].startswith("text."):
         from zoonet.zoo.text import graphs as text_graphs
 
         network, settings, given = text_graphs.prepared(network, purpose, own, path.name, given)
@@ -236,16 +236,11 @@ def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
     config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
     kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
     kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict, "chat_template": str}
-    texts = (
-        [*config.get("labels", []), *dict(config.get("special_tokens", {})).values()] if _fit(config, kinds) else [0]
-    )
-    if not all(isinstance(text, str) for text in texts):
+    fits = all(isinstance(config.get(key, kind()), kind) for key, kind in kinds.items())
+    texts = [*config.get("labels", []), *config.get("special_tokens", {}).values()] if fits else []
+    if not fits or not all(isinstance(text, str) for text in texts):
         raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
     return config
-
-
-def _fit(config: Mapping[str, Any], kinds: Mapping[str, type]) -> bool:
-    return all(isinstance(config.get(key, kind()), kind) for key, kind in kinds.items())
 
 
 def named_arrays(inputs: Any) -> Any:
