@@ -173,6 +173,8 @@ class Builder:
                 first = self.node("Add" if formula.is_sum else "Mul", first, other)
             if formula.factor != 1:
                 first = self.node("Mul", first, self.constant([formula.factor], int64))
+            if formula.shift:
+                first = self.node("Add", first, self.constant([formula.shift], int64))
             if formula.divisor != 1:
                 first = self.node("Div", first, self.constant([formula.divisor], int64))
             if formula.offset:

@@ -127,7 +127,15 @@ def test_stories(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert zoo.load(tmp_path / "second.onnx").run("", max_tokens=20).tokens == again.run("", max_tokens=20).tokens
 
 
-@pytest.mark.parametrize("opset", [13, 18, 23])
+def test_a_decoder_of_few_positions(tmp_path: pathlib.Path) -> None:
+    model = zoo.create("gpt2", seed=0, width=16, layers=1, heads=2, hidden=24, vocabulary=20, positions=12)
+    model.save(tmp_path / "m.onnx")
+    session_of(tmp_path / "m.onnx")
+    tokens = RNG.integers(0, 20, (2, 12))
+    assert_equal(model(tokens), zoo.load(tmp_path / "m.onnx").network(tokens))
+
+
+@pytest.mark.parametrize("opset", [13, 18, 23, 28])
 def test_opsets(opset: int) -> None:
     for model in (encoder("bert", "sequence"), decoder("llama")):
         session_of(draft(model, opset).proto())
