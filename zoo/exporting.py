@@ -99,11 +99,12 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
     """The ONNX model of a model of the facade, in inference mode. Raises UnsupportedFormatError, TraceError."""
     from zoonet.formats import onnx
     from zoonet.zoo.graphs import GraphNetwork
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
 
     metadata = describe(model)
     network = model.network
     if isinstance(network, GraphNetwork):
-        if dynamic is None and opset in (None, network.opset):
+        if isinstance(network, OnnxNetwork) and dynamic is None and opset in (None, network.opset):
             return network.draft(metadata)
         signature = _imported(network)
     else:
@@ -151,7 +152,7 @@ def _imported(network: Any) -> Signature:
 
     inputs: dict[str, TensorType] = {}
     dynamic: dict[str, dict[int, str]] = {}
-    for port in network.ports:
+    for port in network.config.inputs:
         if port.kind != "tensor" or port.dtype is None or port.shape is None:
             raise UnsupportedFormatError(
                 "the graph cannot be written in another opset",

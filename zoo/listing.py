@@ -78,7 +78,10 @@ def _all() -> Iterator[Listed]:
     for entry in weights.entries():
         if runs(entry):
             yield _of_catalog(entry)
+    weighted = {entry.name for entry in weights.entries()}
     for name in architectures.names():
+        if name in weighted:  # its weights have the name of the architecture, such as gpt2
+            continue
         yield Listed(name, architectures.task_of(name), name, "", architectures.parameters(name))
 
 

@@ -23,6 +23,12 @@ EXAMPLE = str(ROOT / "examples" / "digit.png")
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is broken, whatever width the runner of the tests has."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def run(capfd: Capture, *arguments: str) -> str:
     """What a command that succeeds prints on standard output."""
     status = main(list(arguments))

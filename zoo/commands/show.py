@@ -15,7 +15,7 @@ from zoonet.zoo.commands.card import catalog_entry, catalog_facts
 from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED, resolved, runs
-from zoonet.zoo.storage import changes_of, create, load, read, read_card, weights_file
+from zoonet.zoo.storage import changes_of, create, is_text_model, load, read, read_card, weights_file
 
 
 def show(
@@ -32,10 +32,10 @@ def show(
         facts = file_facts(path, arch)
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
+    elif (entry := catalog_entry(name)) is not None and (entry.name == name or name not in architectures.names()):
+        facts = catalog_facts(entry)
     elif name in architectures.names():
         facts = architecture_facts(name)
-    elif (entry := catalog_entry(name)) is not None:
-        facts = catalog_facts(entry)
     else:
         resolved(name)  # says what is near, where the name is no reference
         facts = {"name": name, **file_facts(_downloaded(name), arch)}
@@ -121,8 +121,9 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     if len(found) == 1:
         network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
         classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
+        looks = "" if named else _recognised(found[0], [tensor.name for tensor in described.tensors], classes)
     elif found:
-        looks = " or ".join(found)
+        looks = " or ".join(found) + " (ambiguous: --arch decides)"
     else:
         near = architectures.closest(checkpoint)
         looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
@@ -135,6 +136,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "classes": classes,
         **graph_facts(path),
         "looks like": looks,
+        **folder_facts(path),
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
@@ -146,6 +148,15 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     }
 
 
+def _recognised(architecture: str, names: list[str], classes: int | None) -> str:
+    """What a bare state dict was recognised as: "resnet50, torchvision names, 37 classes"."""
+    from zoonet.weights.vocabularies import vocabulary_of
+
+    vocabulary = vocabulary_of(architecture, names)
+    parts = [architecture, f"{vocabulary} names" if vocabulary else "", f"{classes} classes" if classes else ""]
+    return ", ".join(part for part in parts if part)
+
+
 def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     """The inputs and outputs of a file that holds a graph, or why it cannot run; nothing for other files."""
     if graphs.importer_of(path) is None:
@@ -155,3 +166,12 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts
+
+
+def folder_facts(path: pathlib.Path) -> dict[str, Any]:
+    """Kind and task of a folder in Hugging Face's layout or a llama2.c checkpoint; nothing for other files."""
+    if is_text_model(path):
+        from zoonet.zoo.text import loading
+
+        return {**loading.describe(path), "looks like": ""}
+    return {}

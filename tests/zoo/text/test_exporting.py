@@ -16,13 +16,14 @@ from zoonet.zoo.text.build import word_piece
 from zoonet.zoo.text.generation import TextGeneration
 from zoonet.zoo.text.spans import QuestionAnswering, TokenClassification
 from zoonet.zoo.text.tasks import FillMask, TextClassification, TextEmbedding
-from zoonet.zoo.text.tokenizer import Tokenizer
+from zoonet.zoo.text.tokenizer import Tokenizer, usual_names
 from zoonet.zoo.transformers.bert import FAMILIES, BertConfig, BertModel, BertWithHead
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
 from zoonet.zoo.transformers.llama import LlamaConfig, LlamaForCausalLM
 
 RNG = np.random.default_rng(0)
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "a", "dog", "##s", "."]
+TOKENIZER = Tokenizer(word_piece(WORDS), names=usual_names(word_piece(WORDS)))
 TASKS: dict[str, Any] = {
     "embedding": TextEmbedding,
     "masked": FillMask,
@@ -37,7 +38,7 @@ def encoder(family: str, head: str) -> Any:
     config = BertConfig(family, 16, 2, 4, 24, len(WORDS), 40, 2, width, 3, padding=1 if family == "roberta" else 0)
     network = BertModel(config) if head == "embedding" else BertWithHead(config, head)
     settings: dict[str, Any] = {"id2label": {"0": "no", "1": "yes", "2": "perhaps"}, "pooling": "mean"}
-    return zoo.Model(network, family, TASKS[head](Tokenizer(word_piece(WORDS)), settings))
+    return zoo.Model(network, family, TASKS[head](TOKENIZER, settings))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,7 +85,7 @@ def decoder(kind: str) -> Any:
             )
             network = LlamaForCausalLM(config)
     settings = {**network.config.to_json(), "eos_token_id": 3}
-    return zoo.Model(network, kind, TextGeneration(Tokenizer(word_piece(WORDS)), settings))
+    return zoo.Model(network, kind, TextGeneration(TOKENIZER, settings))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral", "qwen3"])
