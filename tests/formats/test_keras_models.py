@@ -202,11 +202,18 @@ def test_what_is_refused(tmp_path: pathlib.Path) -> None:
     model.save_weights(tmp_path / "c.weights.h5")
     with pytest.raises(UnsupportedFormatError, match="weights only, and no model"):
         keras_oracles.load(tmp_path / "c.weights.h5")
-    always = keras.Input((3,))
-    dropped = keras.Model(always, L.Dropout(0.5)(always, training=True))
-    dropped.save(tmp_path / "d.keras")
-    with pytest.raises(UnsupportedFormatError, match="always in training mode"):
-        keras_oracles.load(tmp_path / "d.keras")
+
+
+def test_whether_a_layer_trains_is_for_the_caller_to_say(tmp_path: pathlib.Path) -> None:
+    """Keras 3 keeps `training=True` of a call in the file, and lets the model's own argument decide."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.Resizing(6, 6)(L.RandomRotation(0.2)(L.RandomFlip()(inputs)))
+    keras_oracles.check(keras.Model(inputs, L.Dropout(0.5)(x, training=True)), [floats(2, 8, 8, 3)], tmp_path)
+    layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 3])]
+    layers += [tf_layer("Dropout", "d", [[["x", 0, 0, {"training": True}]]], rate=0.5)]
+    path = legacy_file(tmp_path / "a.h5", tf_model("m", layers, ["x"], ["d"]), {}, "2.4.0")  # here it holds
+    with pytest.raises(UnsupportedFormatError, match="'d' is always in training mode"):
+        keras_oracles.load(path)
 
 
 # -- dialects ----------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def resize_pictures(
     modes = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
     if interpolation not in modes:
         raise ArgumentError("unknown interpolation", expected=", ".join(modes), received=interpolation)
-    cubic = interpolation == "bicubic"
+    cubic, smooth = interpolation == "bicubic", antialias and interpolation != "nearest"
     return ops.resize(
         x,
         sizes=sizes,
@@ -124,8 +124,8 @@ def resize_pictures(
         mode=modes[interpolation],
         nearest="round_prefer_ceil",
         cubic_coeff_a=-0.5 if cubic else -0.75,
-        exclude_outside=cubic,
-        antialias=antialias and interpolation != "nearest",
+        exclude_outside=cubic or smooth,
+        antialias=smooth,
     )
 
 
