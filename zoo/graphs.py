@@ -11,7 +11,7 @@ import numpy as np
 
 from zoonet import formats, ops
 from zoonet.formats.keras_h5 import has_model
-from zoonet.ops.errors import ZoonetError
+from zoonet.ops.errors import ArgumentError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import is_floating
@@ -27,10 +27,15 @@ __all__ = ["GraphConfig", "GraphNetwork", "importer_of", "load"]
 
 @dataclass(frozen=True)
 class GraphConfig:
-    """What a graph takes and gives; classes and channels are those of its first output and input, 0 where unknown."""
+    """What a graph takes and gives; classes and channels are those of its first output and input, 0 where unknown.
+
+    channels_last: pictures are (N, H, W, channels). probabilities: the first output is a softmax, where that is known.
+    """
 
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
+    channels_last: bool = False
+    probabilities: bool = False
 
     @property
     def classes(self) -> int:
@@ -40,9 +45,11 @@ class GraphConfig:
 
     @property
     def channels(self) -> int:
-        """The second size of the first input."""
+        """The second size of the first input, or the last one with channels last."""
         shape = self.inputs[0].shape if self.inputs else None
-        return shape[1] if shape and len(shape) > 1 and isinstance(shape[1], int) else 0
+        place = -1 if self.channels_last else 1
+        size = shape[place] if shape and len(shape) > 1 else None
+        return size if isinstance(size, int) else 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class GraphNetwork(Module):
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
     training: what the module computes in training mode, where that differs; `key` is then the random key of the next
     call. rewrite: from arrays by name to the file with them in the place of its own, where it can be written. Called
-    on inputs in order, it returns one output, or a tuple of them.
+    on inputs in order, it returns one output, or a tuple of them. classifies: it is used as the zoo's classifiers are,
+    so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax at its end gives.
     """
 
     buffers = ("state", "key")
@@ -81,6 +89,7 @@ class GraphNetwork(Module):
         rewrite: Callable[[Mapping[str, Any]], formats.Checkpoint] | None = None,
     ) -> None:
         self.config = config
+        self.classifies = False
         self._rewrite = rewrite
         constants = [*parameters.values(), *state.values()]
         self._graph = _with_inputs(graph, constants)
@@ -101,10 +110,14 @@ class GraphNetwork(Module):
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
         constants = [*self.weights.values(), *self.state.values()]
+        if self.classifies and self.config.channels_last:
+            inputs = tuple(ops.moveaxis(x, 1, -1) for x in inputs)
         if self.training and self._training is not None:
             outputs = self._train(inputs, constants, self._training)
         else:
             outputs = evaluate_graph(self._graph, *inputs, *constants)
+        if self.classifies and self.config.probabilities:
+            return ops.log(ops.maximum(outputs[0], 1e-30))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _train(self, inputs: tuple[Any, ...], constants: list[Any], training: Training) -> tuple[Any, ...]:
@@ -175,7 +188,7 @@ def _from_keras(path: pathlib.Path) -> Imported:
     model = keras.load(path)
     network = GraphNetwork(
         model.graph,
-        GraphConfig(model.inputs, model.outputs),
+        GraphConfig(model.inputs, model.outputs, model.channels_last, model.probabilities),
         model.weights,
         model.state,
         Training(model.training, model.updates, model.random),
@@ -231,9 +244,16 @@ def load(
     imported = importer(path)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    made = make_task(
-        task or "arrays", {**imported.metadata, **(config or {})}, imported.network, "graph", path.name, given
-    )
+    known = {**imported.metadata, **(config or {})}
+    if task == "image-classification":
+        imported.network.classifies = True
+        if imported.network.config.channels_last and not (known.get("preprocessing") or given.get("preprocessing")):
+            raise ArgumentError(
+                f"{path.name} does not say how pictures are prepared for it",
+                expected="preprocessing beside the task",
+                fix="give it as it was in training, preprocessing=zoo.ImagePreprocessing(resize=(height, width), …)",
+            )
+    made = make_task(task or "arrays", known, imported.network, "graph", path.name, given)
     return Model(imported.network, "graph", made, card=imported.card, device=device)
 
 

@@ -34,6 +34,7 @@ class KerasModel:
     state is what training does not change by gradients: moving statistics, and weights of frozen layers.
     training: the same model in training, over the same constants; its last outputs are `updates` (names of the state
     that they replace), and its last input is a random key if `random`. notes: what the file says that is not kept.
+    channels_last: the first input is pictures (N, H, W, C). probabilities: the first output is a softmax.
     source, stored: the file, and the name of each weight in it.
     """
 
@@ -49,6 +50,8 @@ class KerasModel:
     version: str
     layers: int
     notes: list[str] = field(default_factory=list)
+    channels_last: bool = False
+    probabilities: bool = False
     source: Checkpoint = field(default_factory=lambda: Checkpoint({}))
     stored: dict[str, str] = field(default_factory=dict)
 
@@ -149,8 +152,31 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         version,
         _count(model),
         notes,
-        checkpoint,
-        {slot.name: slot.stored for slot in slots if slot.stored is not None},
+        channels_last=len(infos[0].shape or ()) == 4 and not _is_channels_first(model),
+        probabilities=_ends_with_softmax(model),
+        source=checkpoint,
+        stored={slot.name: slot.stored for slot in slots if slot.stored is not None},
+    )
+
+
+def _is_channels_first(model: LayerConfig) -> bool:
+    return any(
+        _is_channels_first(child) if child.kind != "layer" else child.options.get("data_format") == "channels_first"
+        for child in model.layers
+    )
+
+
+def _ends_with_softmax(model: LayerConfig) -> bool:
+    """Whether the layer of the first output is a softmax along the last axis."""
+    if model.kind == "sequential":
+        last = model.layers[-1] if model.layers else None
+    else:
+        ref = next(references(model.outputs), None)
+        last = next((child for child in model.layers if ref is not None and child.name == ref.layer), None)
+    if last is None or last.kind != "layer":
+        return last is not None and _ends_with_softmax(last)
+    return last.options.get("activation") == "softmax" or (
+        last.class_name == "Softmax" and last.options.get("axis", -1) == -1
     )
 
 

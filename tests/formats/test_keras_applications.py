@@ -18,8 +18,9 @@ keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
 
 from zoonet import formats, ops, zoo  # noqa: E402
-from zoonet.ops.errors import UnsupportedFormatError  # noqa: E402
+from zoonet.ops.errors import ArgumentError, UnsupportedFormatError  # noqa: E402
 from zoonet.zoo.modules import value_and_grad  # noqa: E402
+from zoonet.zoo.preprocessing import ImagePreprocessing  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -234,3 +235,19 @@ def test_a_trained_model_is_saved_as_it_was_read(assets: pathlib.Path, name: str
         keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), "weights")
     with pytest.raises(UnsupportedFormatError, match=r"cannot be saved as 'a\.onnx': expected a name that"):
         model.save(tmp_path / "a.onnx")
+
+
+def test_pictures_are_classified(assets: pathlib.Path) -> None:
+    """Visual wake words on photos: whether there is a person; scores are those of the softmax at the file's end."""
+    path = assets / "mlperf-tiny/vww_96.h5"
+    with pytest.raises(ArgumentError, match="does not say how pictures are prepared"):
+        zoo.load(path, task="image-classification")
+    preprocessing = ImagePreprocessing(resize=(96, 96), crop=None, mean=(0, 0, 0), std=(1, 1, 1))
+    model = zoo.load(path, task="image-classification", preprocessing=preprocessing, labels=["nobody", "a person"])
+    assert model.input_shape == (3, 96, 96)
+    photos = assets / "photos"
+    person, animal = model.run([photos / "grace_hopper.bmp", photos / "parrot.jpg"])
+    assert (person.label, animal.label) == ("a person", "nobody")
+    x = np.random.default_rng(0).random((2, 96, 96, 3), np.float32)
+    scores = model(np.moveaxis(x, -1, 1))
+    np.testing.assert_allclose(np.exp(scores), zoo.load(path)(x), rtol=1e-4)
