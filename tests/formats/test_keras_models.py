@@ -479,3 +479,33 @@ def test_models_that_call_each_other_many_times() -> None:
         inner["config"]["output_layers"] = [["m", 1, 0]]
     with pytest.raises(ZoonetError, match="too often"):
         from_checkpoint(formats.Checkpoint({}, {"config": inner}, "keras"))
+
+
+HUGE: dict[str, Any] = {
+    "Resizing": {"height": 2**34, "width": 2**34},
+    "UpSampling2D": {"size": [2**20, 2**20], "interpolation": "bilinear"},
+    "CenterCrop": {"height": 2**34, "width": 2**34},
+    "ZeroPadding2D": {"padding": [2**40, 2**40]},
+    "Cropping2D": {"cropping": [2**40, 2**40]},
+}
+
+
+@pytest.mark.parametrize("class_name", HUGE)
+def test_sizes_that_no_machine_has(class_name: str) -> None:
+    """An error of ours, or a model that was only described: nothing of that size is made by reading."""
+    layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 4, 4, 3])]
+    layers += [tf_layer(class_name, "y", [[["x", 0, 0, {}]]], **HUGE[class_name])]
+    checkpoint = formats.Checkpoint({}, {"config": tf_model("m", layers, ["x"], ["y"])}, "keras")
+    if class_name == "ZeroPadding2D":
+        assert from_checkpoint(checkpoint).outputs[0].shape == (None, 4 + 2**41, 4 + 2**41, 3)
+        return
+    with pytest.raises(ZoonetError, match="'y'"):
+        from_checkpoint(checkpoint)
+
+
+def test_sequences_that_never_end(tmp_path: pathlib.Path) -> None:
+    model = keras.Sequential([keras.Input((5, 3)), L.SimpleRNN(2)])
+    checkpoint = formats.read(keras_oracles.saved(model, tmp_path, ".keras"))
+    config = json.loads(json.dumps(checkpoint.metadata["config"]).replace("[null, 5, 3]", "[null, 10000000000, 3]"))
+    with pytest.raises(FormatError, match="the number of steps is too large"):
+        from_checkpoint(formats.Checkpoint(checkpoint, {"config": config}, "keras"))

@@ -8,7 +8,9 @@ from typing import Any
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.keras.common import (
+    LARGEST_SIDE,
     Sizes,
+    affordable,
     floating,
     is_channels_first,
     pairs_per_axis,
@@ -116,6 +118,8 @@ def resize_pictures(
     modes = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
     if interpolation not in modes:
         raise ArgumentError("unknown interpolation", expected=", ".join(modes), received=interpolation)
+    for size in sizes:
+        affordable(size, LARGEST_SIDE, "Resizing", "a side of the picture")
     cubic, smooth = interpolation == "bicubic", antialias and interpolation != "nearest"
     return ops.resize(
         x,
