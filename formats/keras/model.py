@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from zoonet.formats.checkpoint import Checkpoint, as_lazy
 from zoonet.formats.files import check_path
 from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
+from zoonet.formats.keras.dialects import generation
 from zoonet.formats.keras.reader import GraphBuilder, Tensor
 from zoonet.formats.keras.slots import Slot, assign_legacy, assign_tree, walk_slots
 from zoonet.formats.keras.types import InputInfo, infer_types
@@ -113,12 +113,6 @@ def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasMode
         raise FormatError(f"{file}: the configuration is nested too deeply") from None
     notes = [f"weights that no layer takes: {', '.join(unused[:5])}"] if unused else []
     return _built(model, slots, version, notes, checkpoint)
-
-
-def generation(version: str) -> int:
-    """Keras's major version of a file: 1, 2 (also tf.keras) or 3."""
-    found = re.match(r"\d+", version)
-    return min(max(int(found[0][:4]), 1), 3) if found else 2
 
 
 def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str], checkpoint: Checkpoint) -> KerasModel:

@@ -329,6 +329,62 @@ def test_recurrent_layers_of_keras_1_and_2(tmp_path: pathlib.Path) -> None:
         keras_oracles.close(zoo.load(path)(x), h, path.name)
 
 
+def old_convolution(kernel: Any, options: dict[str, Any], version: str, backend: str, path: pathlib.Path) -> Any:
+    """The output of a convolution in a file of this version and backend."""
+    options = {"name": "c", "trainable": True, "activation": "linear", **options}
+    config = {"class_name": "Sequential", "config": [{"class_name": options.pop("class_name"), "config": options}]}
+    file = legacy_file(path, config, {"c": [("c_W", kernel), ("c_b", np.zeros(5, np.float32))]}, version)
+    with h5py.File(file, "r+") as opened:
+        opened["model_weights"].attrs["backend"] = backend
+    x = floats(*(3 if n is None else n for n in options["batch_input_shape"]))
+    return zoo.load(file)(x), x
+
+
+def test_kernels_of_theano_and_keras_1(tmp_path: pathlib.Path) -> None:
+    """Kernels that are (out, in, size…), turned round, or of one axis but kept with two; the numbers by torch."""
+    import torch
+    from torch.nn import functional as F
+
+    kernel = floats(5, 2, 3, 2)  # as torch has it
+    old = {"class_name": "Convolution2D", "nb_filter": 5, "nb_row": 3, "nb_col": 2, "border_mode": "valid",
+           "subsample": [1, 1], "dim_ordering": "th", "batch_input_shape": [None, 2, 6, 5]}  # fmt: skip
+    new = {"class_name": "Conv2D", "filters": 5, "kernel_size": [3, 2], "strides": [1, 1], "padding": "valid",
+           "data_format": "channels_first", "use_bias": True, "batch_input_shape": [None, 2, 6, 5]}  # fmt: skip
+    turned = np.flip(kernel, (2, 3))
+    for stored, options, version, backend in (
+        (kernel, old, "1.2.2", "tensorflow"),
+        (turned, old, "1.2.2", "theano"),
+        (turned.transpose(2, 3, 1, 0), new, "2.1.0", "theano"),
+    ):
+        y, x = old_convolution(stored, options, version, backend, tmp_path / "a.h5")
+        keras_oracles.close(y, F.conv2d(torch.tensor(x), torch.tensor(kernel)).numpy(), f"{version} {backend}")
+    line = floats(5, 2, 3)
+    one = {"class_name": "Convolution1D", "nb_filter": 5, "filter_length": 3, "border_mode": "valid",
+           "subsample_length": 1, "batch_input_shape": [None, 6, 2]}  # fmt: skip
+    y, x = old_convolution(line.transpose(2, 1, 0)[:, None], one, "1.2.2", "tensorflow", tmp_path / "a.h5")
+    expected = F.conv1d(torch.tensor(x).permute(0, 2, 1), torch.tensor(line)).permute(0, 2, 1)
+    keras_oracles.close(y, expected.numpy(), "one axis")
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
+def test_layers_of_cudnn(kind: str, gates: int, tmp_path: pathlib.Path) -> None:
+    """The weights of a Keras layer as CuDNNLSTM and CuDNNGRU kept them: transposed gate by gate, two biases."""
+    model = keras_oracles.scrambled(keras.Sequential([keras.Input((4, 3)), getattr(L, kind)(2)]))
+    kernel, recurrent, bias = (np.asarray(array) for array in model.get_weights())
+    arrays = [
+        np.concatenate([part.T.reshape(part.shape) for part in np.split(kernel, gates, 1)], 1),
+        np.concatenate([part.T for part in np.split(recurrent, gates, 1)], 1),
+        bias.reshape(-1) if kind == "GRU" else np.concatenate([bias - 1, np.ones_like(bias)]),
+    ]
+    named = list(zip([f"r/{n}:0" for n in ("kernel", "recurrent_kernel", "bias")], arrays, strict=True))
+    options = {"name": "r", "trainable": True, "batch_input_shape": [None, 4, 3], "units": 2,
+               "return_sequences": False, "return_state": False, "go_backwards": False, "stateful": False}  # fmt: skip
+    config = {"class_name": "Sequential", "config": [{"class_name": f"CuDNN{kind}", "config": options}]}
+    path = legacy_file(tmp_path / "a.h5", config, {"r": named}, "2.2.4")
+    x = floats(2, 4, 3)
+    keras_oracles.close(zoo.load(path)(x), model(x).detach().numpy(), kind)
+
+
 def tf_layer(class_name: str, name: str, nodes: Any, **options: Any) -> dict[str, Any]:
     """A layer as tf.keras writes it."""
     config = {"name": name, "trainable": True, "dtype": "float32", **options}
