@@ -86,7 +86,7 @@ class GraphNetwork(Module):
         parameters: Mapping[str, Value],
         state: Mapping[str, Value],
         training: Training | None = None,
-        rewrite: Callable[[Mapping[str, Any]], formats.Checkpoint] | None = None,
+        rewrite: Callable[[Mapping[str, Any], str], formats.Checkpoint] | None = None,
     ) -> None:
         self.config = config
         self.classifies = False
@@ -101,11 +101,15 @@ class GraphNetwork(Module):
         self.weights = {name: graph.constants[value] for name, value in parameters.items()}
         self.state = {name: graph.constants[value] for name, value in state.items()}
 
-    def checkpoint(self) -> formats.Checkpoint | None:
-        """The file with the network's present arrays in the place of its own; None where it cannot be written."""
+    def checkpoint(self, format_name: str) -> formats.Checkpoint | None:
+        """What to write for a format: the file with the network's present arrays; None where it cannot be written.
+
+        Raises UnsupportedFormatError for what the format does not have.
+        """
         if self._rewrite is None:
             return None
-        return self._rewrite({name: ops.to_device(array, "cpu") for name, array in self.state_dict().items()})
+        arrays = {name: ops.to_device(array, "cpu") for name, array in self.state_dict().items()}
+        return self._rewrite(arrays, format_name)
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""

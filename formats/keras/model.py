@@ -14,6 +14,7 @@ from zoonet.formats.checkpoint import Checkpoint, as_lazy
 from zoonet.formats.files import check_path
 from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
 from zoonet.formats.keras.dialects import generation
+from zoonet.formats.keras.modern import modern_checkpoint
 from zoonet.formats.keras.reader import GraphBuilder, Tensor
 from zoonet.formats.keras.slots import Slot, assign_legacy, assign_tree, walk_slots
 from zoonet.formats.keras.types import InputInfo, infer_types
@@ -35,7 +36,8 @@ class KerasModel:
     training: the same model in training, over the same constants; its last outputs are `updates` (names of the state
     that they replace), and its last input is a random key if `random`. notes: what the file says that is not kept.
     channels_last: the first input is pictures (N, H, W, C). probabilities: the first output is a softmax.
-    source, stored: the file, and the name of each weight in it.
+    source, stored: the file, and the name of each weight in it. tree, slots: its configuration, and the weights of each
+    layer.
     """
 
     name: str
@@ -54,13 +56,18 @@ class KerasModel:
     probabilities: bool = False
     source: Checkpoint = field(default_factory=lambda: Checkpoint({}))
     stored: dict[str, str] = field(default_factory=dict)
+    tree: LayerConfig | None = None
+    slots: list[Slot] = field(default_factory=list)
 
-    def checkpoint(self, arrays: Mapping[str, Any]) -> Checkpoint:
+    def checkpoint(self, arrays: Mapping[str, Any], format_name: str | None = None) -> Checkpoint:
         """The file that the model was read from with other arrays, for `formats.write`: after training, say.
 
-        arrays: by name, as in `arrays`; those left out stay as they are. What belongs to an optimizer is left out.
-        Raises UnsupportedFormatError for weights of Keras 1, which its files keep in parts.
+        arrays: by name, as in `arrays`; those left out stay as they are. format_name: "keras" or "keras_weights" for
+        what Keras 3 has in the place of a legacy file. What belongs to an optimizer is left out. Raises
+        UnsupportedFormatError for weights of Keras 1 in their own format, which keeps them otherwise.
         """
+        if format_name in ("keras", "keras_weights") and self.source.format == "keras_h5" and self.tree is not None:
+            return modern_checkpoint(self.tree, self.slots, arrays)
         tensors: dict[str, Any] = dict(self.source)
         for name, array in arrays.items():
             if name not in self.stored:
@@ -150,6 +157,8 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         probabilities=_ends_with_softmax(model),
         source=checkpoint,
         stored={slot.name: slot.stored for slot in slots if slot.stored is not None},
+        tree=model,
+        slots=slots,
     )
 
 

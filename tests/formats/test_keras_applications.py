@@ -251,3 +251,30 @@ def test_pictures_are_classified(assets: pathlib.Path) -> None:
     x = np.random.default_rng(0).random((2, 96, 96, 3), np.float32)
     scores = model(np.moveaxis(x, -1, 1))
     np.testing.assert_allclose(np.exp(scores), zoo.load(path)(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "face-emotion/fer2013_mini_XCEPTION.102-0.66.hdf5",
+        "mlperf-tiny/pretrainedResnet.h5",
+        "mlperf-tiny/vww_96.h5",
+        "mnist-keras3/mnist_cnn.h5",
+    ],
+)
+def test_old_files_become_new_ones(assets: pathlib.Path, name: str, tmp_path: pathlib.Path) -> None:
+    """A legacy file saved as .keras is loaded by Keras 3, also where Keras 3 refuses the legacy file."""
+    model = zoo.load(assets / name)
+    x = np.random.default_rng(0).random((2, *model.input_shape), np.float32)
+    model.save(tmp_path / "a.keras")
+    loaded = keras.models.load_model(tmp_path / "a.keras")
+    keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), name)
+    np.testing.assert_array_equal(zoo.load(tmp_path / "a.keras")(x), model(x))
+    model.save(tmp_path / "a.weights.h5")
+    loaded.load_weights(tmp_path / "a.weights.h5")
+    keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), name)
+    report = zoo.convert(assets / name, tmp_path / "b.keras")
+    assert report.agrees
+    assert report.relative is not None
+    assert report.compared == report.tensors
+    assert (tmp_path / "b.keras").stat().st_size > report.nbytes
