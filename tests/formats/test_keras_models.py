@@ -565,3 +565,27 @@ def test_sequences_that_never_end(tmp_path: pathlib.Path) -> None:
     config = json.loads(json.dumps(checkpoint.metadata["config"]).replace("[null, 5, 3]", "[null, 10000000000, 3]"))
     with pytest.raises(FormatError, match="the number of steps is too large"):
         from_checkpoint(formats.Checkpoint(checkpoint, {"config": config}, "keras"))
+
+
+def test_old_files_of_many_layers_become_new_ones(tmp_path: pathlib.Path) -> None:
+    """Nested and shared models, wrappers, attention: a legacy file written as .keras and loaded by Keras."""
+    block = keras.Sequential([keras.Input((4,)), L.Dense(4, activation="gelu"), L.LayerNormalization()], name="block")
+    inner_input = keras.Input((9, 4))
+    inner = keras.Model(inner_input, L.MultiHeadAttention(2, 2)(inner_input, inner_input), name="inner")
+    inputs, ids = keras.Input((6, 6, 2), name="picture"), keras.Input((9,), dtype="int32", name="ids")
+    x = L.BatchNormalization()(L.Conv2D(4, 3, padding="same", activation="relu")(inputs))
+    x = L.PReLU(shared_axes=[1, 2])(L.MaxPooling2D()(L.Add()([x, L.DepthwiseConv2D(1)(x)])))
+    x = L.Concatenate(axis=1)([L.Reshape((9, 4))(x), L.Embedding(7, 4)(ids)])
+    x = inner(L.Cropping1D((4, 5))(x))
+    x = L.Add()([x, L.TimeDistributed(block)(x), inner(x)])
+    x = L.Bidirectional(L.GRU(3, reset_after=False))(x)
+    outputs = [L.Dense(2, activation="softmax")(x), L.Dropout(0.2)(L.LeakyReLU(0.1)(x))]
+    model = keras_oracles.scrambled(keras.Model([inputs, ids], outputs))
+    old = zoo.load(keras_oracles.saved(model, tmp_path, ".h5"))
+    old.save(tmp_path / "new.keras")
+    arrays = [floats(2, 6, 6, 2), np.random.default_rng(0).integers(0, 7, (2, 9)).astype(np.int32)]
+    _, expected = keras_oracles.outputs_of(model, arrays)
+    _, loaded = keras_oracles.outputs_of(keras.models.load_model(tmp_path / "new.keras"), arrays)
+    for ours, theirs, again in zip(old(*arrays), expected, loaded, strict=True):
+        keras_oracles.close(ours, theirs.detach().numpy(), "read")
+        keras_oracles.close(again.detach().numpy(), theirs.detach().numpy(), "loaded by Keras")
