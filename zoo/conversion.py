@@ -104,10 +104,13 @@ def convert(
     verify: bool = True,
     tolerance: float | None = None,
     progress: Callable[[int, int], None] | None = None,
+    opset: int | None = None,
 ) -> Conversion:
     """Write the weights of a file (or a name) in the format that the suffix of `target` names.
 
     A model on text is written with its tokenizer where `target` has no suffix: a folder in Hugging Face's layout.
+    A target that ends with .onnx gets the whole model as a graph (see `Model.save`), in this opset; the source is then
+    anything that `load` takes.
 
     Tensors are read, cast and written one after the other, so memory is bounded by the largest. arch: the architecture
     of a bare state dict; recognised where None, and not needed. dtype: cast floating tensors to it. verify: read the
@@ -125,6 +128,10 @@ def convert(
         return conversion.convert(
             found.path, pathlib.Path(os.fsdecode(target)), dtype=wanted, verify=verify, tolerance=tolerance
         )
+    if str(target).endswith(".onnx"):
+        return _to_onnx(source, pathlib.Path(target), arch, wanted, verify, tolerance, opset)
+    if opset is not None:
+        raise ArgumentError("opset is an option of ONNX", expected="a target that ends with .onnx", received=target)
     output, entry = writable(target)
     found = locate(source)
     file = storage.weights_file(found.path)
@@ -170,6 +177,8 @@ def convert(
     report.lost = _lost(checkpoint, again)
     if absent:
         report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
+    if found.path.is_dir() and storage.is_text_model(found.path):
+        report.lost.append("the tokenizer and config.json; a target without suffix is a folder that keeps them")
     report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
     if verify:
         _compare(cast, again, report)
@@ -200,7 +209,7 @@ def _modernised(
     if verify:
         _compare(cast, formats.read(output), report)
         if report.target_format == "keras":
-            _compare_outputs(model, storage.load(output), report)
+            _difference(_outputs(model), _outputs(storage.load(output)), report)
     return report
 
 
@@ -211,6 +220,48 @@ def _is_folder(target: object) -> bool:
         and bool(os.fspath(target))
         and not pathlib.Path(os.fsdecode(target)).suffix
     )
+
+
+def _to_onnx(
+    source: str | os.PathLike[str],
+    target: pathlib.Path,
+    arch: str | None,
+    dtype: DType | None,
+    verify: bool,
+    tolerance: float | None,
+    opset: int | None,
+) -> Conversion:
+    """Write a whole model as a graph, load the graph and compare weights and outputs."""
+    found = locate(source)
+    if found.path.exists() and target.exists() and os.path.samefile(found.path, target):
+        raise ArgumentError("source and target are the same file", received=str(target), fix="name another target")
+    model = storage.load(source, arch, dtype=dtype)
+    model.save(target, opset=opset)
+    again = storage.load(target)
+    written: Any = again.network.state_dict()
+    report = Conversion(os.fspath(source), str(target), _format_of(found.path), "onnx", model.architecture)
+    report.tensors, report.nbytes = len(written), sum(int(array.nbytes) for array in written.values())
+    own = model.network.state_dict()
+    given = dict(model.network.named_parameters()).keys() | dict(model.network.named_buffers()).keys()
+    unread = [name for name in own if name in given and name not in written]
+    if unread:
+        report.lost.append(f"what the outputs do not depend on: {', '.join(unread[:5])}{', …' * (len(unread) > 5)}")
+    largest = max((a.dtype.itemsize for a in written.values()), default=4)
+    smallest = min((a.dtype.itemsize for a in written.values() if is_floating(a.dtype)), default=largest)
+    report.tolerance = tolerance if tolerance is not None else TOLERANCES.get(smallest, TOLERANCES[4])
+    if verify:
+        same = [name for name in written if name in own and np.array_equal(own[name], written[name], equal_nan=True)]
+        report.compared = len(same)
+        report.notes += [f"{name} was not read back as it was written" for name in written if name not in same][:5]
+        if report.nbytes > RUN_LIMIT:
+            report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
+        else:
+            _difference(_outputs(model), _outputs(again), report)
+    return report
+
+
+def _format_of(path: pathlib.Path) -> str:
+    return "folder" if path.is_dir() else formats.detect(path).name
 
 
 def _only(found: list[str]) -> str | None:
@@ -291,12 +342,11 @@ def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str, rep
         report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
         return
     first = storage.load(source, architecture, dtype=np.float32)
-    _compare_outputs(first, storage.load(output, architecture, dtype=np.float32), report)
+    second = storage.load(output, architecture, dtype=np.float32)
+    _difference(_outputs(first), _outputs(second), report)
 
 
-def _compare_outputs(first: Model, second: Model, report: Conversion) -> None:
-    """Run both on the same sample input and report the largest difference."""
-    ours, theirs = (_outputs(model) for model in (first, second))
+def _difference(ours: Any, theirs: Any, report: Conversion) -> None:
     largest = float(np.abs(ours).max(initial=0.0))
     difference = float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(theirs).all() else float("inf")
     report.absolute, report.relative = difference, difference / largest if largest else difference

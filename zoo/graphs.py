@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoonet import formats, ops
+from zoonet.formats.json_data import parse_json_object
 from zoonet.formats.keras_h5 import has_model
-from zoonet.ops.errors import ArgumentError, ZoonetError
+from zoonet.ops.errors import ArgumentError, FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.ops.types import is_floating
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
@@ -47,102 +47,85 @@ class GraphConfig:
     def channels(self) -> int:
         """The second size of the first input, or the last one with channels last."""
         shape = self.inputs[0].shape if self.inputs else None
-        place = -1 if self.channels_last else 1
-        size = shape[place] if shape and len(shape) > 1 else None
+        size = shape[-1 if self.channels_last else 1] if shape and len(shape) > 1 else None
         return size if isinstance(size, int) else 0
 
 
-@dataclass(frozen=True)
-class Training:
-    """A graph as it is in training, where that differs: the same inputs and constants.
-
-    updates: names of the state that the last outputs of the graph replace. random: the last input is a random key.
-    """
-
-    graph: Graph
-    updates: Sequence[str] = ()
-    random: bool = False
-
-
 class GraphNetwork(Module):
-    """A graph as a module. Its parameters are floating constants of the graph, under their names in the file.
+    """A graph as a module. Its parameters are floating weights of the file, under their names.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
-    training: what the module computes in training mode, where that differs; `key` is then the random key of the next
-    call. rewrite: from arrays by name to the file with them in the place of its own, where it can be written. Called
-    on inputs in order, it returns one output, or a tuple of them. classifies: it is used as the zoo's classifiers are,
-    so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax at its end gives.
+    Called on inputs in order, it returns one output, or a tuple of them. classifies: it is used as the zoo's
+    classifiers are, so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax
+    at its end gives.
     """
 
-    buffers = ("state", "key")
-    hidden = ("key",)
+    buffers: tuple[str, ...] = ("state",)
     flat = ("weights", "state")
     data_dependent = True
 
     def __init__(
-        self,
-        graph: Graph,
-        config: GraphConfig,
-        parameters: Mapping[str, Value],
-        state: Mapping[str, Value],
-        training: Training | None = None,
-        rewrite: Callable[[Mapping[str, Any], str], formats.Checkpoint] | None = None,
+        self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
     ) -> None:
-        self.config = config
+        self.config: Any = config
         self.classifies = False
-        self._rewrite = rewrite
-        constants = [*parameters.values(), *state.values()]
-        self._graph = _with_inputs(graph, constants)
-        self._training = training
-        if training is not None:
-            self._training_graph = _with_inputs(training.graph, constants)
-            if training.random:
-                self.key = ops.random_key(0)
+        self._results = [port.name for port in config.outputs]
+        self._places = {**parameters, **state}
+        self._graph = with_inputs(graph, self._places.values())
         self.weights = {name: graph.constants[value] for name, value in parameters.items()}
         self.state = {name: graph.constants[value] for name, value in state.items()}
 
+    def forward(self, *inputs: Any) -> Any:
+        """The outputs for inputs in the order of the file."""
+        if not self.classifies:
+            return self.run_graph(*inputs)
+        if self.config.channels_last:
+            inputs = tuple([ops.moveaxis(x, 1, -1) for x in inputs])
+        outputs = self.run_graph(*inputs)
+        scores = outputs[0] if isinstance(outputs, tuple) else outputs
+        return ops.log(ops.maximum(scores, 1e-30)) if self.config.probabilities else scores
+
+    def run_graph(self, *inputs: Any) -> Any:
+        """The graph itself, where a class for a task has a `forward` of its own."""
+        outputs = self._outputs(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return evaluate_graph(self._graph, *inputs, *self._arrays())
+
+    def _arrays(self) -> list[Any]:
+        """What the inputs of the graph after its own stand for."""
+        return [*self.weights.values(), *self.state.values()]
+
+    def move_state(self, moved: Mapping[str, Any]) -> None:
+        """Replace statistics by those that a step of training gave."""
+        for name, value in moved.items():  # in the same dict, which `functional_call` puts back as it was
+            self.state[name] = self.settled(name, value)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself, as texts by name."""
+        return {}
+
+    @property
+    def results(self) -> list[str]:
+        """The names of the outputs."""
+        return self._results
+
     def checkpoint(self, format_name: str) -> formats.Checkpoint | None:
-        """What to write for a format: the file with the network's present arrays; None where it cannot be written.
+        """What to write for a format: the file with the network's present arrays; None where it is not of weights.
 
         Raises UnsupportedFormatError for what the format does not have.
         """
-        if self._rewrite is None:
-            return None
-        arrays = {name: ops.to_device(array, "cpu") for name, array in self.state_dict().items()}
-        return self._rewrite(arrays, format_name)
-
-    def forward(self, *inputs: Any) -> Any:
-        """The outputs for inputs in the order of the file."""
-        constants = [*self.weights.values(), *self.state.values()]
-        if self.classifies and self.config.channels_last:
-            inputs = tuple(ops.moveaxis(x, 1, -1) for x in inputs)
-        if self.training and self._training is not None:
-            outputs = self._train(inputs, constants, self._training)
-        else:
-            outputs = evaluate_graph(self._graph, *inputs, *constants)
-        if self.classifies and self.config.probabilities:
-            return ops.log(ops.maximum(outputs[0], 1e-30))
-        return outputs[0] if len(outputs) == 1 else outputs
-
-    def _train(self, inputs: tuple[Any, ...], constants: list[Any], training: Training) -> tuple[Any, ...]:
-        """The outputs in training; new statistics and the next random key are assigned."""
-        keys: list[Any] = []
-        if training.random:
-            self.key, used = ops.unstack(ops.random_split(self.key), 0)
-            keys = [used]
-        outputs = evaluate_graph(self._training_graph, *inputs, *keys, *constants)
-        count = len(outputs) - len(training.updates)
-        for name, value in zip(training.updates, outputs[count:], strict=True):
-            self.state[name] = value
-        return outputs[:count]
+        return None
 
 
-def _with_inputs(graph: Graph, constants: Sequence[Value]) -> Graph:
+def with_inputs(graph: Graph, constants: Iterable[Value]) -> Graph:
     """A copy of the graph in which some constants are inputs, after its own."""
     copied = graph.copy()
     for value in constants:
         copied.constants.pop(value, None)
-    copied.inputs += constants
+        copied.inputs.append(value)
     return copied
 
 
@@ -157,49 +140,23 @@ class Imported:
 
 def _from_onnx(path: pathlib.Path) -> Imported:
     from zoonet.formats import onnx
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
 
     model = onnx.load(path)
-
-    config = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
-    statistics = {
-        value
-        for node in model.graph.nodes
-        if node.op.name.startswith("onnx.BatchNormalization-")
-        for value in list(node.arguments.values())[3:5]
-        if isinstance(value, Value)
-    }
-    floating = {
-        name: value
-        for name, value in model.initializers.items()
-        if value in model.graph.constants and is_floating(model.graph.constants[value].dtype)
-    }
-    network = GraphNetwork(
-        model.graph,
-        config,
-        {name: value for name, value in floating.items() if value not in statistics},
-        {name: value for name, value in floating.items() if value in statistics},
-    )
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets.items())
     notes = f"ONNX graph of {len(model.graph.nodes)} nodes, opset {opsets}" + (
         f", written by {model.producer}" if model.producer else ""
     )
-    return Imported(network, dict(model.metadata), Card(name=path.name, notes=notes))
+    return Imported(OnnxNetwork(model), dict(model.metadata), Card(name=path.name, notes=notes))
 
 
 def _from_keras(path: pathlib.Path) -> Imported:
     from zoonet.formats import keras
+    from zoonet.zoo.keras_graphs import KerasNetwork
 
     model = keras.load(path)
-    network = GraphNetwork(
-        model.graph,
-        GraphConfig(model.inputs, model.outputs, model.channels_last, model.probabilities),
-        model.weights,
-        model.state,
-        Training(model.training, model.updates, model.random),
-        model.checkpoint,
-    )
     notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
-    return Imported(network, {}, Card(name=path.name, notes="; ".join(notes)))
+    return Imported(KerasNetwork(model), {}, Card(name=path.name, notes="; ".join(notes)))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
@@ -237,28 +194,60 @@ def load(
     device: str,
     dtype: Any,
     given: Mapping[str, Any],
-    config: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Model:
-    """The model of a file that holds a graph. Raises as the importer does, and as the task does for what is given.
+    """The model of a file that holds a graph, for the task that the file names if `Model.save` wrote it.
 
-    config: what is known of the file from elsewhere, such as labels, for a task that uses it.
+    known: what is known of the file from elsewhere, such as labels, for a task that uses it. Raises as the importer
+    does, and as the task does for what is given.
     """
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
+
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
+    config = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    known = {**imported.metadata, **(config or {})}
-    if task == "image-classification":
-        imported.network.classifies = True
-        if imported.network.config.channels_last and not (known.get("preprocessing") or given.get("preprocessing")):
+    purpose = task or config.get("task") or "arrays"
+    card = imported.card
+    if config:
+        from zoonet.zoo.storage import read_card
+
+        saved = read_card(config.get("card"), path.name)
+        card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
+    network = imported.network
+    known = {**imported.metadata, **(known or {}), **config}
+    if purpose == "image-classification":
+        network.classifies = True
+        if network.config.channels_last and not (known.get("preprocessing") or given.get("preprocessing")):
             raise ArgumentError(
                 f"{path.name} does not say how pictures are prepared for it",
                 expected="preprocessing beside the task",
                 fix="give it as it was in training, preprocessing=zoo.ImagePreprocessing(resize=(height, width), …)",
             )
-    made = make_task(task or "arrays", known, imported.network, "graph", path.name, given)
-    return Model(imported.network, "graph", made, card=imported.card, device=device)
+    if "tokenizer" in config and purpose != "arrays" and isinstance(network, OnnxNetwork):
+        from zoonet.zoo.text import graphs as text_graphs
+
+        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
+    made = make_task(purpose, {**known, **config}, network, "graph", path.name, given)
+    return Model(network, "graph", made, card=card, device=device)
+
+
+def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
+    """What `Model.save` wrote of the task; empty for a file of another origin. Raises FormatError."""
+    text = metadata.get("zoonet")
+    if text is None:
+        return {}
+    config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
+    kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
+    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict}
+    labels = config.get("labels", [])
+    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
+        isinstance(label, str) for label in labels
+    ):
+        raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
+    return config
 
 
 def named_arrays(inputs: Any) -> Any:

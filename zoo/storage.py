@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
+    ArgumentError,
     FileError,
     FormatError,
     MissingFileError,
@@ -49,20 +50,28 @@ def configuration(model: Model) -> dict[str, Any]:
     }
 
 
-def save(model: Model, path: pathlib.Path) -> None:
-    """See `Model.save`."""
+def save(model: Model, path: pathlib.Path, **options: Any) -> None:
+    """See `Model.save`. options: those of ONNX."""
+    if path.suffix == ".onnx" and not path.is_dir():
+        from zoonet.zoo import exporting
+
+        exporting.save(model, path, **options)
+        return
+    if any(value is not None for value in options.values()):
+        raise ArgumentError("opset and dynamic are options of ONNX", expected="a name that ends with .onnx")
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
-        loading.save(model, path)
-        return
+        if loading.has_folder(model):
+            loading.save(model, path)
+            return
     if isinstance(model.network, graphs.GraphNetwork):
         _save_graph(model.network, path)
         return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
-            expected="a network of the zoo",
+            expected="a network of the zoo, or a name that ends with .onnx",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
     written = format_of_suffix(path)
@@ -106,7 +115,7 @@ def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathli
         raise UnsupportedFormatError(
             f"a model cannot be saved as {path.name!r}",
             expected="a name that ends with "
-            + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
+            + ", ".join(s for f in formats.FORMATS if f.name in (*_SAVED, "onnx") for s in f.suffixes)
             + ", or one without suffix for a folder",
         )
     content = {"zoonet": config}
@@ -167,22 +176,25 @@ def load(
     arch: the architecture of a bare state dict (its number of classes is taken from the tensors); recognised by names
     and shapes where None. task: what the network is for, where that is not what the file says. device: 'cpu', 'cuda',
     'cuda:N'. dtype: a floating dtype to run in; that of the file, or float32, where None. given: what the task has, in
-    the place of the file's or the architecture's own: labels and preprocessing for image classification. Raises
-    UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError (what is missing,
-    unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError or IntegrityError
-    where a download fails.
+    the place of the file's or the architecture's own: labels and preprocessing for image classification, tokenizer (or
+    its path) for text. Raises UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError
+    (what is missing, unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError
+    or IntegrityError where a download fails.
     """
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
-        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, config=found.config)
+        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, known=found.config)
         return _described(model, found)
-    if arch is None and is_text_model(found.path):
+    place = found.path
+    if place.name == WEIGHTS and is_text_model(place.parent):
+        place = place.parent  # the weights of a folder in Hugging Face's layout, named themselves
+    if arch is None and is_text_model(place):
         from zoonet.zoo.text import loading
 
-        return _described(loading.load(found.path, task=task, device=device, dtype=dtype, given=given), found)
+        return _described(loading.load(place, task=task, device=device, dtype=dtype, given=given), found)
     checkpoint, config = read_located(found)
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
@@ -274,13 +286,14 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
     checkpoint = formats.read(file)
-    found: Any = checkpoint.metadata.get("zoonet")
+    properties = checkpoint.metadata.get("properties")  # of ONNX
+    found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
     if found is None or checkpoint.format not in keras_files.FORMATS:  # ours say themselves which parameter is which
         checkpoint = in_our_names(checkpoint)
     if found is None and beside.is_file():
         found = _read_config(beside)
-    if found is None and path.is_dir():
-        found = hugging_face.configuration_of(path) or None
+    if found is None and (path.is_dir() or file.name == WEIGHTS):
+        found = hugging_face.configuration_of(file.parent) or None
     if isinstance(found, str):
         try:
             found = json.loads(found)

@@ -19,7 +19,8 @@ from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.sets.onnx import Operator, find_operator
 from zoonet.ops.types import UNKNOWN, TensorType
 
-_NODE_LIMIT = 2_000_000
+#: Most nodes that calls of model-local functions may expand to.
+_NODE_LIMIT = 200_000
 #: Attributes of ONNX 1.0 that told a runtime where it may write in place.
 _IGNORED = frozenset({"consumed_inputs"})
 
@@ -130,7 +131,7 @@ class GraphReader:
             self._node(proto, scope)
 
     def _node(self, proto: Any, scope: Scope) -> None:
-        self.nodes += 1
+        self.nodes += bool(scope.function)
         if self.nodes > _NODE_LIMIT:
             raise UnsafeFileError("the model's functions expand to too many nodes", expected=f"at most {_NODE_LIMIT}")
         domain = normal(proto.domain)

@@ -16,6 +16,7 @@ import pytest
 
 keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
+import onnx_runtime  # noqa: E402
 
 from zoonet import formats, ops, zoo  # noqa: E402
 from zoonet.ops.errors import ArgumentError, UnsupportedFormatError  # noqa: E402
@@ -233,8 +234,10 @@ def test_a_trained_model_is_saved_as_it_was_read(assets: pathlib.Path, name: str
         loaded.set_weights([np.zeros(w.shape, w.dtype) for w in loaded.get_weights()])
         loaded.load_weights(tmp_path / "a.weights.h5")
         keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), "weights")
-    with pytest.raises(UnsupportedFormatError, match=r"cannot be saved as 'a\.onnx': expected a name that"):
-        model.save(tmp_path / "a.onnx")
+    model.save(tmp_path / "a.onnx")
+    onnx_runtime.assert_equal(model(x), onnx_runtime.run(onnx_runtime.session_of(tmp_path / "a.onnx"), x)[0])
+    with pytest.raises(UnsupportedFormatError, match=r"cannot be saved as 'a\.npz': expected a name that"):
+        model.save(tmp_path / "a.npz")
 
 
 def test_pictures_are_classified(assets: pathlib.Path) -> None:

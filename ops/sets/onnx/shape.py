@@ -154,6 +154,8 @@ def split_parts(input: Array, sizes: Sequence[int] | None, axis: int, parts: int
     axis = normalized_axis(axis, len(input.shape), "Split")
     extent = input.shape[axis]
     if sizes is None:
+        if parts > 1 << 16:
+            raise ShapeError("Split: more parts than can be", expected=f"at most {1 << 16}", received=parts)
         step = -(-extent // max(parts, 1))
         sizes = [max(min(step, extent - i * step), 0) for i in range(parts)]
     if sum(sizes) != extent or any(n < 0 for n in sizes):

@@ -19,6 +19,10 @@ from zoonet.ops.types import Array
 Pairs = tuple[tuple[int, int], ...]
 
 
+#: Most cells of a window: what a pool over a picture of 2048 x 2048 has.
+_LARGEST = 1 << 22
+
+
 def padding_of(
     auto_pad: str,
     pads: Sequence[int] | None,
@@ -218,6 +222,8 @@ def _window(
             f"{name}: kernel_shape does not fit", expected=f"{len(x.shape) - 2} sizes", received=kernel_shape
         )
     kernel = tuple(kernel_shape)
+    if min(kernel) < 1 or math.prod(kernel) > _LARGEST:
+        raise ArgumentError(f"{name}: impossible kernel_shape", expected=f"1 to {_LARGEST} cells", received=kernel)
     padding = padding_of(auto_pad, pads, x.shape[2:], kernel, strides, dilations)
     return kernel, padding, sizes(strides, len(kernel)), sizes(dilations, len(kernel))
 
