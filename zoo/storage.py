@@ -63,6 +63,14 @@ def save(model: Model, path: pathlib.Path) -> None:
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
 
 
+def save_weights(model: Model, path: pathlib.Path) -> None:
+    """A model as `save` writes it; of one that `save` cannot write, the weights alone by their names."""
+    try:
+        save(model, path)
+    except UnsupportedFormatError:
+        formats.write(formats.Checkpoint(_on_cpu(model.network)), path)
+
+
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
     """Write weights, and the configuration in their header or beside them; see `Model.save`.
 

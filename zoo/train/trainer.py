@@ -1,0 +1,523 @@
+"""The loop behind `model.train`: epochs and steps, measuring, checkpoints, and going on from one."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoonet import formats, ops
+from zoonet.ops.errors import ArgumentError, StateDictError, TrainingError
+from zoonet.zoo.modules import assign
+from zoonet.zoo.train.adapt import head_of, set_training, trainable
+from zoonet.zoo.train.augment import mix
+from zoonet.zoo.train.data import fingerprint
+from zoonet.zoo.train.evaluate import collect
+from zoonet.zoo.train.history import History
+from zoonet.zoo.train.progress import Reporter, reporter
+from zoonet.zoo.train.range_test import find_rate
+from zoonet.zoo.train.rundir import RunDirectory, latest_run, new_run
+from zoonet.zoo.train.schedules import ReduceOnPlateau
+from zoonet.zoo.train.settings import Settings, make_schedule, make_settings
+from zoonet.zoo.train.setup import Parts, set_up
+from zoonet.zoo.train.step import added, clipped, first_not_finite, make_gradients, one_hot
+from zoonet.zoo.train.updates import Average, Updates, global_norm, layer_decay, no_decay
+
+if TYPE_CHECKING:
+    from zoonet.zoo.model import Model
+
+__all__ = ["train"]
+
+Array = Any
+_SECONDS = 60.0  # between checkpoints, where save_every is not said
+_LARGER = ("accuracy", "top5", "f1", "auc", "r2")  # metrics of which more is better
+_FREE = ("epochs", "workers", "save_every", "patience")  # settings that may change when a run goes on
+
+
+def train(
+    model: Model,
+    source: Any,
+    *,
+    validation: Any = 0.2,
+    out: str | os.PathLike[str] | None = None,
+    run: str | os.PathLike[str] | bool | None = None,
+    resume: bool = False,
+    progress: bool | Callable[[dict[str, Any]], Any] = True,
+    columns: tuple[str, str] | None = None,
+    **given: Any,
+) -> History:
+    """See `Model.train`."""
+    pretrained = model.card.notes != "random parameters"
+    settings = make_settings(given, model.architecture, pretrained)
+    if out is not None:
+        _check_target(model, pathlib.Path(out))
+    folder: RunDirectory | None = None
+    if run is not False:
+        name = pathlib.Path(model.card.name or model.architecture).stem.replace(os.sep, "-")
+        chosen = run if isinstance(run, str | os.PathLike) else latest_run(name) if resume else new_run(name)
+        folder = RunDirectory(chosen, resume=resume)
+    elif resume:
+        raise ArgumentError("a run without a directory cannot be resumed", fix="leave run out, or name it")
+    parts = set_up(model, source, validation, settings, columns, given.get("batch"))
+    with reporter(progress) as shown:
+        for note in parts.notes:
+            shown.note(note)
+        trainer = Trainer(model, parts, settings, folder, shown)
+        if resume:
+            trainer.resume()
+        history = trainer.fit()
+    model.recompile()
+    if out is not None:
+        model.save(out)
+    return history
+
+
+def _check_target(model: Model, out: pathlib.Path) -> None:
+    """Complain about a path that cannot be written before anything is trained."""
+    parent = out.parent
+    if not parent.is_dir():
+        raise ArgumentError("the model cannot be saved there", expected="an existing folder", received=str(parent))
+
+
+class Trainer:
+    """One run: its state, and the loop that moves it on. folder: where it is kept, or None."""
+
+    def __init__(
+        self, model: Model, parts: Parts, settings: Settings, folder: RunDirectory | None, shown: Reporter
+    ) -> None:
+        self.model, self.parts, self.settings, self.folder, self.shown = model, parts, settings, folder, shown
+        self.network = model.network
+        self.history = History()
+        self.history.folder = folder.path if folder is not None else None
+        self.names = trainable(self.network, settings.freeze)
+        self.key = ops.random_key(settings.seed)
+        self.per_epoch = math.ceil(len(parts.training) / settings.accumulate)
+        self.metric = self._metric()
+        self.epoch, self.position = 0, 0
+        self.total, self.count = 0.0, 0  # of the losses of this epoch
+        self.scale = 2.0**12 if settings.precision == "float16" else 1.0
+        self.best: float | None = None
+        self.best_state: dict[str, Array] = {}
+        self.waited = 0
+        self.gradients = make_gradients(self.network, parts.objective, settings.precision)
+        self.schedule = make_schedule(settings, self.per_epoch)
+        self._start(parts, settings)
+
+    def _start(self, parts: Parts, settings: Settings) -> None:
+        self._check_outputs()
+        optimizer = settings.optimizer
+        parameters = {n: a for n, a in self.network.named_parameters() if n in set(self.names)}
+        head = set(head_of(self.network))
+        depth = layer_decay([*parameters], settings.layer_decay) if settings.layer_decay else None
+
+        def scale(name: str) -> float:
+            backbone = 1.0 if name in head else float(settings.backbone_lr or 1.0)
+            return backbone * (depth(name) if depth else 1.0)
+
+        self.updates = Updates(optimizer, parameters, [no_decay()], scale)  # type: ignore[arg-type]
+        assign(self.network, self.updates.parameters)
+        set_training(self.network, self.names)
+        self.rate_scale = 1.0
+        self.average = Average(self._floating_state(), settings.ema) if settings.ema else None
+
+    def _metric(self) -> str:
+        name = (self.settings.metric or self.parts.objective.metric).removeprefix("val_")
+        if self.parts.validation is None and name != "loss":
+            if self.settings.metric:
+                raise ArgumentError("a metric needs validation data", received=name, fix="give validation=…")
+            return "loss"
+        return name
+
+    def _check_outputs(self) -> None:
+        """Run two samples, so that what does not fit is said before time is spent; nothing is changed."""
+        loader = self.parts.training
+        for batch in loader.epoch():
+            self.network.eval()
+            outputs = self.network(self._on_device(batch.inputs[:2]))
+            self.parts.objective.check(outputs, batch.targets[:2])
+            break
+
+    def _on_device(self, array: Array) -> Array:
+        return array if self.model.device == "cpu" else ops.to_device(array, self.model.device)
+
+    def _state(self) -> dict[str, Array]:
+        return {name: slot.get() for name, slot in self.network.slots().items()}
+
+    def _floating_state(self) -> dict[str, Array]:
+        return self._state()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def fit(self) -> History:
+        """Train to the end, or until patience runs out; the network then has the best weights."""
+        if self.settings.lr == "auto" and not self.updates.steps:
+            self.rate_scale = find_rate(self) / self.updates.optimizer.lr
+            self.shown.note(f"learning rate found: {self.rate_scale * self.updates.optimizer.lr:.2e}")
+        self._write_config()
+        with interruptible() as interrupted:
+            while self.epoch < self.settings.epochs and not self.history.stopped:
+                self._epoch(interrupted)
+        self.network.eval()
+        if self.best_state:
+            assign(self.network, self.best_state)
+        elif self.average is not None:
+            assign(self.network, self.average.arrays)
+        self._own_arrays()
+        self._describe()
+        if self.folder is not None:
+            self.folder.write_history(self.history)
+        return self.history
+
+    def _epoch(self, interrupted: Callable[[], bool]) -> None:
+        began, start = time.perf_counter(), self.position
+        saved = began
+        set_training(self.network, self.names)
+        if not start:
+            self.total, self.count = 0.0, 0
+        before = self.count
+        self.shown.start(self.epoch + 1, self.settings.epochs, self.per_epoch, start // self.settings.accumulate)
+        for group in self._groups():
+            self._step(group)
+            self.position += len(group)
+            due = time.perf_counter() - saved > _SECONDS
+            if self.settings.save_every is not None:
+                due = self.updates.steps % self.settings.save_every == 0
+            if due or interrupted():
+                self.save()
+                saved = time.perf_counter()
+            if interrupted():
+                if self.folder is not None:
+                    self.shown.note(f"interrupted: saved in {self.folder.path}; resume=True goes on from there")
+                raise KeyboardInterrupt
+        seconds = time.perf_counter() - began
+        self._finish_epoch(seconds, (self.count - before) / max(seconds, 1e-9))
+
+    def _groups(self) -> Iterator[list[Any]]:
+        """The batches of the epoch that are left, as many at a time as make one step."""
+        group: list[Any] = []
+        for batch in self.parts.training.epoch(self.epoch, self.position):
+            group.append(batch)
+            if len(group) == self.settings.accumulate:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _step(self, group: list[Any]) -> None:
+        """One update from the mean gradient of some batches."""
+        total: dict[str, Array] = {}
+        losses = 0.0
+        parameters = self.updates.parameters
+        for offset, batch in enumerate(group):
+            place = self.epoch * len(self.parts.training) + self.position + offset
+            key = ops.random_fold_in(self.key, np.int64(place))
+            inputs, targets = self._mixed(batch.inputs, batch.targets, place)
+            inputs, targets, key = self._on_device(inputs), self._on_device(targets), self._on_device(key)
+            scale = np.float32(self.scale)
+            value, gradients, state = self.gradients(parameters, inputs, targets, key, scale)
+            loss = float(value)
+            if not math.isfinite(loss):
+                self._fail(f"the loss is {loss}", inputs, key, gradients)
+            total = added(total, gradients)
+            assign(self.network, state)
+            losses += loss
+            self.total += loss * batch.count
+            self.count += batch.count
+        share = 1.0 / len(group)
+        if self.settings.clip_value is not None:
+            total = clipped(total, self.settings.clip_value / share)
+        norm = global_norm(total) * share
+        if not math.isfinite(norm):
+            if self.settings.precision == "float16" and self.scale > 1:
+                self.scale /= 2  # the loss was scaled too much: this step is left out
+                return
+            self._fail("the gradient is not finite", inputs, key, total)
+        if self.settings.clip is not None:
+            share *= min(1.0, self.settings.clip / (norm + 1e-6))
+        factor = self.schedule(self.updates.steps) * self.rate_scale
+        self.updates.step(total, factor, share)
+        if self.average is not None:
+            self.average.update(self._floating_state())
+        record = {
+            "step": self.updates.steps,
+            "epoch": self.epoch + 1,
+            "loss": losses / len(group),
+            "lr": self.updates.optimizer.lr * factor,
+        }
+        self.history.steps.append(record)
+        self.shown.step(record, sum(batch.count for batch in group))
+
+    def _mixed(self, inputs: Array, targets: Array, place: int) -> tuple[Array, Array]:
+        """The batch under MixUp and CutMix, where these are asked for."""
+        augmentation, objective = self.parts.augmentation, self.parts.objective
+        if not (augmentation.mixup or augmentation.cutmix) or objective.name != "cross_entropy" or targets.ndim != 1:
+            return inputs, targets
+        rng = np.random.default_rng([self.settings.seed, 3, place])
+        return mix(inputs, one_hot(targets, objective.classes, inputs.dtype), augmentation, rng)
+
+    def _fail(self, what: str, inputs: Array, key: Array, gradients: dict[str, Array]) -> None:
+        where = first_not_finite(self.network, inputs, key, gradients)
+        kept = f"; the last good checkpoint is in {self.folder.path}" if self.folder is not None else ""
+        raise TrainingError(
+            f"training stopped at step {self.updates.steps + 1} (epoch {self.epoch + 1}): {what}",
+            expected="finite numbers",
+            received=f"the first that is not: {where}",
+            fix=f"a smaller lr, clip=1.0, or check the data{kept}",
+        )
+
+    def _finish_epoch(self, seconds: float, speed: float) -> None:
+        record: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "loss": self.total / max(self.count, 1),
+            "lr": self.history.steps[-1]["lr"] if self.history.steps else 0.0,
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(speed, 1),
+        }
+        if self.parts.validation is not None:
+            record |= {f"val_{name}": value for name, value in self._measure().items()}
+        self.history.epochs.append(record)
+        self.epoch, self.position = self.epoch + 1, 0
+        self._judge(record)
+        self._note_skipped()
+        self.shown.end(record, self.settings.epochs)
+        if self.folder is not None:
+            self.folder.write_history(self.history)
+            self._save_model("last")
+        self.save()
+
+    def _measure(self) -> dict[str, float]:
+        """The metrics of the validation data, by the running mean of the weights where there is one."""
+        own = self._state()
+        self.network.eval()
+        if self.average is not None:
+            assign(self.network, self.average.arrays)
+        self.model.recompile()
+        try:
+            found = collect(self._forward, self.parts.validation, self.parts.objective)  # type: ignore[arg-type]
+        finally:
+            assign(self.network, own)
+        outputs, targets, _, loss = found
+        return self.parts.objective.measure(outputs, targets, loss)
+
+    def _forward(self, inputs: Array) -> Any:
+        return self.model(inputs)
+
+    def _judge(self, record: dict[str, Any]) -> None:
+        """Keep the weights if they are the best yet, and stop if they have not been for long."""
+        measured = self.parts.validation is not None
+        key = f"val_{self.metric}" if measured else "loss"
+        if key not in record:
+            known = ", ".join(k.removeprefix("val_") for k in record if k.startswith("val_"))
+            raise ArgumentError("there is no such metric", expected=known, received=self.metric)
+        value = record[key]
+        if isinstance(self.schedule, ReduceOnPlateau):
+            self.schedule.measured(value)
+        if not measured:
+            return
+        larger = self.metric in _LARGER
+        better = self.best is None or (value > self.best if larger else value < self.best)
+        if better and not math.isnan(value):
+            self.best, self.waited = value, 0
+            self.history.best_epoch = record["epoch"]
+            arrays = self.average.arrays if self.average is not None else self._state()
+            self.best_state = {name: ops.array_module(a).array(a) for name, a in arrays.items()}
+            if self.folder is not None:
+                self._save_model("best")
+        else:
+            self.waited += 1
+        if self.settings.patience is not None and self.waited >= self.settings.patience:
+            self.history.stopped = f"{self.metric} was not better than in epoch {self.history.best_epoch}"
+
+    def _note_skipped(self) -> None:
+        skipped = self.parts.training.skipped | (self.parts.validation.skipped if self.parts.validation else {})
+        for text in skipped.values():
+            if text not in self.history.skipped:
+                self.history.skipped.append(text)
+                self.shown.note(f"left out: {text}")
+
+    # -- keeping -------------------------------------------------------------------------------------------------
+
+    def _save_model(self, name: str) -> None:
+        """The model as a file: of the best weights, or of the last."""
+        from zoonet.zoo.storage import save_weights
+
+        assert self.folder is not None
+        own = self._state()
+        if self.average is not None:
+            assign(self.network, self.average.arrays)
+        try:
+            self._describe()
+            save_weights(self.model, self.folder.path / f"{name}.safetensors")
+        finally:
+            assign(self.network, own)
+
+    def _describe(self) -> None:
+        """Say in the model's card how it was trained."""
+        card, best = self.model.card, self.history.best
+        if card.notes == "random parameters":
+            card.notes = ""
+        text = "trained with zoonet: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items() if isinstance(v, float))
+        kept = [part for part in card.notes.split("\n") if part and not part.startswith("trained with zoonet")]
+        card.notes = "\n".join([*kept, text])
+        if "val_accuracy" in best:
+            card.accuracy = f"{100 * best['val_accuracy']:.2f} % on {len(self.parts.validation.data)} held-out samples"  # type: ignore[union-attr]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "architecture": self.model.architecture,
+            "data": fingerprint(self.parts.data),
+            "settings": self.settings.to_config(),
+            "epoch": self.epoch,
+            "position": self.position,
+            "total": self.total,
+            "count": self.count,
+            "scale": self.scale,
+            "rate_scale": self.rate_scale,
+            "best": self.best,
+            "waited": self.waited,
+            "plateau": getattr(self.schedule, "state", None),
+            "averaged": self.average.steps if self.average else 0,
+            "history": self.history.to_dict(),
+        }
+
+    def _write_config(self) -> None:
+        if self.folder is None:
+            return
+        data = self.parts.data
+        self.folder.write_config(
+            {
+                "architecture": self.model.architecture,
+                "model": self.model.card.name,
+                "settings": self.settings.to_config(),
+                "data": {
+                    "source": data.source,
+                    "samples": len(data),
+                    "classes": data.counts(),
+                    "fingerprint": fingerprint(data),
+                },
+                "trained": len(self.names),
+            }
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint from which the run goes on bit for bit."""
+        if self.folder is None:
+            return
+        arrays = {f"weights/{name}": array for name, array in self._state().items()}
+        arrays |= {f"optimizer/{name}": array for name, array in self.updates.state().items()}
+        if self.average is not None:
+            arrays |= {f"average/{name}": array for name, array in self.average.arrays.items()}
+        steps = [[r["step"], r["epoch"], r["loss"], r["lr"]] for r in self.history.steps]
+        arrays["steps"] = np.array(steps, np.float64).reshape(-1, 4)
+        self.folder.write_checkpoint(arrays, self._facts())
+
+    def resume(self) -> None:
+        """Go on from the checkpoint. Raises ArgumentError or StateDictError where model, data or settings differ."""
+        assert self.folder is not None
+        arrays, facts = self.folder.read_checkpoint()
+        self._compare(facts)
+        weights = {n.removeprefix("weights/"): a for n, a in arrays.items() if n.startswith("weights/")}
+        own = self._state()
+        if {n: a.shape for n, a in weights.items()} != {n: a.shape for n, a in own.items()}:
+            raise StateDictError(
+                f"the run {self.folder.path} is of another network", fix="resume with the model that it began with"
+            )
+        for name, view in self.updates.parameters.items():
+            view[...] = self._on_device(weights[name])
+        rest = {name: self._on_device(array) for name, array in weights.items() if name not in self.updates.parameters}
+        assign(self.network, rest)
+        self.updates.load_state({n.removeprefix("optimizer/"): a for n, a in arrays.items() if "optimizer/" in n})
+        if self.average is not None:
+            self.average.steps = facts["averaged"]
+            for name in self.average.arrays:
+                self.average.arrays[name] = self._on_device(arrays[f"average/{name}"])
+        for name in ("epoch", "position", "total", "count", "scale", "rate_scale", "best", "waited"):
+            setattr(self, name, facts[name])
+        if facts["plateau"] is not None:
+            self.schedule.state = facts["plateau"]
+        self._resume_history(arrays["steps"], facts["history"])
+
+    def _resume_history(self, steps: Array, facts: dict[str, Any]) -> None:
+        assert self.folder is not None
+        names = ("step", "epoch", "loss", "lr")
+        self.history.epochs = facts["epochs"]
+        self.history.steps = [
+            {n: int(v) if n in ("step", "epoch") else float(v) for n, v in zip(names, row, strict=True)}
+            for row in steps
+        ]
+        self.history.best_epoch, self.history.skipped = facts["best_epoch"], facts["skipped"]
+        self.history.stopped = facts["stopped"] if self.settings.patience is not None else ""
+        best = self.folder.path / "best.safetensors"
+        if self.history.best_epoch and best.is_file():
+            saved = formats.read(best)
+            own = self._state()
+            self.best_state = {
+                name: self._on_device(np.array(saved[name].load())) if name in saved else array
+                for name, array in own.items()
+            }
+        self.shown.note(f"going on in {self.folder.path} from epoch {self.epoch + 1}, step {self.updates.steps + 1}")
+
+    def _compare(self, facts: dict[str, Any]) -> None:
+        path = self.folder.path if self.folder is not None else ""
+        if facts.get("architecture") != self.model.architecture:
+            raise StateDictError(
+                f"the run {path} is of another model",
+                expected=facts.get("architecture"),
+                received=self.model.architecture,
+                fix="resume with the model that it began with",
+            )
+        if facts.get("data") != fingerprint(self.parts.data):
+            raise ArgumentError(
+                f"the run {path} was on other data", fix="resume with the same data, or start a new run"
+            )
+        own = self.settings.to_config()
+        changed = [n for n, v in facts.get("settings", {}).items() if n not in _FREE and _as_json(own.get(n)) != v]
+        if changed:
+            raise ArgumentError(
+                f"the run {path} had other settings",
+                expected=", ".join(f"{n}={facts['settings'][n]!r}" for n in changed[:3]),
+                received=", ".join(f"{n}={own.get(n)!r}" for n in changed[:3]),
+                fix="resume with the same settings; " + ", ".join(_FREE) + " may change",
+            )
+
+    def _own_arrays(self) -> None:
+        """Give the network arrays of its own in the place of views of the flat ones."""
+        assign(self.network, {name: ops.array_module(a).array(a) for name, a in self._state().items()})
+
+
+def _as_json(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C (or SIGTERM) was sent; a second one interrupts at once."""
+    sent = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield sent.is_set
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(_number: int, _frame: Any) -> None:
+        if sent.is_set():
+            raise KeyboardInterrupt
+        sent.set()
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield sent.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
