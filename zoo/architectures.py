@@ -170,10 +170,28 @@ def parameters(name: str) -> int:
     return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
 
 
-def fitted(name: str, state: Mapping[str, Any]) -> Module:
-    """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has."""
+def fitted(name: str, state: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Module:
+    """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has.
+
+    changes: other fields of its configuration, as `changes` gives them; a file's, so what is not plausible is left out.
+    """
     network, config = find(name)
+    for key, value in (changes or {}).items():
+        value = tuple(value) if isinstance(value, list) else value
+        if key in {field.name for field in fields(config)} and _is_plausible(getattr(config, key), value):
+            config = replace(config, **{key: value})
     return make(network, network.fit(config, state), None)
+
+
+def _is_plausible(usual: Any, value: Any) -> bool:
+    """Whether a file may set this field: a value of the usual kind that makes no network of absurd size."""
+    if isinstance(usual, tuple):
+        return isinstance(value, tuple) and len(value) <= 64 and all(_is_plausible(1, item) for item in value)
+    if isinstance(usual, float) and not isinstance(value, bool) and isinstance(value, int | float):
+        return 0 <= value <= 64
+    if isinstance(usual, int) and not isinstance(usual, bool):
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 16
+    return type(value) is type(usual) and (not isinstance(value, str) or len(value) < 64)
 
 
 def recognise(state: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line, `zoonet list | show | run | convert`.
+"""The command line, `zoonet list | show | run | train | eval | convert`.
 
 Every failure that the library foresees is one message and status 2.
 """
@@ -44,6 +44,8 @@ def application() -> typer.Typer:
     app.command("list")(commands.list_models)
     app.command("show")(commands.show)
     app.command("run")(commands.run)
+    app.command("train")(commands.train)
+    app.command("eval")(commands.evaluate)
     app.command("convert")(commands.convert)
     return app
 

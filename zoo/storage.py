@@ -165,7 +165,7 @@ def load(
     config = {**found.config, **config}
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
-    network = _network(architecture, checkpoint, path)
+    network = _network(architecture, checkpoint, path, config.get("configuration") if arch is None else None)
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
@@ -294,8 +294,9 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path) -> Module:
-    network = architectures.fitted(architecture, checkpoint)
+def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any = None) -> Module:
+    changes = changes if isinstance(changes, dict) else None
+    network = architectures.fitted(architecture, checkpoint, changes)
     try:
         network.load_state_dict(checkpoint)
     except StateDictError as error:

@@ -480,7 +480,11 @@ class Trainer:
                 f"the run {path} was on other data", fix="resume with the same data, or start a new run"
             )
         own = self.settings.to_config()
-        changed = [n for n, v in facts.get("settings", {}).items() if n not in _FREE and _as_json(own.get(n)) != v]
+        free = {
+            *_FREE,
+            *(("warm_up",) if own["epochs"] != facts["settings"]["epochs"] else ()),
+        }  # it follows from epochs
+        changed = [n for n, v in facts["settings"].items() if n not in free and _as_json(own.get(n)) != v]
         if changed:
             raise ArgumentError(
                 f"the run {path} had other settings",
