@@ -54,6 +54,9 @@ def save(model: Model, path: pathlib.Path) -> None:
 
         loading.save(model, path)
         return
+    if model.architecture == "own":
+        write(formats.Checkpoint(_on_cpu(model.network)), None, path)
+        return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
@@ -63,12 +66,15 @@ def save(model: Model, path: pathlib.Path) -> None:
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
 
 
-def save_weights(model: Model, path: pathlib.Path) -> None:
-    """A model as `save` writes it; of one that `save` cannot write, the weights alone by their names."""
-    try:
-        save(model, path)
-    except UnsupportedFormatError:
-        formats.write(formats.Checkpoint(_on_cpu(model.network)), path)
+def save_beside(model: Model, path: pathlib.Path) -> None:
+    """A model as `save` writes it, in path.safetensors; of a graph the weights there, and path.onnx where it can."""
+    file = path.with_suffix(".safetensors")
+    if model.architecture != "graph":
+        save(model, file)
+        return
+    formats.write(formats.Checkpoint(_on_cpu(model.network)), file)
+    with suppress(UnsupportedFormatError):
+        model.save(path.with_suffix(".onnx"))
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:

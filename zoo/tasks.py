@@ -53,6 +53,7 @@ class Task(Protocol):
 TASKS = {
     "image-classification": ("classification", "ImageClassification"),
     "arrays": ("arrays", "Arrays"),
+    "own": ("own", "OwnTask"),
     "text-embedding": ("text.tasks", "TextEmbedding"),
     "text-classification": ("text.tasks", "TextClassification"),
     "fill-mask": ("text.tasks", "FillMask"),

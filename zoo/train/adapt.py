@@ -45,6 +45,11 @@ def head_of(network: Module) -> list[str]:
     return [name for name in names if name.rpartition(".")[0] == last]
 
 
+def can_change_classes(network: Module) -> bool:
+    """Whether a network's last layer can be made anew."""
+    return isinstance(network, GraphNetwork) or _has_classes(network)
+
+
 def with_classes(network: Module, classes: int, seed: int) -> Module:
     """A network of another number of classes: all weights are kept but those of the head, drawn from the seed."""
     if isinstance(network, GraphNetwork):
@@ -125,8 +130,12 @@ def _last_layer(network: GraphNetwork) -> tuple[list[tuple[str, int]], str]:
             axes = [axis for axis, n in enumerate(array.shape) if n == classes]
             if classes and axes:
                 name = node.op.name.lower()
-                linear = "gemm" in name or name.startswith("linear") or "conv" in name
-                found.append((places[weight], axes[0] if linear else axes[-1]))
+                rows = (
+                    bool(node.arguments.get("transB"))
+                    if "gemm" in name
+                    else name.startswith("linear") or "conv" in name
+                )
+                found.append((places[weight], axes[0] if rows else axes[-1]))
         if any(network.weights[name].ndim > 1 for name, _ in found):
             return found, last
         following = [v for v in node.inputs if isinstance(v, Value) and v not in places and v not in graph.constants]

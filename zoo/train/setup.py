@@ -12,7 +12,7 @@ from zoonet.ops.errors import ArgumentError, FormatError, InputError
 from zoonet.zoo.classification import ImageClassification, floating_dtype
 from zoonet.zoo.graphs import GraphNetwork
 from zoonet.zoo.train import prepare
-from zoonet.zoo.train.adapt import ends_in_softmax, with_classes
+from zoonet.zoo.train.adapt import can_change_classes, ends_in_softmax, with_classes
 from zoonet.zoo.train.augment import Augmentation, make_augmentation
 from zoonet.zoo.train.data import Data, open_data, split
 from zoonet.zoo.train.files import validation_folder
@@ -173,6 +173,10 @@ def fit_head(
             raise InputError("the data have more classes than the network", expected=have, received=objective.classes)
         return data.labels if own is None else own
     labels = labels if labels is not None else tuple(f"class {i}" for i in range(objective.classes))
+    if not can_change_classes(model.network):
+        if own is not None:
+            model.task = _with_labels(model.task, labels)
+        return labels
     model.network = with_classes(model.network, len(labels), settings.seed)
     if own is not None:
         model.task = _with_labels(model.task, labels)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoonet import formats, ops
-from zoonet.ops.errors import ArgumentError, StateDictError, TrainingError
+from zoonet.ops.errors import ArgumentError, InputError, StateDictError, TrainingError
 from zoonet.zoo.modules import assign
 from zoonet.zoo.train.adapt import head_of, set_training, trainable
 from zoonet.zoo.train.augment import mix
 from zoonet.zoo.train.data import fingerprint
 from zoonet.zoo.train.evaluate import collect
 from zoonet.zoo.train.history import History
+from zoonet.zoo.train.objective import first
 from zoonet.zoo.train.progress import Reporter, reporter
 from zoonet.zoo.train.range_test import find_rate
 from zoonet.zoo.train.rundir import RunDirectory, latest_run, new_run
@@ -143,6 +144,14 @@ class Trainer:
             self.network.eval()
             outputs = self.network(self._on_device(batch.inputs[:2]))
             self.parts.objective.check(outputs, batch.targets[:2])
+            labels, y = getattr(self.model.task, "labels", None), first(outputs)
+            if labels and self.parts.objective.classes and y.shape[1] != len(labels):
+                raise InputError(
+                    "the network has another number of classes than the data",
+                    expected=f"{len(labels)} outputs, for {', '.join(labels[:5])}",
+                    received=y.shape[1],
+                    fix="make the network's last layer with this number of classes",
+                )
             break
 
     def _on_device(self, array: Array) -> Array:
@@ -324,6 +333,8 @@ class Trainer:
             return
         larger = self.metric in _LARGER
         better = self.best is None or (value > self.best if larger else value < self.best)
+        if value == self.best and "val_loss" in record:
+            better = record["val_loss"] < self.history.best["val_loss"]
         if better and not math.isnan(value):
             self.best, self.waited = value, 0
             self.history.best_epoch = record["epoch"]
@@ -347,7 +358,7 @@ class Trainer:
 
     def _save_model(self, name: str) -> None:
         """The model as a file: of the best weights, or of the last."""
-        from zoonet.zoo.storage import save_weights
+        from zoonet.zoo.storage import save_beside
 
         assert self.folder is not None
         own = self._state()
@@ -355,7 +366,7 @@ class Trainer:
             assign(self.network, self.average.arrays)
         try:
             self._describe()
-            save_weights(self.model, self.folder.path / f"{name}.safetensors")
+            save_beside(self.model, self.folder.path / name)
         finally:
             assign(self.network, own)
 
