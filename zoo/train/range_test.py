@@ -35,7 +35,8 @@ def find_rate(trainer: Trainer) -> float:
         key = trainer._on_device(ops.random_fold_in(trainer.key, np.int64(step)))
         inputs, targets = trainer._on_device(batch.inputs), trainer._on_device(batch.targets)
         with np.errstate(all="ignore"):
-            loss, gradients, state = trainer.gradients(trial.parameters, inputs, targets, key, np.float32(1))
+            state = trainer.moving_state()
+            loss, gradients, state = trainer.gradients(trial.parameters, state, inputs, targets, key, np.float32(1))
         norm = global_norm(gradients)
         if not math.isfinite(float(loss)) or not math.isfinite(norm) or (losses and float(loss) > 4 * min(losses)):
             break

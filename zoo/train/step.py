@@ -2,62 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from zoonet import ops
 from zoonet.ops import trees
+from zoonet.ops.errors import TraceError
 from zoonet.ops.types import as_dtype, is_floating
 from zoonet.zoo.modules import Module, functional_call, keyed_by, observed_by
 from zoonet.zoo.train.objective import Objective
 
-__all__ = ["first_not_finite", "make_gradients"]
+__all__ = ["Gradients", "first_not_finite"]
 
 Array = Any
 Arrays = dict[str, Array]
+_SIGNATURES = 4  # shapes of batches for which compiled programs are kept
 
 
-def make_gradients(network: Module, objective: Objective, precision: str = "float32") -> Any:
-    """A function (trained parameters, inputs, targets, key, scale) -> (loss, gradients, new state); it can be traced.
+class Gradients:
+    """The loss of a batch, its gradients, and the new state of the network: the part of a step that is a function.
 
-    scale: what the loss is multiplied by before it is differentiated, so that gradients in 16 bits do not vanish; they
-    come divided by it. precision: what the network computes in; matrices and inputs are cast to it.
+    Called with (trained parameters, state, inputs, targets, key, scale) it gives (loss, gradients, new state), each by
+    name. scale: what the loss is multiplied by before it is differentiated, so that gradients in 16 bits do not vanish;
+    they come divided by it. precision: what the network computes in; matrices and inputs are cast to it. It is traced
+    and compiled for each signature, unless the network or the loss looks at the contents of arrays, or draws random
+    numbers of its own.
     """
-    low = None if precision == "float32" else as_dtype(precision)
 
-    def lowered(array: Array) -> Array:
-        return ops.cast(array, low) if low is not None and is_floating(array.dtype) else array
+    def __init__(self, network: Module, objective: Objective, precision: str = "float32", device: str = "cpu") -> None:
+        self.network, self.objective, self.device = network, objective, device
+        self._low = None if precision == "float32" else as_dtype(precision)
+        self._programs: dict[Any, Callable[..., Any]] = {}
 
-    def gradients(parameters: Arrays, inputs: Array, targets: Array, key: Array, scale: Array) -> Any:
+    def __call__(
+        self, parameters: Arrays, state: Arrays, inputs: Array, targets: Array, key: Array, scale: Array
+    ) -> tuple[Array, Arrays, Arrays]:
+        """See the class."""
+        arguments = (parameters, state, inputs, targets, key, scale)
+        signature = tuple([(a.shape, str(a.dtype)) for a in (inputs, targets)])
+        if signature not in self._programs:
+            if len(self._programs) >= _SIGNATURES:
+                self._programs.pop(next(iter(self._programs)))
+            self._programs[signature] = self._compiled(arguments)
+        result: tuple[Array, Arrays, Arrays] = self._programs[signature](*arguments)
+        return result
+
+    def _compiled(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        try:
+            graph, again = ops.trace(self.function, *arguments), ops.trace(self.function, *arguments)
+        except TraceError:
+            return self.function
+        first, second = list(graph.constants.values()), list(again.constants.values())
+        same = len(first) == len(second) and all(
+            a is b or (a.shape == b.shape and np.array_equal(_bytes(a), _bytes(b)))
+            for a, b in zip(first, second, strict=True)
+        )
+        return ops.compile(graph, device=self.device) if same else self.function
+
+    def function(
+        self, parameters: Arrays, state: Arrays, inputs: Array, targets: Array, key: Array, scale: Array
+    ) -> tuple[Array, Arrays, Arrays]:
+        """The function itself, on arrays or traced values."""
+        low = self._low
+
+        def lowered(array: Array) -> Array:
+            return ops.cast(array, low) if is_floating(array.dtype) else array
+
         def scalar(values: Arrays) -> Any:
             def loss(x: Array) -> Any:
                 with keyed_by(key):
-                    outputs = network(x)
+                    outputs = self.network(x)
                 if low is not None:
                     outputs = trees.map_leaves(lambda y: ops.cast(y, "float32"), outputs)
-                return objective.loss(outputs, targets)
+                return self.objective.loss(outputs, targets)
 
-            cast = {name: lowered(a) if a.ndim > 1 else a for name, a in values.items()} if low is not None else values
-            value, state = functional_call(network, cast, lowered(inputs), function=loss)
-            return value * scale, (value, state)
+            x = inputs
+            if low is not None:
+                values, x = {name: lowered(a) if a.ndim > 1 else a for name, a in values.items()}, lowered(inputs)
+            value, new = functional_call(self.network, {**state, **values}, x, function=loss)
+            return value if low is None else value * scale, (value, new)
 
-        (_, (value, state)), found = ops.value_and_grad(scalar, has_aux=True)(parameters)
-        return value, {name: gradient / scale for name, gradient in found.items()}, state
+        (_, (value, new)), found = ops.value_and_grad(scalar, has_aux=True)(parameters)
+        return value, found if low is None else {name: gradient / scale for name, gradient in found.items()}, new
 
-    def unscaled(parameters: Arrays, inputs: Array, targets: Array, key: Array, scale: Array = None) -> Any:
-        def scalar(values: Arrays) -> Any:
-            def loss(x: Array) -> Any:
-                with keyed_by(key):
-                    return objective.loss(network(x), targets)
 
-            return functional_call(network, values, inputs, function=loss)
-
-        (value, state), found = ops.value_and_grad(scalar, has_aux=True)(parameters)
-        return value, found, state
-
-    return unscaled if low is None else gradients
+def _bytes(array: Array) -> Array:
+    return np.frombuffer(np.ascontiguousarray(ops.to_device(array, "cpu")).tobytes(), np.uint8)
 
 
 def first_not_finite(network: Module, inputs: Array, key: Array, gradients: Mapping[str, Array]) -> str:

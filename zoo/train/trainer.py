@@ -29,7 +29,7 @@ from zoonet.zoo.train.rundir import RunDirectory, latest_run, new_run
 from zoonet.zoo.train.schedules import ReduceOnPlateau
 from zoonet.zoo.train.settings import Settings, make_schedule, make_settings
 from zoonet.zoo.train.setup import Parts, set_up
-from zoonet.zoo.train.step import added, clipped, first_not_finite, make_gradients, one_hot
+from zoonet.zoo.train.step import Gradients, added, clipped, first_not_finite, one_hot
 from zoonet.zoo.train.updates import Average, Updates, global_norm, layer_decay, no_decay
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Trainer:
         self.best: float | None = None
         self.best_state: dict[str, Array] = {}
         self.waited = 0
-        self.gradients = make_gradients(self.network, parts.objective, settings.precision)
+        self.gradients = Gradients(self.network, parts.objective, settings.precision, model.device)
         self.schedule = make_schedule(settings, self.per_epoch)
         self._start(parts, settings)
 
@@ -127,7 +127,7 @@ class Trainer:
         assign(self.network, self.updates.parameters)
         set_training(self.network, self.names)
         self.rate_scale = 1.0
-        self.average = Average(self._floating_state(), settings.ema) if settings.ema else None
+        self.average = Average(self._state(), settings.ema) if settings.ema else None
 
     def _metric(self) -> str:
         name = (self.settings.metric or self.parts.objective.metric).removeprefix("val_")
@@ -160,8 +160,9 @@ class Trainer:
     def _state(self) -> dict[str, Array]:
         return {name: slot.get() for name, slot in self.network.slots().items()}
 
-    def _floating_state(self) -> dict[str, Array]:
-        return self._state()
+    def moving_state(self) -> dict[str, Array]:
+        """The state that steps change: that of modules in training mode."""
+        return {n: s.get() for n, s in self.network.slots().items() if s.is_buffer and s.module.training}
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -231,7 +232,7 @@ class Trainer:
             inputs, targets = self._mixed(batch.inputs, batch.targets, place)
             inputs, targets, key = self._on_device(inputs), self._on_device(targets), self._on_device(key)
             scale = np.float32(self.scale)
-            value, gradients, state = self.gradients(parameters, inputs, targets, key, scale)
+            value, gradients, state = self.gradients(parameters, self.moving_state(), inputs, targets, key, scale)
             loss = float(value)
             if not math.isfinite(loss):
                 self._fail(f"the loss is {loss}", inputs, key, gradients)
@@ -254,7 +255,7 @@ class Trainer:
         factor = self.schedule(self.updates.steps) * self.rate_scale
         self.updates.step(total, factor, share)
         if self.average is not None:
-            self.average.update(self._floating_state())
+            self.average.update(self._state())
         record = {
             "step": self.updates.steps,
             "epoch": self.epoch + 1,
