@@ -19,7 +19,6 @@ from zoonet.zoo.summary import Summary, summarize
 from zoonet.zoo.tasks import Task, check_options
 
 if TYPE_CHECKING:
-    from zoonet.zoo.train.evaluate import Evaluation
     from zoonet.zoo.train.history import History
 
 Array = Any
@@ -192,24 +191,18 @@ class Model:
             **settings,
         )
 
-    def evaluate(
-        self,
-        data: Any,
-        *,
-        batch: int = 32,
-        columns: tuple[str, str] | None = None,
-        corrupt: str = "skip",
-        loss: str | Callable[..., Any] = "auto",
-        workers: int = 2,
-    ) -> Evaluation:
-        """Measure on data: metrics, a table of classes, the confusion matrix, and the worst mistakes.
+    def evaluate(self, data: Any, **options: Any) -> Any:
+        """How good the model is on data with answers, as the task measures it.
 
-        data, columns: as for `train`. corrupt: "skip" or "raise" for samples that cannot be read. loss: as for `train`.
-        Raises InputError where the data have classes that the model does not know.
+        Classification and arrays: data as for `train`; options are batch, columns (of a list), corrupt ("skip" or
+        "raise" for samples that cannot be read), loss (as for `train`), workers and progress (called with (done,
+        total)); an `Evaluation` with metrics, a table of classes, the confusion matrix and the worst mistakes.
+        Raises InputError where the data have classes that the model does not know, or ArgumentError for a task that
+        cannot be measured.
         """
-        from zoonet.zoo.train.measure import evaluate
-
-        return evaluate(self, data, batch=batch, columns=columns, corrupt=corrupt, loss=loss, workers=workers)
+        evaluate = self._of_task("evaluate")
+        check_options(evaluate, options, f"evaluate of a model for {self.task.name}", fixed=2)
+        return evaluate(self, data, **options)
 
     # -- description ---------------------------------------------------------------------------------------------
 

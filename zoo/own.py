@@ -22,6 +22,7 @@ from zoonet.zoo.modules import Module
 
 if TYPE_CHECKING:
     from zoonet.zoo.classification import Preprocessing
+    from zoonet.zoo.train.evaluate import Evaluation
 
 __all__ = ["FunctionNetwork", "OwnTask", "wrap"]
 
@@ -96,6 +97,23 @@ class OwnTask:
     def run(self, model: Model, source: Any) -> Any:
         """The outputs for arrays (N, …): an array, or a tuple of several."""
         return model(*source) if isinstance(source, tuple) else model(source)
+
+    def evaluate(
+        self,
+        model: Model,
+        data: Any,
+        *,
+        batch: int = 32,
+        columns: tuple[str, str] | None = None,
+        corrupt: str = "skip",
+        loss: str | Callable[..., Any] = "auto",
+        workers: int = 2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evaluation:
+        """See `Model.evaluate`."""
+        from zoonet.zoo.train.measure import evaluate
+
+        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress)
 
     def from_arguments(self, arguments: Sequence[str]) -> Any:
         """Arrays from .npy and .npz files."""

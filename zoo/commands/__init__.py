@@ -1,7 +1,7 @@
 """The commands of `zoonet`, one file each."""
 
 from zoonet.zoo.commands.convert import convert
-from zoonet.zoo.commands.evaluate import evaluate
+from zoonet.zoo.commands.eval import evaluate
 from zoonet.zoo.commands.list import list_models
 from zoonet.zoo.commands.run import run
 from zoonet.zoo.commands.show import show

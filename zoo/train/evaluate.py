@@ -136,7 +136,10 @@ class Evaluation:
 
 
 def collect(
-    forward: Callable[[Array], Any], loader: Loader, objective: Objective
+    forward: Callable[[Array], Any],
+    loader: Loader,
+    objective: Objective,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Array, Array, list[int], float]:
     """Outputs (N, …), targets, indices and mean loss over all data."""
     outputs, targets, indices, total = [], [], [], 0.0
@@ -149,6 +152,8 @@ def collect(
         outputs.append(np.asarray(ops.to_device(first(found), "cpu")))
         targets.append(batch.targets)
         indices += list(batch.indices)
+        if progress is not None:
+            progress(len(indices), len(loader.data))
     if not outputs:
         raise InputError(f"nothing in {loader.data.source} can be read", expected="at least one sample")
     return np.concatenate(outputs), np.concatenate(targets), indices, total / len(indices)

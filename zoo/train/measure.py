@@ -23,12 +23,12 @@ __all__ = ["evaluate"]
 def evaluate(
     model: Model,
     source: Any,
-    *,
     batch: int,
     columns: tuple[str, str] | None,
     corrupt: str,
     loss: str | Callable[..., Any],
     workers: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Evaluation:
     """See `Model.evaluate`."""
     if corrupt not in ("skip", "raise"):
@@ -40,7 +40,7 @@ def evaluate(
         data = data.relabelled(labels)
     objective = make_objective(loss, data, 0.0, ends_in_softmax(model.network))
     loader = evaluation_loader(model, data, batch, corrupt, workers)
-    result = evaluation(collect(model, loader, objective), data, objective, labels)
+    result = evaluation(collect(model, loader, objective, progress), data, objective, labels)
     if takes_pictures(model) and isinstance(loader.prepare, prepare.Pictures):
         result._picture = loader.prepare.image
     result.skipped = [*notes, *loader.skipped.values()]
