@@ -177,7 +177,7 @@ def _sheared(image: Image, level: float, across: bool) -> Image:
 
 
 def _translated(image: Image, level: float, across: bool) -> Image:
-    shift = level * (image.width if across else image.height)
+    shift = int(level * (image.width if across else image.height))
     return _affine(image, (1, 0, -shift if across else 0, 0, 1, 0 if across else -shift))
 
 
