@@ -32,7 +32,8 @@ class Augmentation:
     is moved at most, the rest being its edge (for small pictures). flip, vertical_flip: probabilities. jitter: strength
     of changes of brightness, contrast and saturation, hue: of hue. rand_augment: (number of operations, magnitude 0 to
     30), or None. erase: probability that a rectangle is erased. mixup, cutmix: parameters of the Beta distribution by
-    which pictures of a batch are mixed, 0 for not. Raises ArgumentError for values out of range.
+    which pictures of a batch are mixed, 0 for not. function: what else is done to a prepared array. Raises
+    ArgumentError for values out of range.
     """
 
     crop: tuple[float, float] | None = None
@@ -46,6 +47,7 @@ class Augmentation:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    function: Callable[[Array, Generator], Array] | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -92,7 +94,9 @@ class Augmentation:
         return image
 
     def array(self, array: Array, rng: Generator) -> Array:
-        """A prepared array (channels, H, W) moved, and with a rectangle erased."""
+        """A prepared array (channels, H, W) moved, and with a rectangle erased, or what a function makes of it."""
+        if self.function is not None:
+            array = np.asarray(self.function(array, rng))
         if self.shift:
             array = moved(array, rng.integers(-self.shift, self.shift + 1, 2))
         if self.erase and rng.random() < self.erase:
@@ -111,10 +115,12 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
-def make_augmentation(given: str | Augmentation | None) -> Augmentation:
-    """By name, or as given. Raises ArgumentError."""
+def make_augmentation(given: Any) -> Augmentation:
+    """By name, or as given; a function (array, generator) -> array becomes one that calls it. Raises ArgumentError."""
     if given is None:
         return Augmentation()
+    if callable(given):
+        return Augmentation(function=given)
     if isinstance(given, Augmentation):
         return given
     if given not in AUGMENTATIONS:

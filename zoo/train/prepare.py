@@ -105,7 +105,7 @@ class Arrays:
             raise InputError(f"{self.data.name(index)} is no array of numbers", received=array.dtype)
         if array.dtype.kind == "f" or is_floating(array.dtype):
             array = array.astype(self.dtype, copy=False)
-        if rng is not None and array.ndim == 3:
+        if rng is not None and (array.ndim == 3 or self.augmentation.function is not None):
             array = self.augmentation.array(array, rng)
         return array
 

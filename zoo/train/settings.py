@@ -11,7 +11,7 @@ from typing import Any
 
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.train import schedules
-from zoonet.zoo.train.augment import AUGMENTATIONS, Augmentation, make_augmentation
+from zoonet.zoo.train.augment import AUGMENTATIONS, Augmentation
 from zoonet.zoo.train.optimizers import Optimizer, make_optimizer
 from zoonet.zoo.train.updates import Names
 
@@ -76,7 +76,9 @@ class Settings:
     freeze: what is not trained: "backbone" (all but the head), or patterns of parameter names. backbone_lr: factor of
     the rate of all but the head. layer_decay: factor of the rate per level of depth. head: "new" draws the last layer
     anew, "keep" refuses other classes, "auto" draws it if the classes differ.
-    augment: a name ("none", "light", "standard", "strong", "small", "shift") or an `Augmentation`. label_smoothing.
+    augment: a name ("none", "light", "standard", "strong", "small", "shift"), an `Augmentation`, or a function (array,
+    NumPy generator) -> array. preprocessed: the data are arrays as the network takes them, also where it is for
+    pictures. label_smoothing: the share of a target that is spread over all classes.
     loss: "auto" (cross entropy for classes, mse for numbers), "cross_entropy", "mse", "l1", "huber", "bce", or a
     function (outputs, targets) -> number, written in zoonet.ops.
     clip: largest norm of the gradients; clip_value: largest number in them. accumulate: batches per step. ema: decay of
@@ -99,7 +101,8 @@ class Settings:
     backbone_lr: float | None = None
     layer_decay: float | None = None
     head: str = "auto"
-    augment: str | Augmentation | None = None
+    augment: str | Augmentation | Callable[..., Any] | None = None
+    preprocessed: bool = False
     label_smoothing: float | None = None
     loss: str | Callable[..., Any] = "auto"
     clip: float | None = None
@@ -208,14 +211,16 @@ def _check(s: Settings) -> None:
         "precision": (s.precision in ("float32", "bfloat16", "float16"), "float32, bfloat16 or float16"),
         "seed": (isinstance(s.seed, int) and not isinstance(s.seed, bool) and s.seed >= 0, "an integer from 0"),
         "augment": (
-            s.augment is None or isinstance(s.augment, Augmentation) or s.augment in AUGMENTATIONS,
-            ", ".join(AUGMENTATIONS) + ", or an Augmentation",
+            s.augment is None
+            or isinstance(s.augment, Augmentation)
+            or callable(s.augment)
+            or s.augment in AUGMENTATIONS,
+            ", ".join(AUGMENTATIONS) + ", an Augmentation, or a function",
         ),
     }
     for name, (holds, expected) in checks.items():
         if not holds:
             raise ArgumentError(f"{name} is wrong", expected=expected, received=repr(getattr(s, name)))
-    make_augmentation(s.augment)
 
 
 def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:

@@ -74,7 +74,7 @@ def set_up(
     augmentation = make_augmentation(settings.augment)
     training = Loader(
         data,
-        _prepare(model, data, augmentation),
+        _prepare(model, data, augmentation, settings.preprocessed),
         batch,
         settings.seed,
         last=settings.last,
@@ -88,15 +88,17 @@ def set_up(
     return Parts(whole, training, checked, objective, labels, augmentation, notes)
 
 
-def _prepare(model: Model, data: Data, augmentation: Augmentation) -> Callable[..., Any]:
-    if takes_pictures(model):
+def _prepare(model: Model, data: Data, augmentation: Augmentation, preprocessed: bool) -> Callable[..., Any]:
+    if takes_pictures(model) and not preprocessed:
         return prepare.Pictures(data, model.preprocessing, augmentation)
     return prepare.Arrays(data, floating_dtype(model.network), augmentation)
 
 
-def evaluation_loader(model: Model, data: Data, batch: int, corrupt: str, workers: int) -> Loader:
+def evaluation_loader(
+    model: Model, data: Data, batch: int, corrupt: str, workers: int, preprocessed: bool = False
+) -> Loader:
     """All samples in order, prepared as `model.run` prepares them."""
-    preparing = _prepare(model, data, Augmentation())
+    preparing = _prepare(model, data, Augmentation(), preprocessed)
     return Loader(data, preparing, batch, shuffle=False, corrupt=corrupt, workers=workers)
 
 
@@ -116,7 +118,7 @@ def readable(model: Model, data: Data, settings: Settings, notes: list[str]) -> 
     """The data without files that show at once that they are no pictures; InputError where these may not be skipped."""
     if data.targets is None:
         raise InputError(f"{data.source} has no targets", fix="give (inputs, targets)")
-    if not takes_pictures(model):
+    if not takes_pictures(model) or settings.preprocessed:
         return data
     bad = prepare.unreadable(data)
     if not bad:
