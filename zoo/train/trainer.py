@@ -39,6 +39,7 @@ __all__ = ["train"]
 
 Array = Any
 _SECONDS = 60.0  # between checkpoints, where save_every is not said
+_GROWTH = 2000  # steps after which the loss is scaled by twice as much, in float16
 _LARGER = ("accuracy", "top5", "f1", "auc", "r2")  # metrics of which more is better
 _FREE = ("epochs", "workers", "save_every", "patience")  # settings that may change when a run goes on
 
@@ -254,6 +255,8 @@ class Trainer:
             share *= min(1.0, self.settings.clip / (norm + 1e-6))
         factor = self.schedule(self.updates.steps) * self.rate_scale
         self.updates.step(total, factor, share)
+        if self.settings.precision == "float16" and self.updates.steps % _GROWTH == 0:
+            self.scale *= 2
         if self.average is not None:
             self.average.update(self._state())
         record = {

@@ -279,6 +279,17 @@ def test_pictures_that_cannot_be_read_are_left_out(folder: pathlib.Path, small: 
         small().train(data, epochs=1, corrupt="raise", run=False, **QUIET)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_sixteen_bits(folder: pathlib.Path, small: Any, precision: str) -> None:
+    model = small()
+    history = model.train(folder, epochs=6, batch=8, lr=0.05, precision=precision, run=False, **QUIET)
+    plain = small().train(folder, epochs=6, batch=8, lr=0.05, run=False, **QUIET)
+    assert {a.dtype for _, a in model.network.named_parameters()} == {np.dtype(np.float32)}
+    assert history["loss"] != plain["loss"]
+    np.testing.assert_allclose(history["loss"][0], plain["loss"][0], rtol=0.05)
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+
+
 def test_curves(tmp_path: pathlib.Path, folder: pathlib.Path, small: Any) -> None:
     pytest.importorskip("matplotlib")
     history = small().train(folder, epochs=2, batch=8, run=False, **QUIET)
