@@ -12,9 +12,10 @@ from typing import Any
 
 #: The public names of each module.
 _MODULES = {
-    "optimizers": "Adadelta Adafactor Adagrad Adam AdamW LAMB Lion Muon NAdam Optimizer RAdam RMSprop SGD make_optimizer",
-    "schedules": "Chain Constant Cosine CosineRestarts Exponential Linear MultiStep OneCycle Polynomial ReduceOnPlateau "
-    "Step WarmUp",
+    "optimizers": "Adadelta Adafactor Adagrad Adam AdamW LAMB Lion Muon NAdam Optimizer RAdam RMSprop SGD "
+    "make_optimizer",
+    "schedules": "Chain Constant Cosine CosineRestarts Exponential Linear MultiStep OneCycle Polynomial "
+    "ReduceOnPlateau Step WarmUp",
     "updates": "Average Group Updates global_norm layer_decay no_decay",
     "data": "Data open_data split",
     "loader": "Batch Loader",
@@ -24,8 +25,8 @@ _MODULES = {
     "settings": "RECIPES Recipe Settings",
     "step": "Gradients",
     "objective": "Objective",
-    "loops": "adadelta adagrad adam adamw converge goldensection hyperband minibatch minimize momentum nesterov progress "
-    "repeat rmsprop sgd",
+    "loops": "adadelta adagrad adam adamw converge goldensection hyperband minibatch minimize momentum nesterov "
+    "progress repeat rmsprop sgd",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
