@@ -67,14 +67,16 @@ def save(model: Model, path: pathlib.Path) -> None:
 
 
 def save_beside(model: Model, path: pathlib.Path) -> None:
-    """A model as `save` writes it, in path.safetensors; of a graph the weights there, and path.onnx where it can."""
+    """The weights of a model in path.safetensors, and the model as `save` writes it: there, or in the folder `path`
+    for a model on text, or in path.onnx for a graph, where that can be written.
+    """
     file = path.with_suffix(".safetensors")
-    if model.architecture != "graph":
+    if not hasattr(model.task, "tokenizer") and model.architecture != "graph":
         save(model, file)
         return
     formats.write(formats.Checkpoint(_on_cpu(model.network)), file)
     with suppress(UnsupportedFormatError):
-        model.save(path.with_suffix(".onnx"))
+        model.save(path.with_suffix(".onnx") if model.architecture == "graph" else path)
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -35,7 +36,7 @@ def head_of(network: Module) -> list[str]:
         return graph_head(network)
     if _has_classes(network):
         config = network.config  # type: ignore[attr-defined]
-        other = architectures.make(type(network), replace(config, classes=config.classes + 1), None)
+        other = _remade(network, replace(config, classes=config.classes + 1), None)
         wrong = compare_shapes(network.state_dict(), other.state_dict()).wrong
         if wrong:
             layers = {name.rpartition(".")[0] for name in wrong}
@@ -43,6 +44,15 @@ def head_of(network: Module) -> list[str]:
     names = [name for name, _ in network.named_parameters()]
     last = names[-1].rpartition(".")[0] if names else ""
     return [name for name in names if name.rpartition(".")[0] == last]
+
+
+def _remade(network: Module, config: Any, seed: int | None) -> Module:
+    """A network of the same kind with another configuration."""
+    kind: Any = type(network)
+    if "head" in inspect.signature(kind.__init__).parameters:
+        head = network.head  # type: ignore[attr-defined]
+        return architectures.make(lambda given: kind(given, head), config, seed)
+    return architectures.make(kind, config, seed)
 
 
 def can_change_classes(network: Module) -> bool:
@@ -61,7 +71,7 @@ def with_classes(network: Module, classes: int, seed: int) -> Module:
             fix="make the network with this number of classes",
         )
     config = replace(network.config, classes=classes)  # type: ignore[attr-defined]
-    new = architectures.make(type(network), config, seed)
+    new = _remade(network, config, seed)
     kept = set(head_of(network))
     state = {name: array for name, array in network.state_dict().items() if name not in kept}
     dtypes = {np.dtype(a.dtype) for _, a in network.named_parameters() if is_floating(a.dtype)}

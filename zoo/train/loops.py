@@ -135,7 +135,7 @@ def _steps(
             state = dict(network.named_buffers())
             value, found, new = gradients(updates.parameters, state, inputs, targets, step_key, np.float32(1))
             if not math.isfinite(float(value)):
-                where = first_not_finite(network, inputs, step_key, found)
+                where = first_not_finite(network, gradients.objective, inputs, step_key, found)
                 raise TrainingError(
                     f"training stopped at step {number + 1}: the loss is {float(value)}",
                     received=f"the first that is not finite: {where}",

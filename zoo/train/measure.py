@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.train import prepare
-from zoonet.zoo.train.adapt import ends_in_softmax
 from zoonet.zoo.train.data import open_data
 from zoonet.zoo.train.evaluate import Evaluation, collect, evaluation
-from zoonet.zoo.train.objective import make_objective
 from zoonet.zoo.train.settings import Settings
-from zoonet.zoo.train.setup import evaluation_loader, readable, takes_pictures
+from zoonet.zoo.train.setup import evaluation_loader, objective_for, readable, takes_pictures
+from zoonet.zoo.train.texts import open_texts, takes_texts
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
@@ -34,13 +33,16 @@ def evaluate(
     if corrupt not in ("skip", "raise"):
         raise ArgumentError("corrupt is wrong", expected="'skip' or 'raise'", received=repr(corrupt))
     notes: list[str] = []
-    data = readable(model, open_data(source, columns=columns), Settings(corrupt=corrupt), notes)
+    opened = open_texts(model, source, columns) if takes_texts(model) else open_data(source, columns=columns)
+    data = readable(model, opened, Settings(corrupt=corrupt), notes)
     labels = tuple(model.labels) if hasattr(model.task, "labels") else data.labels
     if labels is not None and data.labels is not None:
         data = data.relabelled(labels)
-    objective = make_objective(loss, data, 0.0, ends_in_softmax(model.network))
+    objective = objective_for(model, data, loss, 0.0)
     loader = evaluation_loader(model, data, batch, corrupt, workers)
-    result = evaluation(collect(model, loader, objective, progress), data, objective, labels)
+    result = evaluation(
+        collect(lambda x: objective.outputs(model, x), loader, objective, progress), data, objective, labels
+    )
     if takes_pictures(model) and isinstance(loader.prepare, prepare.Pictures):
         result._picture = loader.prepare.image
     result.skipped = [*notes, *loader.skipped.values()]

@@ -24,7 +24,8 @@ class Objective:
     """The loss, and what is measured.
 
     name: of the loss. classes: the number of classes, or 0. smoothing: of labels. probabilities: the network's outputs
-    are probabilities already, as those of a graph that ends in a softmax. function: a loss given by the user.
+    are probabilities already, as those of a graph that ends in a softmax. function: a loss given by the user. call: how
+    the network is called on a batch, where not simply on its array. arrange: brings outputs to the axes of losses.
     """
 
     name: str
@@ -32,6 +33,13 @@ class Objective:
     smoothing: float = 0.0
     probabilities: bool = False
     function: Callable[..., Any] | None = None
+    call: Callable[[Any, Array], Any] | None = None
+    arrange: Callable[[Any], Any] | None = None
+
+    def outputs(self, network: Any, inputs: Array) -> Any:
+        """What a network (or a model) gives for a batch."""
+        found = network(inputs) if self.call is None else self.call(network, inputs)
+        return found if self.arrange is None else self.arrange(first(found))
 
     @property
     def metric(self) -> str:

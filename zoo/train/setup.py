@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from zoonet.zoo.train.files import validation_folder
 from zoonet.zoo.train.loader import Loader
 from zoonet.zoo.train.objective import Objective, make_objective
 from zoonet.zoo.train.settings import Settings
+from zoonet.zoo.train.texts import call_on_tokens, classes_second, open_texts, relabelled_task, takes_texts
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
@@ -39,6 +40,15 @@ class Parts:
     notes: list[str]
 
 
+def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Objective:
+    """The objective for a model and data, which knows how the network is called."""
+    objective = make_objective(loss, data, smoothing, ends_in_softmax(model.network))
+    if not takes_texts(model):
+        return objective
+    classes = data.targets.ndim == 1
+    return replace(objective, call=call_on_tokens, arrange=None if classes else classes_second)
+
+
 def takes_pictures(model: Model) -> bool:
     """Whether a model's task is about pictures."""
     return isinstance(model.task, ImageClassification)
@@ -49,12 +59,16 @@ def set_up(
 ) -> Parts:
     """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
     notes: list[str] = []
-    data = readable(model, open_data(source, columns=columns), settings, notes)
-    measured = _validation(source, validation, columns)
+
+    def opened(what: Any) -> Data:
+        return open_texts(model, what, columns) if takes_texts(model) else open_data(what, columns=columns)
+
+    data = readable(model, opened(source), settings, notes)
+    measured = _validation(source, validation, opened)
     if measured is not None:
         measured = readable(model, measured, settings, notes)
     _check(model, data)
-    objective = make_objective(settings.loss, data, settings.label_smoothing or 0.0, ends_in_softmax(model.network))
+    objective = objective_for(model, data, settings.loss, settings.label_smoothing or 0.0)
     labels = fit_head(model, data, objective, settings, notes)
     if labels is not None:
         data = data.relabelled(labels)
@@ -102,7 +116,7 @@ def evaluation_loader(
     return Loader(data, preparing, batch, shuffle=False, corrupt=corrupt, workers=workers)
 
 
-def _validation(source: Any, validation: Any, columns: Any) -> Data | None:
+def _validation(source: Any, validation: Any, opened: Callable[[Any], Data]) -> Data | None:
     """The data that are given for measuring, or that lie in a folder beside those for training."""
     if validation is None or validation is False:
         return None
@@ -110,8 +124,8 @@ def _validation(source: Any, validation: Any, columns: Any) -> Data | None:
         if not 0 < validation < 1:
             raise ArgumentError("the share for validation is wrong", expected="between 0 and 1", received=validation)
         folder = validation_folder(source)
-        return open_data(folder) if folder is not None else None
-    return open_data(validation, columns=columns)
+        return opened(folder) if folder is not None else None
+    return opened(validation)
 
 
 def readable(model: Model, data: Data, settings: Settings, notes: list[str]) -> Data:
@@ -156,9 +170,9 @@ def fit_head(
     model: Model, data: Data, objective: Objective, settings: Settings, notes: list[str]
 ) -> tuple[str, ...] | None:
     """Give the model a head for the classes of the data; the labels that targets are to be indices of."""
-    if not objective.classes:
+    if not objective.classes or data.targets.ndim != 1:
         return None
-    pictures = takes_pictures(model)
+    pictures = hasattr(model.task, "labels")
     own = tuple(model.labels) if hasattr(model.task, "labels") else None
     config = getattr(model.network, "config", None)
     have = len(own) if own is not None else int(getattr(config, "classes", 0) or 0)
@@ -177,24 +191,16 @@ def fit_head(
     labels = labels if labels is not None else tuple(f"class {i}" for i in range(objective.classes))
     if not can_change_classes(model.network):
         if own is not None:
-            model.task = _with_labels(model.task, labels)
+            model.task = relabelled_task(model.task, labels)
         return labels
     model.network = with_classes(model.network, len(labels), settings.seed)
     if own is not None:
-        model.task = _with_labels(model.task, labels)
+        model.task = relabelled_task(model.task, labels)
     elif isinstance(model.network, GraphNetwork):
         model.task = type(model.task).from_config({}, model.network, model.architecture, "the model")  # type: ignore[attr-defined]
     model.recompile()
     notes.append(f"a new last layer for {len(labels)} classes: {_some(labels)}")
     return labels
-
-
-def _with_labels(task: Any, labels: Sequence[str]) -> Any:
-    from copy import copy
-
-    changed = copy(task)
-    changed.labels = tuple(labels)
-    return changed
 
 
 def _some(labels: Sequence[str]) -> str:

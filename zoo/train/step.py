@@ -73,7 +73,7 @@ class Gradients:
         def scalar(values: Arrays) -> Any:
             def loss(x: Array) -> Any:
                 with keyed_by(key):
-                    outputs = self.network(x)
+                    outputs = self.objective.outputs(self.network, x)
                 if low is not None:
                     outputs = trees.map_leaves(lambda y: ops.cast(y, "float32"), outputs)
                 return self.objective.loss(outputs, targets)
@@ -92,7 +92,9 @@ def _bytes(array: Array) -> Array:
     return np.frombuffer(np.ascontiguousarray(ops.to_device(array, "cpu")).tobytes(), np.uint8)
 
 
-def first_not_finite(network: Module, inputs: Array, key: Array, gradients: Mapping[str, Array]) -> str:
+def first_not_finite(
+    network: Module, objective: Objective, inputs: Array, key: Array, gradients: Mapping[str, Array]
+) -> str:
     """Where numbers end: the first layer whose output holds one that is none, or else the last parameter's gradient."""
     if not _finite(inputs):
         return "the input"
@@ -108,7 +110,7 @@ def first_not_finite(network: Module, inputs: Array, key: Array, gradients: Mapp
 
     values = {name: slot.get() for name, slot in network.slots().items()}
     with np.errstate(all="ignore"), observed_by(observe), keyed_by(key):
-        functional_call(network, values, inputs)
+        functional_call(network, values, inputs, function=lambda x: objective.outputs(network, x))
     if found:
         return f"the output of the layer {found[0]}"
     bad = [name for name, gradient in gradients.items() if not _finite(gradient)]

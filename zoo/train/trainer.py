@@ -143,7 +143,7 @@ class Trainer:
         loader = self.parts.training
         for batch in loader.epoch():
             self.network.eval()
-            outputs = self.network(self._on_device(batch.inputs[:2]))
+            outputs = self.parts.objective.outputs(self.network, self._on_device(batch.inputs[:2]))
             self.parts.objective.check(outputs, batch.targets[:2])
             labels, y = getattr(self.model.task, "labels", None), first(outputs)
             if labels and self.parts.objective.classes and y.shape[1] != len(labels):
@@ -277,7 +277,7 @@ class Trainer:
         return mix(inputs, one_hot(targets, objective.classes, inputs.dtype), augmentation, rng)
 
     def _fail(self, what: str, inputs: Array, key: Array, gradients: dict[str, Array]) -> None:
-        where = first_not_finite(self.network, inputs, key, gradients)
+        where = first_not_finite(self.network, self.parts.objective, inputs, key, gradients)
         kept = f"; the last good checkpoint is in {self.folder.path}" if self.folder is not None else ""
         raise TrainingError(
             f"training stopped at step {self.updates.steps + 1} (epoch {self.epoch + 1}): {what}",
@@ -321,7 +321,7 @@ class Trainer:
         return self.parts.objective.measure(outputs, targets, loss)
 
     def _forward(self, inputs: Array) -> Any:
-        return self.model(inputs)
+        return self.parts.objective.outputs(self.model, inputs)
 
     def _judge(self, record: dict[str, Any]) -> None:
         """Keep the weights if they are the best yet, and stop if they have not been for long."""
