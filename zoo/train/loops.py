@@ -122,18 +122,20 @@ def _steps(
 ) -> Iterator[float]:
     updates = Updates(rule, {n: a for n, a in network.named_parameters() if is_floating(a.dtype)})
     assign(network, updates.parameters)
+    device = ops.device_of(next(iter(updates.parameters.values())))
+    one = ops.to_device(np.ones((), np.float32), device)
     gradients: Gradients | None = None
     network.train()
     try:
         for number, batch in enumerate(data):
             if not isinstance(batch, tuple | list) or len(batch) != 2:
                 raise InputError("a batch is not a pair", expected="(inputs, targets)", received=type(batch).__name__)
-            inputs, targets = (a if ops.is_array(a) else np.asarray(a) for a in batch)
+            inputs, targets = (ops.to_device(a if ops.is_array(a) else np.asarray(a), device) for a in batch)
             if gradients is None:
-                gradients = Gradients(network, _objective(loss, targets))
-            step_key = ops.random_fold_in(key, np.int64(number))
+                gradients = Gradients(network, _objective(loss, targets), device=device)
+            step_key = ops.to_device(ops.random_fold_in(key, np.int64(number)), device)
             state = dict(network.named_buffers())
-            value, found, new = gradients(updates.parameters, state, inputs, targets, step_key, np.float32(1))
+            value, found, new = gradients(updates.parameters, state, inputs, targets, step_key, one)
             if not math.isfinite(float(value)):
                 where = first_not_finite(network, gradients.objective, inputs, step_key, found)
                 raise TrainingError(

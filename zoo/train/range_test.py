@@ -29,6 +29,7 @@ def find_rate(trainer: Trainer) -> float:
     rates: list[float] = []
     losses: list[float] = []
     loader = trainer.parts.training
+    one = trainer._on_device(np.ones((), np.float32))
     batches = (batch for epoch in range(_STEPS) for batch in loader.epoch(epoch))
     for step, batch in zip(range(_STEPS), batches, strict=False):
         rate = _FIRST * (_LAST / _FIRST) ** (step / (_STEPS - 1))
@@ -36,7 +37,7 @@ def find_rate(trainer: Trainer) -> float:
         inputs, targets = trainer._on_device(batch.inputs), trainer._on_device(batch.targets)
         with np.errstate(all="ignore"):
             state = trainer.moving_state()
-            loss, gradients, state = trainer.gradients(trial.parameters, state, inputs, targets, key, np.float32(1))
+            loss, gradients, state = trainer.gradients(trial.parameters, state, inputs, targets, key, one)
         norm = global_norm(gradients)
         if not math.isfinite(float(loss)) or not math.isfinite(norm) or (losses and float(loss) > 4 * min(losses)):
             break

@@ -232,7 +232,7 @@ class Trainer:
             key = ops.random_fold_in(self.key, np.int64(place))
             inputs, targets = self._mixed(batch.inputs, batch.targets, place)
             inputs, targets, key = self._on_device(inputs), self._on_device(targets), self._on_device(key)
-            scale = np.float32(self.scale)
+            scale = self._on_device(np.asarray(self.scale, np.float32))
             value, gradients, state = self.gradients(parameters, self.moving_state(), inputs, targets, key, scale)
             loss = float(value)
             if not math.isfinite(loss):
