@@ -215,16 +215,17 @@ def _named(data: Data, labels: Sequence[str]) -> Data:
     return replace(data, labels=tuple(labels))
 
 
-def split(data: Data, share: float, seed: int = 0) -> tuple[Data, Data]:
+def split(data: Data, share: float, seed: int = 0, *, stratified: bool = True) -> tuple[Data, Data]:
     """Data for training and for measuring, of which each class gives the same share (at least one sample of two).
 
-    The samples are drawn by a seed. Raises ArgumentError for a share that is not between 0 and 1.
+    The samples are drawn by a seed. stratified=False draws without regard to classes. Raises ArgumentError for a share
+    that is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise ArgumentError("the share for validation is wrong", expected="between 0 and 1", received=share)
     rng = np.random.default_rng([seed, 0x5B117])
     chosen: list[int] = []
-    for members in _classes(data):
+    for members in _classes(data) if stratified else [np.arange(len(data))]:
         order = rng.permutation(members)
         count = max(1, round(share * len(order))) if len(order) > 1 else 0
         chosen += order[:count].tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Evaluation:
         """Plain data for JSON."""
         return {
             "count": self.count,
-            "metrics": self.metrics,
+            "metrics": {k: v if math.isfinite(v) else None for k, v in self.metrics.items()},
             "classes": self.table,
             "confusion": None if self.confusion is None else self.confusion.tolist(),
             "mistakes": [vars(m) for m in self.mistakes[:50]],

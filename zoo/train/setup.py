@@ -75,7 +75,7 @@ def set_up(
         measured = measured.relabelled(labels) if measured is not None else None
     whole = data
     if measured is None and isinstance(validation, float):
-        data, measured = split(data, validation, settings.seed)
+        data, measured = split(data, validation, settings.seed, stratified=bool(objective.classes))
         notes.append(f"{len(data)} samples to train on, {len(measured)} held back to measure")
     if asked_batch is not None and asked_batch > len(data):
         raise ArgumentError(
@@ -173,6 +173,14 @@ def fit_head(
     if not objective.classes or data.targets.ndim != 1:
         return None
     pictures = hasattr(model.task, "labels")
+    most = max(1000, 2 * len(data), int(getattr(getattr(model.network, "config", None), "classes", 0) or 0))
+    if data.labels is None and objective.classes > most:
+        raise InputError(
+            "the classes are not numbered from 0",
+            expected=f"integers below {most}",
+            received=objective.classes - 1,
+            fix="give them as strings, or numbers in order",
+        )
     own = tuple(model.labels) if hasattr(model.task, "labels") else None
     config = getattr(model.network, "config", None)
     have = len(own) if own is not None else int(getattr(config, "classes", 0) or 0)

@@ -18,7 +18,15 @@ Y = np.arange(24) % 3
 
 def trained(device: str, **options: Any) -> zoo.Model:
     model = zoo.create("digitnet", classes=3, seed=0, device=device)
-    settings = {"epochs": 2, "batch": 8, "preprocessed": True, "augment": "none", "run": False, "progress": False}
+    settings = {
+        "epochs": 2,
+        "lr": 1e-3,
+        "batch": 8,
+        "preprocessed": True,
+        "augment": "none",
+        "run": False,
+        "progress": False,
+    }
     model.train((X, Y), **{**settings, **options})
     return model
 

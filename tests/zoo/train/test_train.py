@@ -233,6 +233,7 @@ def test_bad_input(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> 
         ((x, np.zeros(9, np.int64)), {}, InputError, "one class only"),
         ((x, y - 1), {}, InputError, "negative"),
         ((x, [None] * 9), {}, InputError, "wrong type"),
+        ((x, y * 10**9), {}, InputError, "not numbered from 0"),
         (x, {}, InputError, "no targets"),
         ([], {}, InputError, "nothing to train on"),
         ([(x[0], 1), x[1]], {}, InputError, "not a pair"),
