@@ -75,7 +75,7 @@ def our_step(network: Any, x: Any, targets: Any, optimizer: str) -> Callable[[],
     from zoonet import ops
     from zoonet.zoo.modules import assign
     from zoonet.zoo.train.objective import Objective
-    from zoonet.zoo.train.optimizers import make_optimizer
+    from zoonet.zoo.train.optimizer_table import make_optimizer
     from zoonet.zoo.train.step import Gradients
     from zoonet.zoo.train.updates import Updates
 

@@ -12,8 +12,10 @@ from typing import Any
 
 #: The public names of each module.
 _MODULES = {
-    "optimizers": "Adadelta Adafactor Adagrad Adam AdamW LAMB Lion Muon NAdam Optimizer RAdam RMSprop SGD "
-    "make_optimizer",
+    "optimizer": "Optimizer",
+    "optimizer_table": "OPTIMIZERS make_optimizer",
+    "optimizers": "Adadelta Adagrad Adam AdamW Lion NAdam RAdam RMSprop SGD",
+    "tensor_optimizers": "Adafactor LAMB Muon",
     "schedules": "Chain Constant Cosine CosineRestarts Exponential Linear MultiStep OneCycle Polynomial "
     "ReduceOnPlateau Step WarmUp",
     "updates": "Average Group Updates global_norm layer_decay no_decay",

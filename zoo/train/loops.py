@@ -21,7 +21,8 @@ from zoonet.ops.errors import ArgumentError, InputError, TrainingError
 from zoonet.ops.types import is_floating
 from zoonet.zoo.modules import Module, assign
 from zoonet.zoo.train.objective import Objective
-from zoonet.zoo.train.optimizers import OPTIMIZERS, Optimizer, make_optimizer
+from zoonet.zoo.train.optimizer import Optimizer
+from zoonet.zoo.train.optimizer_table import OPTIMIZERS, make_optimizer
 from zoonet.zoo.train.step import Gradients, first_not_finite
 from zoonet.zoo.train.updates import Updates
 

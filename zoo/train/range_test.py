@@ -22,19 +22,19 @@ _FIRST, _LAST, _STEPS = 1e-6, 1.0, 60
 
 def find_rate(trainer: Trainer) -> float:
     """A learning rate for the trainer's optimizer, by steps that are undone. Raises TrainingError where none serves."""
-    kept = {name: ops.array_module(a).array(a) for name, a in trainer._state().items()}
+    kept = {name: ops.array_module(a).array(a) for name, a in trainer.state().items()}
     settings = trainer.settings
     trial = Updates(trainer.updates.optimizer, trainer.updates.parameters)
     assign(trainer.network, trial.parameters)
     rates: list[float] = []
     losses: list[float] = []
     loader = trainer.parts.training
-    one = trainer._on_device(np.ones((), np.float32))
+    one = trainer.on_device(np.ones((), np.float32))
     batches = (batch for epoch in range(_STEPS) for batch in loader.epoch(epoch))
     for step, batch in zip(range(_STEPS), batches, strict=False):
         rate = _FIRST * (_LAST / _FIRST) ** (step / (_STEPS - 1))
-        key = trainer._on_device(ops.random_fold_in(trainer.key, np.int64(step)))
-        inputs, targets = trainer._on_device(batch.inputs), trainer._on_device(batch.targets)
+        key = trainer.on_device(ops.random_fold_in(trainer.key, np.int64(step)))
+        inputs, targets = trainer.on_device(batch.inputs), trainer.on_device(batch.targets)
         with np.errstate(all="ignore"):
             state = trainer.moving_state()
             loss, gradients, state = trainer.gradients(trial.parameters, state, inputs, targets, key, one)

@@ -12,7 +12,8 @@ from typing import Any
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.train import schedules
 from zoonet.zoo.train.augment import AUGMENTATIONS, Augmentation
-from zoonet.zoo.train.optimizers import Optimizer, make_optimizer
+from zoonet.zoo.train.optimizer import Optimizer
+from zoonet.zoo.train.optimizer_table import make_optimizer
 from zoonet.zoo.train.updates import Names
 
 __all__ = ["RECIPES", "Recipe", "Settings", "make_schedule", "make_settings"]

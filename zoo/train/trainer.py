@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoonet import formats, ops
-from zoonet.ops.errors import ArgumentError, InputError, StateDictError, TrainingError
+from zoonet import ops
+from zoonet.ops.errors import ArgumentError, InputError, TrainingError
 from zoonet.zoo.modules import assign
+from zoonet.zoo.train import checkpoints
 from zoonet.zoo.train.adapt import head_of, set_training, trainable
 from zoonet.zoo.train.augment import mix
 from zoonet.zoo.train.data import fingerprint
 from zoonet.zoo.train.evaluate import collect
 from zoonet.zoo.train.history import History
+from zoonet.zoo.train.interrupts import interruptible
 from zoonet.zoo.train.objective import first
 from zoonet.zoo.train.progress import Reporter, reporter
 from zoonet.zoo.train.range_test import find_rate
@@ -41,7 +40,6 @@ Array = Any
 _SECONDS = 60.0  # between checkpoints, where save_every is not said
 _GROWTH = 2000  # steps after which the loss is scaled by twice as much, in float16
 _LARGER = ("accuracy", "top5", "f1", "auc", "r2")  # metrics of which more is better
-_FREE = ("epochs", "workers", "save_every", "patience")  # settings that may change when a run goes on
 
 
 def train(
@@ -128,7 +126,7 @@ class Trainer:
         assign(self.network, self.updates.parameters)
         set_training(self.network, self.names)
         self.rate_scale = 1.0
-        self.average = Average(self._state(), settings.ema) if settings.ema else None
+        self.average = Average(self.state(), settings.ema) if settings.ema else None
 
     def _metric(self) -> str:
         name = (self.settings.metric or self.parts.objective.metric).removeprefix("val_")
@@ -143,7 +141,7 @@ class Trainer:
         loader = self.parts.training
         for batch in loader.epoch():
             self.network.eval()
-            outputs = self.parts.objective.outputs(self.network, self._on_device(batch.inputs[:2]))
+            outputs = self.parts.objective.outputs(self.network, self.on_device(batch.inputs[:2]))
             self.parts.objective.check(outputs, batch.targets[:2])
             labels, y = getattr(self.model.task, "labels", None), first(outputs)
             if labels and self.parts.objective.classes and y.shape[1] != len(labels):
@@ -155,10 +153,12 @@ class Trainer:
                 )
             break
 
-    def _on_device(self, array: Array) -> Array:
+    def on_device(self, array: Array) -> Array:
+        """An array where the model is."""
         return array if self.model.device == "cpu" else ops.to_device(array, self.model.device)
 
-    def _state(self) -> dict[str, Array]:
+    def state(self) -> dict[str, Array]:
+        """All arrays of the network, by name."""
         return {name: slot.get() for name, slot in self.network.slots().items()}
 
     def moving_state(self) -> dict[str, Array]:
@@ -231,8 +231,8 @@ class Trainer:
             place = self.epoch * len(self.parts.training) + self.position + offset
             key = ops.random_fold_in(self.key, np.int64(place))
             inputs, targets = self._mixed(batch.inputs, batch.targets, place)
-            inputs, targets, key = self._on_device(inputs), self._on_device(targets), self._on_device(key)
-            scale = self._on_device(np.asarray(self.scale, np.float32))
+            inputs, targets, key = self.on_device(inputs), self.on_device(targets), self.on_device(key)
+            scale = self.on_device(np.asarray(self.scale, np.float32))
             value, gradients, state = self.gradients(parameters, self.moving_state(), inputs, targets, key, scale)
             loss = float(value)
             if not math.isfinite(loss):
@@ -258,7 +258,7 @@ class Trainer:
         if self.settings.precision == "float16" and self.updates.steps % _GROWTH == 0:
             self.scale *= 2
         if self.average is not None:
-            self.average.update(self._state())
+            self.average.update(self.state())
         record = {
             "step": self.updates.steps,
             "epoch": self.epoch + 1,
@@ -308,7 +308,7 @@ class Trainer:
 
     def _measure(self) -> dict[str, float]:
         """The metrics of the validation data, by the running mean of the weights where there is one."""
-        own = self._state()
+        own = self.state()
         self.network.eval()
         if self.average is not None:
             assign(self.network, self.average.arrays)
@@ -342,7 +342,7 @@ class Trainer:
         if better and not math.isnan(value):
             self.best, self.waited = value, 0
             self.history.best_epoch = record["epoch"]
-            arrays = self.average.arrays if self.average is not None else self._state()
+            arrays = self.average.arrays if self.average is not None else self.state()
             self.best_state = {name: ops.array_module(a).array(a) for name, a in arrays.items()}
             if self.folder is not None:
                 self._save_model("best")
@@ -365,7 +365,7 @@ class Trainer:
         from zoonet.zoo.storage import save_beside
 
         assert self.folder is not None
-        own = self._state()
+        own = self.state()
         if self.average is not None:
             assign(self.network, self.average.arrays)
         try:
@@ -384,25 +384,6 @@ class Trainer:
         card.notes = "\n".join([*kept, text])
         if "val_accuracy" in best:
             card.accuracy = f"{100 * best['val_accuracy']:.2f} % on {len(self.parts.validation.data)} held-out samples"  # type: ignore[union-attr]
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "version": 1,
-            "architecture": self.model.architecture,
-            "data": fingerprint(self.parts.data),
-            "settings": self.settings.to_config(),
-            "epoch": self.epoch,
-            "position": self.position,
-            "total": self.total,
-            "count": self.count,
-            "scale": self.scale,
-            "rate_scale": self.rate_scale,
-            "best": self.best,
-            "waited": self.waited,
-            "plateau": getattr(self.schedule, "state", None),
-            "averaged": self.average.steps if self.average else 0,
-            "history": self.history.to_dict(),
-        }
 
     def _write_config(self) -> None:
         if self.folder is None:
@@ -425,118 +406,14 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""
-        if self.folder is None:
-            return
-        arrays = {f"weights/{name}": array for name, array in self._state().items()}
-        arrays |= {f"optimizer/{name}": array for name, array in self.updates.state().items()}
-        if self.average is not None:
-            arrays |= {f"average/{name}": array for name, array in self.average.arrays.items()}
-        steps = [[r["step"], r["epoch"], r["loss"], r["lr"]] for r in self.history.steps]
-        arrays["steps"] = np.array(steps, np.float64).reshape(-1, 4)
-        self.folder.write_checkpoint(arrays, self._facts())
+        if self.folder is not None:
+            checkpoints.save(self, self.folder)
 
     def resume(self) -> None:
         """Go on from the checkpoint. Raises ArgumentError or StateDictError where model, data or settings differ."""
         assert self.folder is not None
-        arrays, facts = self.folder.read_checkpoint()
-        self._compare(facts)
-        weights = {n.removeprefix("weights/"): a for n, a in arrays.items() if n.startswith("weights/")}
-        own = self._state()
-        if {n: a.shape for n, a in weights.items()} != {n: a.shape for n, a in own.items()}:
-            raise StateDictError(
-                f"the run {self.folder.path} is of another network", fix="resume with the model that it began with"
-            )
-        for name, view in self.updates.parameters.items():
-            view[...] = self._on_device(weights[name])
-        rest = {name: self._on_device(array) for name, array in weights.items() if name not in self.updates.parameters}
-        assign(self.network, rest)
-        self.updates.load_state({n.removeprefix("optimizer/"): a for n, a in arrays.items() if "optimizer/" in n})
-        if self.average is not None:
-            self.average.steps = facts["averaged"]
-            for name in self.average.arrays:
-                self.average.arrays[name] = self._on_device(arrays[f"average/{name}"])
-        for name in ("epoch", "position", "total", "count", "scale", "rate_scale", "best", "waited"):
-            setattr(self, name, facts[name])
-        if facts["plateau"] is not None:
-            self.schedule.state = facts["plateau"]
-        self._resume_history(arrays["steps"], facts["history"])
-
-    def _resume_history(self, steps: Array, facts: dict[str, Any]) -> None:
-        assert self.folder is not None
-        names = ("step", "epoch", "loss", "lr")
-        self.history.epochs = facts["epochs"]
-        self.history.steps = [
-            {n: int(v) if n in ("step", "epoch") else float(v) for n, v in zip(names, row, strict=True)}
-            for row in steps
-        ]
-        self.history.best_epoch, self.history.skipped = facts["best_epoch"], facts["skipped"]
-        self.history.stopped = facts["stopped"] if self.settings.patience is not None else ""
-        best = self.folder.path / "best.safetensors"
-        if self.history.best_epoch and best.is_file():
-            saved = formats.read(best)
-            own = self._state()
-            self.best_state = {
-                name: self._on_device(np.array(saved[name].load())) if name in saved else array
-                for name, array in own.items()
-            }
-        self.shown.note(f"going on in {self.folder.path} from epoch {self.epoch + 1}, step {self.updates.steps + 1}")
-
-    def _compare(self, facts: dict[str, Any]) -> None:
-        path = self.folder.path if self.folder is not None else ""
-        if facts.get("architecture") != self.model.architecture:
-            raise StateDictError(
-                f"the run {path} is of another model",
-                expected=facts.get("architecture"),
-                received=self.model.architecture,
-                fix="resume with the model that it began with",
-            )
-        if facts.get("data") != fingerprint(self.parts.data):
-            raise ArgumentError(
-                f"the run {path} was on other data", fix="resume with the same data, or start a new run"
-            )
-        own = self.settings.to_config()
-        free = {
-            *_FREE,
-            *(("warm_up",) if own["epochs"] != facts["settings"]["epochs"] else ()),
-        }  # it follows from epochs
-        changed = [n for n, v in facts["settings"].items() if n not in free and _as_json(own.get(n)) != v]
-        if changed:
-            raise ArgumentError(
-                f"the run {path} had other settings",
-                expected=", ".join(f"{n}={facts['settings'][n]!r}" for n in changed[:3]),
-                received=", ".join(f"{n}={own.get(n)!r}" for n in changed[:3]),
-                fix="resume with the same settings; " + ", ".join(_FREE) + " may change",
-            )
+        checkpoints.resume(self, self.folder)
 
     def _own_arrays(self) -> None:
         """Give the network arrays of its own in the place of views of the flat ones."""
-        assign(self.network, {name: ops.array_module(a).array(a) for name, a in self._state().items()})
-
-
-def _as_json(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value))
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C (or SIGTERM) was sent; a second one interrupts at once."""
-    sent = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield sent.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(_number: int, _frame: Any) -> None:
-        if sent.is_set():
-            raise KeyboardInterrupt
-        sent.set()
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield sent.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        assign(self.network, {name: ops.array_module(a).array(a) for name, a in self.state().items()})

@@ -19,7 +19,7 @@ from zoonet import ops
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import ArgumentError, StateDictError
 from zoonet.ops.types import is_floating
-from zoonet.zoo.train.optimizers import Optimizer
+from zoonet.zoo.train.optimizer import Optimizer
 
 __all__ = ["Average", "Group", "Updates", "global_norm", "layer_decay", "matches", "no_decay"]
 

@@ -14,7 +14,7 @@ import torch
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, StateDictError
-from zoonet.zoo.train import optimizers as own
+from zoonet.zoo import train as own
 from zoonet.zoo.train import schedules
 from zoonet.zoo.train.updates import Average, Group, Updates, global_norm, layer_decay, no_decay
 
