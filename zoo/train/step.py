@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from zoonet.ops.errors import TraceError
 from zoonet.ops.types import as_dtype, is_floating
 from zoonet.zoo.modules import Module, functional_call, keyed_by, observed_by
 from zoonet.zoo.train.objective import Objective
+from zoonet.zoo.train.recompute import recomputing
 
 __all__ = ["Gradients", "first_not_finite"]
 
@@ -26,13 +28,21 @@ class Gradients:
 
     Called with (trained parameters, state, inputs, targets, key, scale) it gives (loss, gradients, new state), each by
     name. scale: what the loss is multiplied by before it is differentiated, so that gradients in 16 bits do not vanish;
-    they come divided by it. precision: what the network computes in; matrices and inputs are cast to it. It is traced
-    and compiled for each signature, unless the network or the loss looks at the contents of arrays, or draws random
-    numbers of its own.
+    they come divided by it. precision: what the network computes in; matrices and inputs are cast to it.
+    checkpointing: see `recompute`. It is traced and compiled for each signature, unless the network or the loss looks
+    at the contents of arrays, or draws random numbers of its own.
     """
 
-    def __init__(self, network: Module, objective: Objective, precision: str = "float32", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        network: Module,
+        objective: Objective,
+        precision: str = "float32",
+        device: str = "cpu",
+        checkpointing: bool = False,
+    ) -> None:
         self.network, self.objective, self.device = network, objective, device
+        self._observer = recomputing(network) if checkpointing else None
         self._low = None if precision == "float32" else as_dtype(precision)
         self._programs: dict[Any, Callable[..., Any]] = {}
 
@@ -72,7 +82,7 @@ class Gradients:
 
         def scalar(values: Arrays) -> Any:
             def loss(x: Array) -> Any:
-                with keyed_by(key):
+                with keyed_by(key), observed_by(self._observer) if self._observer else nullcontext():
                     outputs = self.objective.outputs(self.network, x)
                 if low is not None:
                     outputs = trees.map_leaves(lambda y: ops.cast(y, "float32"), outputs)

@@ -107,7 +107,9 @@ class Trainer:
         self.best: float | None = None
         self.best_state: dict[str, Array] = {}
         self.waited = 0
-        self.gradients = Gradients(self.network, parts.objective, settings.precision, model.device)
+        self.gradients = Gradients(
+            self.network, parts.objective, settings.precision, model.device, settings.checkpointing
+        )
         self.schedule = make_schedule(settings, self.per_epoch)
         self._start(parts, settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pathlib
@@ -118,6 +119,29 @@ def test_ctrl_c_saves_first(folder: pathlib.Path, small: Any, tmp_path: pathlib.
     history = resumed.train(folder, run=tmp_path / "run", resume=True, **options, **QUIET)
     expected = whole.train(folder, run=False, **options, **QUIET)
     assert [s["loss"] for s in history.steps] == [s["loss"] for s in expected.steps]
+    assert same(state(resumed), state(whole))
+
+
+def test_a_full_disk_loses_nothing(
+    folder: pathlib.Path, small: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"epochs": 2, "batch": 8, "save_every": 1, "run": tmp_path / "run"}
+
+    def fill(record: dict[str, Any]) -> None:
+        if record.get("step") == 4:
+
+            def full(_descriptor: int) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(FileError, match="No space left"):
+        small().train(folder, progress=fill, **options)
+    monkeypatch.undo()
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint.safetensors", "config.json"]
+    resumed, whole = small(), small()
+    resumed.train(folder, resume=True, **options, **QUIET)
+    whole.train(folder, **{**options, "run": False}, **QUIET)
     assert same(state(resumed), state(whole))
 
 
