@@ -66,8 +66,9 @@ def path(name: str | None = None) -> Path:
 
 def list(name: str | None = None) -> tuple[CachedFile, ...]:
     """Cached files in our cache and in the Hugging Face cache, of one name or of all, sorted by name."""
+    target = None if name is None else resolve(name)
     files = sorted((*_ours(), *_hub()), key=lambda file: (file.name.lower(), str(file.path)))
-    return tuple(file for file in files if name is None or _belongs(file, resolve(name)))
+    return tuple(file for file in files if target is None or _belongs(file, target))
 
 
 def _names() -> dict[str, Entry]:

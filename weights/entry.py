@@ -52,6 +52,12 @@ class Metric:
     dataset: str
     source: str
 
+    @property
+    def text(self) -> str:
+        """Such as "76.13 % top-1 on ImageNet-1K"; errors and perplexities are no shares."""
+        unit = "" if self.name == "perplexity" or "error" in self.name else " %"
+        return f"{self.value:g}{unit} {self.name} on {self.dataset}"
+
 
 @dataclass(frozen=True, slots=True)
 class Companion:

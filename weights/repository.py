@@ -12,15 +12,8 @@ from zoonet.weights.bring import Job, bring_one, forbid_offline, known_missing, 
 from zoonet.weights.integrity import Expected
 from zoonet.weights.settings import hub_offline
 from zoonet.weights.settings import mirror as mirror_setting
-from zoonet.weights.source import HubReference, Source, safe_relative
+from zoonet.weights.source import WEIGHTS, HubReference, Source, safe_relative
 
-# Weights of a repository in the order in which they are looked for.
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 # What a network and its pre- and post-processing may need beside the weights.
 COMPANIONS = (
     "config.json",
@@ -28,6 +21,7 @@ COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "tokenizer.model",
     "vocab.txt",
     "vocab.json",
     "merges.txt",

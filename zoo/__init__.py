@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoonet.zoo.conversion import Conversion as Conversion
     from zoonet.zoo.conversion import convert as convert
+    from zoonet.zoo.downloads import download as download
+    from zoonet.zoo.exporting import export as export
     from zoonet.zoo.listing import list as list
     from zoonet.zoo.model import Card as Card
     from zoonet.zoo.model import Model as Model
@@ -42,6 +44,8 @@ _HOMES = {
     "Results": "results",
     "convert": "conversion",
     "create": "storage",
+    "download": "downloads",
+    "export": "exporting",
     "functional_call": "modules",
     "initialised_by": "modules",
     "list": "listing",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from typing import Any
 
-from zoonet.ops.errors import ArgumentError, UnknownModelError
+from zoonet.ops.errors import ArgumentError, FormatError, UnknownModelError
 from zoonet.ops.types import TensorType
 from zoonet.zoo.digits import DigitPreprocessing
 from zoonet.zoo.modules import Module, compare_shapes, initialised_by
@@ -37,6 +37,12 @@ FAMILIES = (
     Family("mobilenet", "MobileNetV1", "MOBILENETS"),
     Family("mobilenet", "InvertedMobileNet", "INVERTED_MOBILENETS"),
     Family("digits", "DigitNet", "DIGIT_NETS"),
+    Family("transformers.vit", "ViT", "VITS"),
+    Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
+    Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
+    Family("transformers.llama", "LlamaForCausalLM", "LLAMAS", "text-generation"),
+    Family("transformers.t5", "T5", "T5S", "text-to-text"),
+    Family("transformers.transformer", "Transformer", "TRANSFORMERS", "text-to-text"),
 )
 
 
@@ -61,11 +67,19 @@ _KERAS = Defaults(
     {1000: "imagenet-1k"},
 )
 _CIFAR = Defaults(ImagePreprocessing(resize=32, crop=(32, 32)), {10: "cifar-10"})
+_BICUBIC = ImagePreprocessing.from_crop_pct(224, 0.9, interpolation="bicubic")
+_BICUBIC_384 = ImagePreprocessing.from_crop_pct(384, 1.0, interpolation="bicubic")
+_HALF: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
+_WIDEST = 1 << 24  # the largest number of channels, classes or words that a file may ask for
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
     ("digitnet", _DIGITS),
+    ("vit_*_384", Defaults(replace(_BICUBIC_384, **_HALF), {1000: "imagenet-1k"})),
+    ("vit_*", Defaults(replace(_BICUBIC, **_HALF), {1000: "imagenet-1k"})),
+    ("deit_*_384", Defaults(_BICUBIC_384, {1000: "imagenet-1k"})),
+    ("deit_*", Defaults(_BICUBIC, {1000: "imagenet-1k"})),
     *((f"resnet{depth}", _CIFAR) for depth in (20, 32, 44, 56, 110)),
     ("*", _IMAGENET),
 )
@@ -171,28 +185,46 @@ def parameters(name: str) -> int:
     return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
 
 
-def fitted(name: str, state: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Module:
+def fitted(name: str, state: Mapping[str, Any], changes: Any = None) -> Module:
     """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has.
 
-    changes: other fields of its configuration, as `changes` gives them; a file's, so what is not plausible is left out.
+    changes: further fields of its configuration, from a file. Raises FormatError where they are not such fields.
     """
     network, config = find(name)
-    for key, value in (changes or {}).items():
-        value = tuple(value) if isinstance(value, list) else value
-        if key in {field.name for field in fields(config)} and _is_plausible(getattr(config, key), value):
-            config = replace(config, **{key: value})
-    return make(network, network.fit(config, state), None)
+    return make(network, network.fit(_changed(name, config, changes or {}, len(state)), state), None)
 
 
-def _is_plausible(usual: Any, value: Any) -> bool:
-    """Whether a file may set this field: a value of the usual kind that makes no network of absurd size."""
+def _changed(name: str, config: Any, changes: Any, arrays: int) -> Any:
+    """A configuration with changes that a file asks for; they have the types of its fields, and sizes in reason.
+
+    arrays: how many the file has; a network has no more layers or blocks.
+    """
+    known = {field.name: getattr(config, field.name) for field in fields(config)}
+    if not isinstance(changes, Mapping) or not set(changes) <= set(known):
+        raise FormatError(
+            f"the configuration of {name} is malformed", expected=", ".join(known), received=repr(changes)[:200]
+        )
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+    for key, value in given.items():
+        depth = sum(value) if isinstance(value, tuple) else value
+        if not _resembles(value, known[key]) or (key in ("layers", "blocks") and depth > arrays):
+            raise FormatError(
+                f"the configuration of {name} cannot have this {key}",
+                expected=f"such as {known[key]!r}",
+                received=repr(value)[:100],
+            )
+    return replace(config, **given)
+
+
+def _resembles(value: Any, usual: Any) -> bool:
+    """Whether a value has the type of another, and a number the range of what networks have."""
     if isinstance(usual, tuple):
-        return isinstance(value, tuple) and len(value) <= 64 and all(_is_plausible(1, item) for item in value)
-    if isinstance(usual, float) and not isinstance(value, bool) and isinstance(value, int | float):
-        return 0 <= value <= 64
-    if isinstance(usual, int) and not isinstance(usual, bool):
-        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 16
-    return type(value) is type(usual) and (not isinstance(value, str) or len(value) < 64)
+        return (
+            isinstance(value, tuple) and len(value) <= 16 and all(type(n) is int and 0 <= n <= _WIDEST for n in value)
+        )
+    if isinstance(usual, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
+    return type(value) is type(usual) and (type(value) is not int or 0 <= value <= _WIDEST)
 
 
 def recognise(state: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import InputError
+from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.ops.types import TensorType, float32
 from zoonet.zoo.graphs import named_arrays
 from zoonet.zoo.modules import Module
@@ -73,7 +73,9 @@ class Arrays:
     @classmethod
     def from_config(cls, config: Mapping[str, Any], network: Module, architecture: str, file: str) -> Self:
         """See `Task`."""
-        ports = network.config  # type: ignore[attr-defined]
+        ports: Any = getattr(network, "config", None)
+        if not hasattr(ports, "inputs"):
+            raise ArgumentError(f"{file} holds no graph", received=type(network).__name__, fix="leave task out")
         return cls(ports.inputs, ports.outputs)
 
     def to_config(self) -> dict[str, Any]:
@@ -137,10 +139,11 @@ class Arrays:
 
     def example(self, network: Module) -> tuple[TensorType, ...]:
         """The declared types; sizes that may vary are 1, and 224 for the height and width of a picture."""
-        return tuple([TensorType(_usual(port.shape or ()), port.dtype or float32) for port in self.inputs])
+        return tuple([TensorType(usual(port.shape or ()), port.dtype or float32) for port in self.inputs])
 
 
-def _usual(shape: tuple[int | str | None, ...]) -> tuple[int, ...]:
+def usual(shape: tuple[int | str | None, ...]) -> tuple[int, ...]:
+    """A declared shape with sizes where they may vary: 1, and 224 for the height and width of a picture."""
     picture = len(shape) == 4
     return tuple([n if isinstance(n, int) else 224 if picture and axis > 1 else 1 for axis, n in enumerate(shape)])
 

@@ -1,4 +1,4 @@
-"""The command line, `zoonet list | show | run | train | eval | convert`.
+"""The command line, `zoonet list | show | run | train | eval | convert | bench | download | cache | mirror`.
 
 Every failure that the library foresees is one message and status 2.
 """
@@ -47,6 +47,10 @@ def application() -> typer.Typer:
     app.command("train")(commands.train)
     app.command("eval")(commands.evaluate)
     app.command("convert")(commands.convert)
+    app.command("bench")(commands.bench)
+    app.command("download")(commands.download)
+    app.add_typer(commands.cache.application(), name="cache")
+    app.add_typer(commands.mirror.application(), name="mirror")
     return app
 
 

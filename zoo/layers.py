@@ -13,7 +13,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.modules import Array, Module, next_key
+from zoonet.zoo.modules import Array, Module, drawing, next_key
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Array:
@@ -29,6 +29,12 @@ def kaiming_normal(rng: np.random.Generator, shape: tuple[int, ...], fan: int) -
 def undrawn(*shape: int) -> Array:
     """A float32 zero of this shape that takes no memory (and cannot be written to), until it is drawn or loaded."""
     return np.broadcast_to(np.float32(0), shape)
+
+
+def constant(value: float, *shape: int) -> Array:
+    """A float32 array of one number; it takes no memory (and cannot be written to) where it will be loaded."""
+    array = np.broadcast_to(np.float32(value), shape)
+    return array.copy() if drawing() else array
 
 
 class Conv2d(Module):
@@ -124,10 +130,11 @@ class BatchNorm2d(Module):
         """(N, C, H, W) -> (N, C, H, W)."""
         if not self.training:
             return ops.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
-        y, self.running_mean, self.running_var = ops.batch_norm_training(
+        y, mean, variance = ops.batch_norm_training(
             x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps
         )
-        self.num_batches_tracked = ops.add(self.num_batches_tracked, 1)
+        count = ops.add(self.num_batches_tracked, 1)
+        self.assign_state(running_mean=mean, running_var=variance, num_batches_tracked=count)
         return y
 
 
@@ -147,8 +154,7 @@ class LayerNorm(Module):
 
     def __init__(self, features: int, *, eps: float = 1e-5) -> None:
         self.eps = eps
-        self.weight = np.ones(features, np.float32)
-        self.bias = np.zeros(features, np.float32)
+        self.weight, self.bias = constant(1, features), constant(0, features)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Weight one, bias zero."""

@@ -82,6 +82,8 @@ def is_several(source: Any) -> bool:
 
 def _expand(source: Any, label: str) -> Iterator[Source]:
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise MissingFileError("an empty path names no picture", received=repr(source), fix="name a file or folder")
         yield from _expand_path(pathlib.Path(source))
     elif isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)

@@ -82,9 +82,12 @@ def summarize(network: Module, types: Sequence[TensorType], name: str = "network
     """The summary of a network for the types of its inputs. Raises InputError for types that it cannot take."""
     names = {id(module): path for path, module in network.named_modules()}
     calls: list[tuple[Module, Any, int, int]] = []
+    graph: Graph | None = None
 
     def observe(module: Module, inputs: tuple[Any, ...]) -> Any:
-        graph: Graph = next(x for x in inputs if isinstance(x, Variable)).trace.graph
+        nonlocal graph
+        if graph is None:  # that of the network's own inputs; a table of positions is given none of them
+            graph = next(x for x in inputs if isinstance(x, Variable)).trace.graph
         first = len(graph.nodes)
         output = module.forward(*inputs)
         calls.append((module, output, first, len(graph.nodes)))
@@ -92,11 +95,11 @@ def summarize(network: Module, types: Sequence[TensorType], name: str = "network
 
     try:
         with observed_by(observe):
-            graph = ops.trace(network, *types)
+            whole = ops.trace(network, *types)
     except OperatorError as error:
         shapes = " and ".join(str(list(kind.shape)) for kind in types)
         raise InputError(f"{name} cannot take an input of shape {shapes}", fix=str(error)) from None
-    costs = [multiply_adds(node) for node in graph.nodes]
+    costs = [multiply_adds(node) for node in whole.nodes]
     rows = []
     for module, output, first, last in calls:
         own = sum(
@@ -106,11 +109,11 @@ def summarize(network: Module, types: Sequence[TensorType], name: str = "network
             kind = type(module).__name__
             main = output if hasattr(output, "shape") else trees.leaves(output)[0]
             rows.append(Row(names[id(module)], kind, tuple(main.shape), own, sum(costs[first:last])))
-    expanded = expand_composites(graph, "cpu")
+    expanded = expand_composites(whole, "cpu")
     return Summary(
         name,
         types[0].shape,
-        tuple(graph.outputs[0].type.shape),
+        tuple(whole.outputs[0].type.shape),
         tuple(rows),
         sum(int(array.size) for _, array in network.named_parameters()),
         sum(int(array.size) for _, array in network.named_buffers()),
@@ -120,13 +123,16 @@ def summarize(network: Module, types: Sequence[TensorType], name: str = "network
 
 
 def multiply_adds(node: Node) -> int:
-    """Multiply-adds of a convolution, linear layer or matrix product; 0 for other operators."""
+    """Multiply-adds of a convolution, linear layer, matrix product or attention; 0 for other operators."""
     size = int(node.outputs[0].type.size)
     kind = node.op.name
     if kind == "conv":
         return size * prod(int(n or 0) for n in node.arguments["weight"].type.shape[1:])
     if kind == "linear":
         return size * int(node.arguments["weight"].type.shape[-1] or 0)
+    if kind == "scaled_dot_product_attention":
+        query, value = node.arguments["query"].type, node.arguments["value"].type
+        return (int(query.size) + size) * int(value.shape[-2] or 0)
     if kind == "matmul":
         return size * int(node.inputs[0].type.shape[-1] or 0)
     return 0

@@ -59,7 +59,8 @@ TASKS = {
     "fill-mask": ("text.tasks", "FillMask"),
     "question-answering": ("text.spans", "QuestionAnswering"),
     "token-classification": ("text.spans", "TokenClassification"),
-    "text-generation": ("text.tasks", "TextGeneration"),
+    "text-generation": ("text.generation", "TextGeneration"),
+    "text-to-text": ("text.generation", "TextToText"),
 }
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoonet.formats.files import check_path
+from zoonet.formats.files import check_path, map_file
 from zoonet.formats.onnx.reader import GraphReader, normal
 from zoonet.formats.onnx.tensors import TensorReader
-from zoonet.formats.onnx.values import ValueInfo, value_info
+from zoonet.formats.onnx.values import ValueInfo, as_text, value_info
+from zoonet.formats.onnx.wire import without_weights
 from zoonet.ops.devices import to_device
 from zoonet.ops.errors import FormatError, InputError, ShapeError, UnsupportedFormatError
 from zoonet.ops.graph import Graph, Value
@@ -87,10 +88,13 @@ def _moved(value: Any, device: str) -> Any:
 def load(path: str | os.PathLike[str]) -> OnnxModel:
     """Read a model file, with external data from its own folder only.
 
-    Raises MissingFileError, FormatError, UnsupportedFormatError, UnsafeFileError.
+    Weights are views of the mapped file, and of mapped external data: reading takes no memory for them. Raises
+    MissingFileError, FormatError, UnsupportedFormatError, UnsafeFileError.
     """
     file = check_path(path)
-    return _parse(file.read_bytes(), file.name, TensorReader(file.parent, Path(file)))
+    tensors = TensorReader(file.parent, Path(file))
+    message, tensors.large = without_weights(map_file(file))
+    return _parse(message, file.name, tensors)
 
 
 def from_bytes(data: bytes) -> OnnxModel:
@@ -137,7 +141,7 @@ def from_proto(proto: Any, tensors: TensorReader | None = None) -> OnnxModel:
         initializers=initializers,
         opsets=opsets,
         ir_version=int(proto.ir_version),
-        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
-        description=proto.doc_string or proto.graph.doc_string,
-        metadata={entry.key: entry.value for entry in proto.metadata_props},
+        producer=f"{as_text(proto.producer_name)} {as_text(proto.producer_version)}".strip(),
+        description=as_text(proto.doc_string or proto.graph.doc_string),
+        metadata={as_text(entry.key): as_text(entry.value) for entry in proto.metadata_props},
     )

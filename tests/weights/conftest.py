@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,28 @@ def quick() -> Settings:
         slow_seconds=0.3,
         slow_bytes=1024,
     )
+
+
+@pytest.fixture
+def serve(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Serve other contents in the place of an entry's: a small file stands for a large one."""
+
+    def replaced(name: str, data: bytes, **changes: Any) -> Any:
+        from zoonet import weights
+        from zoonet.weights import registry
+        from zoonet.weights.source import Source
+
+        entry = weights.find(name)
+        url = server.add(f"/{entry.file_name}", data)
+        hashes = {"sha256": (hashlib.sha256(data).hexdigest(),), "md5": (), "size": len(data)}
+        if entry.md5 and not entry.sha256:
+            hashes = {"sha256": (), "md5": (hashlib.md5(data).hexdigest(),), "size": None}
+        new = replace(entry, sources=(Source.parse(url),), companions=(), **hashes, **changes)
+        index = {**registry._index(), entry.name.lower(): new}
+        monkeypatch.setattr(registry, "_index", lambda: index)
+        return new
+
+    return replaced
 
 
 class Hub:

@@ -1,4 +1,4 @@
-"""`zoonet run`: a model on pictures, arrays, or whatever its task takes."""
+"""`zoonet run`: a model on pictures, texts, arrays, or whatever its task takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.commands.output import progress_bar
+from zoonet.zoo.commands.output import progress_bar, shown
+from zoonet.zoo.results import Results
 from zoonet.zoo.storage import load
 from zoonet.zoo.tasks import has_option
 
@@ -17,11 +18,29 @@ def run(
     model: Annotated[str, typer.Argument(help="A name from `zoonet list`, or a weights file or folder.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Pictures or folders of them; .npy or .npz files for a graph."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Pictures or folders of them; texts, or - for standard input; .npy or .npz files for a graph.",
+        ),
     ],
     arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
-    top: Annotated[int, typer.Option(help="How many classes to print.")] = 5,
+    task: Annotated[str | None, typer.Option(help="What the model is for, where the file does not say so.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="The tokenizer's files, for a model on text.")] = None,
+    top: Annotated[int, typer.Option(help="How many classes or answers to print.")] = 5,
     batch: Annotated[int | None, typer.Option(help="How many inputs go through the network at once.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Writing: at most this many tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Writing: 0 the likeliest token, 1 draws.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Writing: draw among this many tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Writing: draw among tokens of this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Writing: no token below this share of the likeliest.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Writing: above 1 repeats less.")] = None,
+    presence_penalty: Annotated[float | None, typer.Option(help="Writing: above 0 repeats less.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Writing: end before this text; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Writing: of the draws.")] = None,
+    beams: Annotated[int | None, typer.Option(help="Writing: search the likeliest text with this many.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Writing: each text is said to a chat model.")] = False,
+    system: Annotated[str | None, typer.Option(help="Writing: with --chat, what stands before.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Writing: print the text while it is written.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array with one object per input.")] = False,
 ) -> None:
@@ -29,15 +48,47 @@ def run(
     for option, value in (("--top", top), ("--batch", batch)):
         if value is not None and value < 1:
             raise ArgumentError(f"{option} is too small", expected="a number from 1", received=value)
-    loaded = load(model, arch, device=device)
+    if stream and as_json:
+        raise ArgumentError("--stream prints text", fix="choose --stream or --json")
+    given = {
+        "batch": batch,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "stop": stop or None,
+        "seed": seed,
+        "beams": beams,
+        "chat": chat or None,
+        "system": system,
+    }
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    loaded = load(model, arch, task=task, device=device, tokenizer=tokenizer)
     source = loaded.task.from_arguments(inputs)
-    options: dict[str, Any] = {key: value for key, value in {"batch": batch}.items() if value is not None}
+    if stream:
+        _print_pieces(loaded, source, options)
+        return
     with progress_bar(loaded.task.unit) as progress:
         if has_option(loaded.task.run, "progress"):
             options["progress"] = progress
+        if has_option(loaded.task.run, "top"):
+            options["top"] = top
         found = loaded.run(source, **options)
-    results = found if isinstance(found, list) else [found]
+    results = found if type(found) in (list, Results) else [found]
     if as_json:
         print(json.dumps([result.to_dict(top) for result in results], ensure_ascii=False, indent=2))
     else:
-        print("\n\n".join(result.text(top) for result in results))
+        print("\n\n".join(shown(result.text(top)) for result in results))
+
+
+def _print_pieces(model: Any, source: list[str], options: dict[str, Any]) -> None:
+    """Each text and its continuation, piece by piece; of a conversation the answer alone."""
+    for number, text in enumerate(source):
+        pieces = model.stream(text, **options)  # complains before anything is printed
+        print("\n" * (number > 0) + ("" if options.get("chat") else shown(text)), end="", flush=True)
+        for piece in pieces:
+            print(shown(piece), end="", flush=True)
+        print()

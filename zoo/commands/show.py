@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from zoonet import formats
-from zoonet.ops.errors import UnknownModelError, ZoonetError
+from zoonet.ops.errors import ArgumentError, ZoonetError
 from zoonet.zoo import architectures, graphs
-from zoonet.zoo.commands.output import console
+from zoonet.zoo.commands.card import catalog_entry, catalog_facts
+from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
-from zoonet.zoo.sources import EMBEDDED
-from zoonet.zoo.storage import create, load, read, read_card, weights_file
+from zoonet.zoo.sources import EMBEDDED, resolved, runs
+from zoonet.zoo.storage import changes_of, create, is_text_model, load, read, read_card, weights_file
 
 
 def show(
@@ -31,20 +32,26 @@ def show(
         facts = file_facts(path, arch)
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
+    elif (entry := catalog_entry(name)) is not None and (entry.name == name or name not in architectures.names()):
+        facts = catalog_facts(entry)
     elif name in architectures.names():
-        facts = model_facts(create(name)) | {"notes": f"an architecture, for weights of your own: --arch {name}"}
+        facts = architecture_facts(name)
     else:
-        facts = catalog_facts(name)
+        resolved(name)  # says what is near, where the name is no reference
+        facts = {"name": name, **file_facts(_downloaded(name), arch)}
+        is_file = True
     summary = None
     if layers:
-        model = load(name, arch) if is_file or name in EMBEDDED else create(facts["architecture"])
+        is_known = is_file or name in EMBEDDED or facts["architecture"] not in architectures.names()
+        model = load(name, arch) if is_known else create(facts["architecture"], seed=None)
         summary = model.summary()
     if as_json:
-        print(json.dumps(facts | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False))
+        print(
+            json.dumps(plain(facts) | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False)
+        )
         return
     tensors = facts.pop("tensors", None)
-    shown = {key: value for key, value in facts.items() if value not in ("", None, {})}
-    print("\n".join(f"{key + ':':<16}{printable(_text(value))}" for key, value in shown.items()))
+    print(facts_text(facts))
     if summary:
         print(f"\n{summary}")
     elif tensors:
@@ -64,6 +71,16 @@ def show(
 _PLAIN = str | int | float | bool
 
 
+def _downloaded(name: str) -> pathlib.Path:
+    """Where the weights of a reference are on this machine; nothing is downloaded."""
+    from zoonet import weights
+
+    path = weights.cached(name)
+    if path is None:
+        raise ArgumentError(f"{name} is not on this machine", fix=f"`zoonet download {name}`, then show it")
+    return path
+
+
 def model_facts(model: Any) -> dict[str, Any]:
     """What a model says of itself."""
     summary = model.summary()
@@ -80,6 +97,20 @@ def model_facts(model: Any) -> dict[str, Any]:
     }
 
 
+def architecture_facts(name: str) -> dict[str, Any]:
+    """What is known of an architecture, and the names of its weights in the catalog."""
+    from zoonet import weights
+
+    named = [entry.name for entry in weights.entries() if runs(entry) and entry.architecture == name]
+    default = catalog_entry(name)
+    known = f"`{name}` alone is {default.name}" if default else ""
+    return {
+        **model_facts(create(name, seed=None)),
+        "notes": f"an architecture, for weights of your own: --arch {name}",
+        "weights": (*named, *([known] if known else [])),
+    }
+
+
 def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     """What a weights file (or the folder of one) holds, told from its header and its configuration."""
     checkpoint, config = read(path)
@@ -88,9 +119,11 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     found = [named] if named else architectures.recognise(checkpoint)
     looks, classes = "", None
     if len(found) == 1:
-        classes = getattr(architectures.fitted(found[0], checkpoint).config, "classes", None)  # type: ignore[attr-defined]
+        network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
+        classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
+        looks = "" if named else _recognised(found[0], [tensor.name for tensor in described.tensors], classes)
     elif found:
-        looks = " or ".join(found)
+        looks = " or ".join(found) + " (ambiguous: --arch decides)"
     else:
         near = architectures.closest(checkpoint)
         looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
@@ -103,6 +136,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "classes": classes,
         **graph_facts(path),
         "looks like": looks,
+        **folder_facts(path),
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
@@ -112,6 +146,15 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes} for t in described.tensors
         ],
     }
+
+
+def _recognised(architecture: str, names: list[str], classes: int | None) -> str:
+    """What a bare state dict was recognised as: "resnet50, torchvision names, 37 classes"."""
+    from zoonet.weights.vocabularies import vocabulary_of
+
+    vocabulary = vocabulary_of(architecture, names)
+    parts = [architecture, f"{vocabulary} names" if vocabulary else "", f"{classes} classes" if classes else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def graph_facts(path: pathlib.Path) -> dict[str, Any]:
@@ -125,35 +168,10 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     return facts
 
 
-def catalog_facts(name: str) -> dict[str, Any]:
-    """What the catalog says of weights; nothing is downloaded."""
-    from zoonet import weights
+def folder_facts(path: pathlib.Path) -> dict[str, Any]:
+    """Kind and task of a folder in Hugging Face's layout or a llama2.c checkpoint; nothing for other files."""
+    if is_text_model(path):
+        from zoonet.zoo.text import loading
 
-    try:
-        entry = weights.find(name)
-    except UnknownModelError:
-        load(name)  # says what is near; a name that neither knows cannot load
-        raise
-    return {
-        "name": entry.name,
-        "architecture": entry.architecture,
-        "task": entry.task,
-        "parameters": entry.parameters,
-        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
-        "licence": entry.licence,
-        "source": entry.sources[0].file_name,
-        "citation": entry.citation,
-        "note": entry.note,
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        texts = list(map(str, value))
-        return ", ".join(texts[:10]) + (f", … ({len(texts)} in all)" if len(texts) > 10 else "")
-    if isinstance(value, dict):
-        text = ", ".join(
-            f"{key}={item:.6g}" if isinstance(item, float) else f"{key}={item}" for key, item in value.items()
-        )
-        return text if len(text) <= 500 else text[:500] + " …"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return {**loading.describe(path), "looks like": ""}
+    return {}

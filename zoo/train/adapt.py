@@ -122,9 +122,7 @@ def set_training(network: Module, names: Sequence[str]) -> None:
 def _last_layer(network: GraphNetwork) -> tuple[list[tuple[str, int]], str]:
     """The parameters of a graph's last product, each with its axis of classes, and the operator of the output."""
     graph = network._graph
-    places = dict(
-        zip(graph.inputs[-len(network.weights) - len(network.state) :], [*network.weights, *network.state], strict=True)
-    )
+    places = {value: name for name, value in network._places.items()}
     makers = {value: node for node in graph.nodes for value in node.outputs}
     classes = network.config.classes
     value, last = graph.outputs[0], ""

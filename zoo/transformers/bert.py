@@ -7,7 +7,7 @@ names its parts, and what its heads are made of.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,17 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError
 from zoonet.zoo.layers import Embedding, LayerNorm, Linear
-from zoonet.zoo.modules import Array, Module
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Context, activation, check_tokens, place
+from zoonet.zoo.modules import Array, Module, sizes
+from zoonet.zoo.transformers.blocks import (
+    Block,
+    BlockConfig,
+    Context,
+    activation,
+    beside,
+    check_heads,
+    check_tokens,
+    place,
+)
 from zoonet.zoo.transformers.configurations import count, multiple, number
 
 _BERT_BLOCK = {
@@ -206,11 +215,11 @@ class BertEmbeddings(Module):
             present = ops.cast(ops.not_equal(tokens, self._config.padding), "int64")
             positions = ops.cumsum(present, 1) * present + self._config.padding
         else:
-            positions = np.arange(tokens.shape[1])[None]
+            positions = beside(np.arange(tokens.shape[1])[None], tokens)
         x = self.word_embeddings(tokens) + self.position_embeddings(positions)
         if FAMILIES[self._config.family].token_types:
             if token_types is None:
-                token_types = np.zeros((1, tokens.shape[1]), np.int64)
+                token_types = beside(np.zeros((1, tokens.shape[1]), np.int64), tokens)
             x = x + self.token_type_embeddings(token_types)
         return self.LayerNorm(x)
 
@@ -219,6 +228,7 @@ class BertModel(Module):
     """Tokens (N, T) -> hidden states (N, T, width)."""
 
     def __init__(self, config: BertConfig, *, pooler: bool = True) -> None:
+        check_heads(config.width, config.heads)
         self.config = config
         family = FAMILIES[config.family]
         block = BlockConfig(
@@ -240,6 +250,13 @@ class BertModel(Module):
             place(self, f"{family.layers}.{layer}", module)
         if pooler and family.pooler:
             place(self, "pooler.dense", Linear(config.width, config.width))
+
+    @classmethod
+    def fit(cls, config: BertConfig, shapes: Mapping[str, Any]) -> BertConfig:
+        """The configuration with the vocabulary and the positions of a state dict."""
+        names = {"vocabulary": "word", "positions": "position", "token_types": "token_type"}
+        axes = {field: (f"embeddings.{name}_embeddings.weight", 0) for field, name in names.items()}
+        return replace(config, **sizes(shapes, **axes))
 
     def forward(self, tokens: Array, mask: Array | None = None, token_types: Array | None = None) -> Array:
         """(N, T), mask (N, T) True: take part, token types (N, T) -> (N, T, width)."""

@@ -16,8 +16,17 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError
 from zoonet.zoo.layers import Embedding, Linear
-from zoonet.zoo.modules import Array, Module
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, check_tokens
+from zoonet.zoo.modules import Array, Module, sizes
+from zoonet.zoo.transformers.blocks import (
+    Block,
+    BlockConfig,
+    Cache,
+    Context,
+    RMSNorm,
+    beside,
+    check_heads,
+    check_tokens,
+)
 from zoonet.zoo.transformers.configurations import count, multiple, number
 from zoonet.zoo.transformers.rope import frequencies
 
@@ -64,7 +73,7 @@ class LlamaConfig:
     full_layers: int = 0
     activation: str = "silu"
     kind: str = "llama"
-    rope: Mapping[str, Any] = field(default_factory=lambda: {"rope_theta": 10000.0})
+    rope: Mapping[str, Any] = field(default_factory=lambda: {"rope_theta": 10000.0}, hash=False)
 
     @property
     def depth(self) -> int:
@@ -141,6 +150,9 @@ class LlamaModel(Module):
     """Tokens (N, T) -> hidden states (N, T, width)."""
 
     def __init__(self, config: LlamaConfig) -> None:
+        check_heads(
+            config.depth * config.heads if config.head_size else config.width, config.heads, config.key_value_heads
+        )
         self._config = config
         norm = partial(RMSNorm, eps=config.eps)
         block = BlockConfig(
@@ -168,7 +180,7 @@ class LlamaModel(Module):
         config, length = self._config, tokens.shape[1]
         offset = 0 if cache is None else cache.length
         if positions is None:
-            positions = np.arange(offset, offset + length)[None]
+            positions = beside(np.arange(offset, offset + length)[None], tokens)
         total = cache.capacity if cache is not None else length  # one scaling for the whole text
         rates, factor = frequencies(config.depth, config.rope, config.positions, total)
         tables = ops.rotary_tables(positions, config.depth, 10000.0, rates, factor)
@@ -207,6 +219,11 @@ class LlamaForCausalLM(Module):
     def _tie(self) -> None:
         if self.config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    @classmethod
+    def fit(cls, config: LlamaConfig, shapes: Mapping[str, Any]) -> LlamaConfig:
+        """The configuration with the vocabulary of a state dict."""
+        return replace(config, **sizes(shapes, vocabulary=("model.embed_tokens.weight", 0)))
 
     @property
     def positions(self) -> int | None:

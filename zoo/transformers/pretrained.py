@@ -11,16 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoonet import formats
 from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
-from zoonet.ops.errors import ArgumentError, MissingFileError, UnsupportedFormatError
+from zoonet.ops.errors import ArgumentError, FormatError, MissingFileError, UnsupportedFormatError
+from zoonet.weights.source import WEIGHTS
+from zoonet.zoo.hugging_face import IMAGE_TYPES
 from zoonet.zoo.modules import Module, initialised_by
+from zoonet.zoo.transformers import t5
 from zoonet.zoo.transformers.bert import FAMILIES, HEADS, BertConfig, BertModel, BertWithHead
+from zoonet.zoo.transformers.configurations import count
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
 from zoonet.zoo.transformers.llama import CLASSES, LlamaConfig, LlamaForCausalLM
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+#: Every model_type of config.json that there is a network for.
+MODEL_TYPES = ("gpt2", "xlm-roberta", *CLASSES, *t5.CLASSES, *FAMILIES)
 #: Arrays of old checkpoints that are computed, not learned.
 _COMPUTED = (".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids", "inv_freq")
 
@@ -37,16 +44,17 @@ def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
     UnsupportedFormatError for a model_type that is not known, FormatError for fields that make no network.
     """
     kind = config.get("model_type")
-    known = ["gpt2", "xlm-roberta", *CLASSES, *FAMILIES]
-    if kind not in known:
+    if kind not in MODEL_TYPES:
         raise UnsupportedFormatError(
             "config.json: a model_type that zoonet does not have",
-            expected=", ".join(known),
+            expected=", ".join([*MODEL_TYPES, *IMAGE_TYPES]),
             received=repr(kind)[:100],
         )
     with initialised_by(None):
         if kind == "gpt2":
             return GPT2LMHeadModel(GPT2Config.from_json(config))
+        if kind in t5.CLASSES:
+            return t5.T5(t5.T5Config.from_json(config))
         if kind in CLASSES:
             return LlamaForCausalLM(LlamaConfig.from_json(config))
         chosen = head or _head_of(config)
@@ -68,12 +76,27 @@ def read_network(folder: str | os.PathLike[str], head: str | None = None) -> Mod
     head: see `network_for`. Raises MissingFileError where a file is not there, StateDictError where weights do not fit.
     """
     place = Path(os.fsdecode(folder))
-    network = network_for(read_config(place), head)
-    path = next((place / name for name in _WEIGHTS if (place / name).is_file()), None)
-    if path is None:
-        raise MissingFileError(f"{place} has no weights", expected=" or ".join(_WEIGHTS))
-    load_weights(network, formats.read(path))
+    config = read_config(place)
+    checkpoint = formats.read(weights_of(place))
+    check_layers(config, checkpoint)
+    network = network_for(config, head)
+    load_weights(network, checkpoint)
     return network
+
+
+def check_layers(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
+    """Raise FormatError where config.json has more layers than the weights have tensors, before they are made."""
+    names = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_decoder_layers")
+    if max(count(config, name, default=0, least=0) for name in names) > len(checkpoint):
+        raise FormatError("config.json has more layers than the weights", expected=f"{len(checkpoint)} tensors in all")
+
+
+def weights_of(folder: Path) -> Path:
+    """The file of the weights in a folder, or the index of several. Raises MissingFileError."""
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise MissingFileError(f"{folder} has no weights", expected=" or ".join(WEIGHTS))
+    return path
 
 
 def load_weights(network: Module, checkpoint: formats.Checkpoint) -> None:
@@ -94,7 +117,24 @@ def load_weights(network: Module, checkpoint: formats.Checkpoint) -> None:
         given = {f"transformer.{name}": tensor for name, tensor in given.items()}
     elif isinstance(network, BertWithHead):
         given = {name: tensor for name, tensor in given.items() if name in own}
+    _check_ties(own, given)
     network.load_state_dict(given)
+
+
+def _check_ties(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise FormatError where arrays differ that are one in the network, such as an embedding and an output layer."""
+    first: dict[int, str] = {}
+    for name, array in own.items():
+        if name not in given:
+            continue
+        other = first.setdefault(id(array), name)
+        same = other == name or (given[name].identity is not None and given[name].identity == given[other].identity)
+        if not same and not np.array_equal(given[name].load(), given[other].load()):
+            raise FormatError(
+                "the weights have two arrays where the network has one",
+                received=f"{other} and {name}, which differ",
+                fix='check "tie_word_embeddings" of config.json',
+            )
 
 
 def _modern(name: str) -> str:
@@ -106,17 +146,21 @@ def write_network(network: Module, folder: str | os.PathLike[str], extra: Mappin
 
     extra: further fields of config.json (id2label, token numbers). A tied output layer is written once.
     """
-    if isinstance(network, BertWithHead):
-        fields = network.config.to_json(network.head)
-    elif isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM):
-        fields = network.config.to_json()
-    else:
-        raise ArgumentError("not a transformer that has a config.json", received=type(network).__name__)
+    fields = config_fields(network)
     place = Path(os.fsdecode(folder))
     place.mkdir(parents=True, exist_ok=True)
     formats.write(formats.Checkpoint(_lazy(network), {"format": "pt"}), place / "model.safetensors")
     with atomic_path(place / "config.json") as temporary:
         temporary.write_text(json.dumps({**fields, **(extra or {})}, indent=2) + "\n")
+
+
+def config_fields(network: Module) -> dict[str, Any]:
+    """The fields of config.json for a network. Raises ArgumentError for one that has none."""
+    if isinstance(network, BertWithHead):
+        return network.config.to_json(network.head)
+    if isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM | t5.T5):
+        return network.config.to_json()
+    raise ArgumentError("not a transformer that has a config.json", received=type(network).__name__)
 
 
 def _lazy(network: Module) -> dict[str, Any]:

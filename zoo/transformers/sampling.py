@@ -33,13 +33,15 @@ class Sampling:
     presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        check_integer("top_k", self.top_k)
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+                raise ArgumentError(f"{name} is wrong", expected="a finite number", received=repr(value)[:100])
         ranges = {
             "temperature": (self.temperature >= 0, "0 or more"),
-            "top_k": (self.top_k >= 0, "0 (all) or more"),
             "top_p": (0 < self.top_p <= 1, "above 0, at most 1"),
             "min_p": (0 <= self.min_p < 1, "0 or more, below 1"),
             "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
-            "presence_penalty": (abs(self.presence_penalty) < 1e6, "a finite number"),
         }
         for name, (fits, expected) in ranges.items():
             if not fits:
@@ -89,9 +91,15 @@ class Sampling:
         return tokens, np.take_along_axis(logarithms, tokens[:, None], 1)[:, 0]
 
 
+def check_integer(name: str, value: object, least: int = 0) -> None:
+    """Raise ArgumentError where an option is no integer, or too small."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ArgumentError(f"{name} is wrong", expected=f"an integer from {least}", received=repr(value)[:100])
+
+
 def check_scores(scores: Array) -> None:
-    """Raise InputError where a row has NaN, or nothing but -inf."""
-    if np.isnan(scores).any() or not (scores.max(1) > -np.inf).all():
+    """Raise InputError where a row has NaN or inf, or nothing but -inf."""
+    if not np.isfinite(scores.max(1)).all():
         raise InputError("the model gave scores that are no numbers", fix="check that its weights are complete")
 
 

@@ -238,6 +238,17 @@ def softmaxes(name: str, function: Callable[..., Array]) -> None:
     onnx_operator(name, since=13)(since_13)
 
 
-softmaxes("Softmax", ops.softmax)
+def softmax(x: Array, axis: int) -> Array:
+    """The softmax; of 16-bit floats by the steps of its definition, each rounded.
+
+    Attention asks for the precision of its input where it names no other, and defines itself by Softmax.
+    """
+    if x.dtype.itemsize > 2:
+        return ops.softmax(x, axis)
+    powers = ops.exp(ops.subtract(x, ops.max(x, axis, True)))
+    return ops.divide(powers, ops.sum(powers, axis, True))
+
+
+softmaxes("Softmax", softmax)
 softmaxes("LogSoftmax", ops.log_softmax)
 softmaxes("Hardmax", hardmax)

@@ -15,7 +15,8 @@ from zoonet import formats
 from zoonet.formats.sentencepiece import read_sentencepiece
 from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError
 from zoonet.zoo.text import build
-from zoonet.zoo.text.tokenizer import TextStream, Tokenizer, read_tokenizer
+from zoonet.zoo.text.streaming import TextStream
+from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 
 try:
     from transformer_oracles import transformers

@@ -164,3 +164,43 @@ def test_table_of_numbers(tmp_path: pathlib.Path) -> None:
     path.write_text(path.read_text().replace("5.1,3.5", "5.1,many"))
     with pytest.raises(InputError, match=r"row 1, column 'b' is no number"):
         model.train(path, epochs=1, **QUIET)
+
+
+def test_an_imported_keras_model(tmp_path: pathlib.Path) -> None:
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    theirs = keras.Sequential(
+        [
+            layers.Input((20, 20, 3)),
+            layers.Conv2D(8, 3, strides=2, activation="relu"),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    theirs.save(tmp_path / "model.keras")
+    model = zoo.load(tmp_path / "model.keras", task="arrays")
+    x, y = shapes(96)
+    x = (x / 255).astype(np.float32)
+    before = model.evaluate((x, y))["loss"]
+    history = model.train((x, y), epochs=10, lr=0.05, progress=False, run=tmp_path / "run")
+    assert history.best["val_accuracy"] > 0.8
+    assert model.evaluate((x, y))["loss"] < 0.7 * before
+    model.save(tmp_path / "trained.keras")
+    again = keras.models.load_model(tmp_path / "trained.keras")
+    np.testing.assert_allclose(np.asarray(model(x)), again.predict(x, verbose=0), rtol=1e-3, atol=1e-5)
+
+
+def test_a_trained_graph_is_saved_as_onnx(tmp_path: pathlib.Path) -> None:
+    import onnxruntime
+
+    x, y = shapes(48)
+    x = (x / 255).astype(np.float32).transpose(0, 3, 1, 2)
+    model = graph(tmp_path / "g.onnx", True, True)
+    named = np.array(["disc", "bar", "cross"])[y]
+    model.train((x, named), epochs=2, lr=0.05, progress=False, run=tmp_path / "run", out=tmp_path / "trained.onnx")
+    again = onnxruntime.InferenceSession(tmp_path / "trained.onnx").run(None, {"x": x})[0]
+    assert again.shape == (48, 3)
+    np.testing.assert_allclose(again, np.asarray(model(x)), rtol=1e-4, atol=1e-6)
+    assert np.asarray(zoo.load(tmp_path / "run" / "best.onnx")(x)).shape == (48, 3)
