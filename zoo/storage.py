@@ -100,6 +100,11 @@ def save_beside(model: Model, path: pathlib.Path) -> None:
 
 def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
     """A Keras model in the kind of file that it was read from, or its weights alone."""
+    if network.new_head:
+        raise UnsupportedFormatError(
+            f"the graph has other classes than its file, and cannot be saved as {path.name!r}",
+            expected="a name that ends with .onnx",
+        )
     checkpoint, written = network.checkpoint(), format_of_suffix(path)
     kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".h5", ".hdf5")}
     suffixes = kinds.get(checkpoint.format, ()) if checkpoint is not None else ()

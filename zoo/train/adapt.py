@@ -153,6 +153,14 @@ def _last_layer(network: GraphNetwork) -> tuple[list[tuple[str, int]], str]:
     return [], last
 
 
+def _set_units(network: GraphNetwork, weights: set[Value], classes: int) -> None:
+    """Tell the layers of these weights how many outputs they have, where they say it, as Keras's do."""
+    for graph in (network._graph, getattr(network, "_training_graph", None)):
+        for node in graph.nodes if graph is not None else ():
+            if "units" in node.arguments and not weights.isdisjoint(node.inputs):
+                node.arguments["units"] = classes
+
+
 def graph_head(network: GraphNetwork) -> list[str]:
     """The names of the parameters of a graph's last layer; of its last array where that is not known."""
     found, _ = _last_layer(network)
@@ -183,7 +191,9 @@ def graph_with_classes(network: GraphNetwork, classes: int, seed: int) -> Module
         else:
             fan = max(1, int(np.prod(shape)) // classes)
             network.weights[name] = rng.uniform(-1, 1, shape).astype(old.dtype) / np.asarray(fan**0.5, old.dtype)
+    _set_units(network, {network._places[name] for name, _ in found}, classes)
     output = network.config.outputs[0]
     ports = (replace(output, shape=(*(output.shape or ())[:-1], classes)), *network.config.outputs[1:])
     network.config = replace(network.config, outputs=ports)
+    network.new_head = True
     return network

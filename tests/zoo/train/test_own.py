@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from train_data import shapes
 
 from zoonet import formats, ops, zoo
-from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.errors import ArgumentError, InputError, UnsupportedFormatError
 from zoonet.zoo.layers import Conv2d, Dropout, Linear, Sequential
 
 RNG = np.random.default_rng(0)
@@ -190,6 +190,14 @@ def test_an_imported_keras_model(tmp_path: pathlib.Path) -> None:
     model.save(tmp_path / "trained.keras")
     again = keras.models.load_model(tmp_path / "trained.keras")
     np.testing.assert_allclose(np.asarray(model(x)), again.predict(x, verbose=0), rtol=1e-3, atol=1e-5)
+    model.train((x, y % 2), epochs=1, progress=False, run=False)  # three outputs serve
+    model.train((x, np.array(["a", "b"])[y % 2]), epochs=1, progress=False, run=False)
+    with pytest.raises(UnsupportedFormatError, match="other classes"):
+        model.save(tmp_path / "two.keras")
+    model.save(tmp_path / "two.onnx")
+    np.testing.assert_allclose(
+        np.asarray(zoo.load(tmp_path / "two.onnx")(x)), np.asarray(model(x)), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_trained_graph_is_saved_as_onnx(tmp_path: pathlib.Path) -> None:
@@ -203,4 +211,7 @@ def test_a_trained_graph_is_saved_as_onnx(tmp_path: pathlib.Path) -> None:
     again = onnxruntime.InferenceSession(tmp_path / "trained.onnx").run(None, {"x": x})[0]
     assert again.shape == (48, 3)
     np.testing.assert_allclose(again, np.asarray(model(x)), rtol=1e-4, atol=1e-6)
+    assert [d.dim_value for d in onnx.load(tmp_path / "trained.onnx").graph.output[0].type.tensor_type.shape.dim][
+        1
+    ] == 3
     assert np.asarray(zoo.load(tmp_path / "run" / "best.onnx")(x)).shape == (48, 3)
