@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoonet.zoo.modules import functional_call as functional_call
     from zoonet.zoo.modules import initialised_by as initialised_by
     from zoonet.zoo.modules import value_and_grad as value_and_grad
+    from zoonet.zoo.own import wrap as wrap
     from zoonet.zoo.preprocessing import ImagePreprocessing as ImagePreprocessing
     from zoonet.zoo.results import Classification as Classification
     from zoonet.zoo.results import Prediction as Prediction
@@ -52,6 +53,7 @@ _HOMES = {
     "list": "listing",
     "load": "storage",
     "value_and_grad": "modules",
+    "wrap": "own",
 }
 __all__ = sorted(_HOMES)
 

@@ -35,6 +35,7 @@ class Family:
 FAMILIES = (
     Family("resnet", "ResNet", "RESNETS"),
     Family("mobilenet", "MobileNetV1", "MOBILENETS"),
+    Family("mobilenet", "InvertedMobileNet", "INVERTED_MOBILENETS"),
     Family("digits", "DigitNet", "DIGIT_NETS"),
     Family("detectors.yolox", "YOLOX", "YOLOXS", "object-detection"),
     Family("detectors.darknet", "Darknet", "DARKNETS", "object-detection"),

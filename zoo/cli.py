@@ -1,4 +1,4 @@
-"""The command line, `zoonet list | show | run | convert | bench | download | cache | mirror`.
+"""The command line, `zoonet list | show | run | train | eval | convert | bench | download | cache | mirror`.
 
 Every failure that the library foresees is one message and status 2.
 """
@@ -45,6 +45,7 @@ def application() -> typer.Typer:
     app.command("list")(commands.list_models)
     app.command("show")(commands.show)
     app.command("run")(commands.run)
+    app.command("train")(commands.train)
     app.command("eval")(commands.evaluate)
     app.command("convert")(commands.convert)
     app.command("bench")(commands.bench)

@@ -64,6 +64,7 @@ class GraphNetwork(Module):
     buffers: tuple[str, ...] = ("state",)
     flat = ("weights", "state")
     data_dependent = True
+    new_head = False  # the last layer was made anew for other classes than the file's
 
     def __init__(
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]

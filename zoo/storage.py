@@ -68,6 +68,9 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
     if isinstance(model.network, graphs.GraphNetwork):
         _save_graph(model.network, path)
         return
+    if model.architecture == "own":
+        write(formats.Checkpoint(_on_cpu(model.network)), None, path)
+        return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
@@ -82,8 +85,26 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
 
 
+def save_beside(model: Model, path: pathlib.Path) -> None:
+    """The weights of a model in path.safetensors, and the model as `save` writes it: there, or in the folder `path`
+    for a model on text, or in path.onnx for a graph, where that can be written.
+    """
+    file = path.with_suffix(".safetensors")
+    if not hasattr(model.task, "tokenizer") and model.architecture != "graph":
+        save(model, file)
+        return
+    formats.write(formats.Checkpoint(_on_cpu(model.network)), file)
+    with suppress(UnsupportedFormatError):
+        model.save(path.with_suffix(".onnx") if model.architecture == "graph" else path)
+
+
 def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
     """A Keras model in the kind of file that it was read from or a newer one, or its weights alone."""
+    if network.new_head:
+        raise UnsupportedFormatError(
+            f"the graph has other classes than its file, and cannot be saved as {path.name!r}",
+            expected="a name that ends with .onnx",
+        )
     written = format_of_suffix(path)
     checkpoint = network.checkpoint(written.name) if written is not None else None
     kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".keras", ".h5", ".hdf5")}

@@ -54,6 +54,7 @@ TASKS = {
     "image-classification": ("classification", "ImageClassification"),
     "object-detection": ("detection.task", "ObjectDetection"),
     "arrays": ("arrays", "Arrays"),
+    "own": ("own", "OwnTask"),
     "text-embedding": ("text.tasks", "TextEmbedding"),
     "text-classification": ("text.tasks", "TextClassification"),
     "fill-mask": ("text.tasks", "FillMask"),

@@ -8,5 +8,6 @@ from zoonet.zoo.commands.eval import evaluate
 from zoonet.zoo.commands.list import list_models
 from zoonet.zoo.commands.run import run
 from zoonet.zoo.commands.show import show
+from zoonet.zoo.commands.train import train
 
-__all__ = ["bench", "cache", "convert", "download", "evaluate", "list_models", "mirror", "run", "show"]
+__all__ = ["bench", "cache", "convert", "download", "evaluate", "list_models", "mirror", "run", "show", "train"]
