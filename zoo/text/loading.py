@@ -31,6 +31,8 @@ _TASKS = {
     "decoder": "text-generation",
     "encoder-decoder": "text-to-text",
 }
+#: Poolings of sentence-transformers, and what they are called here.
+POOLINGS = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
 _HEADS = {task: kind for kind, task in _TASKS.items() if kind in HEADS}
 
 
@@ -115,10 +117,25 @@ def _pooling(path: Path) -> dict[str, Any]:
     if (path / "modules.json").is_file():
         kinds = parse_json((path / "modules.json").read_bytes(), "modules.json")
         entries = [m for m in kinds if isinstance(m, dict)] if isinstance(kinds, list) else []
-        found["normalise"] = any(str(m.get("type", "")).endswith("Normalize") for m in entries)
+        names = [str(m.get("type", "")).rpartition(".")[2] for m in entries]
+        if unknown := sorted(set(names) - {"Transformer", "Pooling", "Normalize"}):
+            raise UnsupportedFormatError(
+                "modules.json has a step that zoonet does not have",
+                expected="Transformer, Pooling, Normalize",
+                received=", ".join(unknown)[:100],
+            )
+        found["normalise"] = "Normalize" in names
     if (path / "1_Pooling" / "config.json").is_file():
         pooling = parse_json_object((path / "1_Pooling" / "config.json").read_bytes(), "1_Pooling/config.json")
-        found["pooling"] = "cls" if pooling.get("pooling_mode_cls_token") else "mean"
+        modes = [name.removeprefix("pooling_mode_") for name, on in pooling.items() if on is True]
+        chosen = [name for name in modes if name.endswith(("_token", "_tokens", "lasttoken"))] or ["mean_tokens"]
+        if len(chosen) > 1 or chosen[0] not in POOLINGS:
+            raise UnsupportedFormatError(
+                "1_Pooling/config.json: a pooling that zoonet does not have",
+                expected=" or ".join(f"pooling_mode_{name}" for name in POOLINGS),
+                received=", ".join(chosen)[:100],
+            )
+        found["pooling"] = POOLINGS[chosen[0]]
     if (path / "sentence_bert_config.json").is_file():
         sizes = parse_json_object((path / "sentence_bert_config.json").read_bytes(), "sentence_bert_config.json")
         if type(sizes.get("max_seq_length")) is int and sizes["max_seq_length"] > 2:
@@ -170,12 +187,8 @@ def _write_pooling(settings: Mapping[str, Any], path: Path, width: int) -> None:
         {"idx": i, "name": str(i), "path": place, "type": f"sentence_transformers.models.{kind}"}
         for i, (kind, place) in enumerate(zip(kinds, places, strict=False))
     ]
-    first = settings["pooling"] == "cls"
-    pooling = {
-        "word_embedding_dimension": width,
-        "pooling_mode_cls_token": first,
-        "pooling_mode_mean_tokens": not first,
-    }
+    modes = {f"pooling_mode_{name}": kind == settings["pooling"] for name, kind in POOLINGS.items()}
+    pooling = {"word_embedding_dimension": width, **modes}
     (path / "1_Pooling").mkdir(exist_ok=True)
     files: dict[str, Any] = {"modules.json": modules, "1_Pooling/config.json": pooling}
     if "max_seq_length" in settings:

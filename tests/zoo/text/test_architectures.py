@@ -91,7 +91,7 @@ def test_stories_become_a_folder_of_transformers(assets: pathlib.Path, tmp_path:
     assert zoo.convert(folder, tmp_path / "half", dtype="float16").agrees
 
 
-def test_t5_from_text_to_text(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_t5_from_text_to_text(assets: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A random T5 whose tokenizer was trained on real text, through the facade, beside transformers."""
     sentencepiece = pytest.importorskip("sentencepiece")
     numbers = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
@@ -113,6 +113,9 @@ def test_t5_from_text_to_text(assets: pathlib.Path, tmp_path: pathlib.Path) -> N
     expected = [tokenizer.decode(row, skip_special_tokens=True) for row in written]
     assert [answer.text() for answer in model.run(texts, max_tokens=7)] == expected
     assert "".join(model.stream(texts[2], max_tokens=7)) == model.run(texts[2], max_tokens=7).text()
+    capfd.readouterr()
+    assert main(["run", str(tmp_path), texts[2], "--stream", "--max-tokens", "7"]) == 0
+    assert capfd.readouterr().out == model.run(texts[2], max_tokens=7).text() + "\n"
     model.save(tmp_path / "saved")
     assert zoo.load(tmp_path / "saved").run(texts, max_tokens=7) == model.run(texts, max_tokens=7)
 
