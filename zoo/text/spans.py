@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,10 @@ class Spans(list[Span]):
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Plain data for JSON."""
         return {"source": self.source, "spans": [vars(span) for span in self[:top]]}
+
+    def _repr_html_(self) -> str:
+        cells = [(html.escape(span.words), html.escape(span.label), f"{span.score:.1%}") for span in self]
+        return "<table>" + "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells) + "</table>"
 
 
 class QuestionAnswering(LanguageTask):

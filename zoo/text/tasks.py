@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +46,9 @@ class Embedding:
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Plain data for JSON. top: has no meaning here."""
         return {"source": self.source, "vector": self.vector.tolist()}
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.text())}</p>"
 
 
 def network_kind(network: Module) -> str:

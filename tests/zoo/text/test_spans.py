@@ -119,6 +119,7 @@ def test_labels_equal_transformers(assets: pathlib.Path, tmp_path: pathlib.Path,
         assert [(s.label, s.start, s.stop) for s in found] == [(e[name], e["start"], e["end"]) for e in expected]
         np.testing.assert_allclose([s.score for s in found], [e["score"] for e in expected], rtol=1e-3)
     assert [list(s) for s in model.run(["", TEXT])] == [[], list(model.run(TEXT))]
+    assert "<b>" not in model.run("<b>x</b>")._repr_html_()
 
 
 def roberta(folder: pathlib.Path, assets: pathlib.Path) -> tuple[Any, Any, Any]:
