@@ -28,6 +28,7 @@ _TASKS = {
     "sequence": "text-classification",
     "answer": "question-answering",
     "token": "token-classification",
+    "discriminator": "replaced-tokens",
     "decoder": "text-generation",
     "encoder-decoder": "text-to-text",
 }
