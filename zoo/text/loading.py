@@ -32,6 +32,7 @@ _TASKS = {
     "decoder": "text-generation",
     "encoder-decoder": "text-to-text",
 }
+_LABELLED = ("text-classification", "token-classification")
 #: Poolings of sentence-transformers, and what they are called here.
 POOLINGS = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
 _HEADS = {task: kind for kind, task in _TASKS.items() if kind in HEADS}
@@ -62,10 +63,15 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
-    """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files."""
+    """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files.
+
+    A task and labels that the folder has no head for give it a new one, to be trained.
+    """
     if path.is_dir():
         config = read_config(path)
-        network = read_network(path, _HEADS.get(task or ""))
+        labels = given.get("labels")
+        classes = len(labels) if labels is not None and task in _LABELLED else None
+        network = read_network(path, _HEADS.get(task or ""), classes)
         config = {**config, **_pooling(path), **_ends(path)}
         made: Any = given.get("tokenizer") or path
         tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from zoonet import zoo
-from zoonet.ops.errors import ArgumentError, InputError, MissingFileError, UnsupportedFormatError
+from zoonet.ops.errors import ArgumentError, InputError, MissingFileError, StateDictError, UnsupportedFormatError
 
 try:
     import torch
@@ -135,3 +135,31 @@ def test_wrong_arrays() -> None:
         with pytest.raises(InputError):
             reader(*inputs)
     assert reader(two, np.array([[1, 2, 3]]), two > 0).shape == (1, 3, 20)
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "DistilBertModel", "RobertaModel"])
+def test_new_heads(assets: pathlib.Path, tmp_path: pathlib.Path, kind: str) -> None:
+    """The encoder of a folder with labels of one's own: its states are transformers', its head can be saved."""
+    made = getattr(transformers, kind)
+    settings = made.config_class(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    theirs = drawn(made(settings))
+    theirs.save_pretrained(tmp_path)
+    shutil.copy(assets / "vocabs" / "bert_base_uncased_vocab.txt", tmp_path / "vocab.txt")
+    labels = ["sad", "glad", "neither"]
+    for task, title in (("text-classification", "Sequence"), ("token-classification", "Token")):
+        model = zoo.load(tmp_path, task=task, labels=labels)
+        assert model.labels == tuple(labels)
+        model.save(tmp_path / task)
+        again = zoo.load(tmp_path / task)
+        assert (again.task.name, again.labels) == (task, model.labels)
+        whole = getattr(transformers, f"{kind.partition('Model')[0].partition('For')[0]}For{title}Classification")
+        tokens = torch.tensor([[101, 2000, 3000, 102]])
+        expected = whole.from_pretrained(tmp_path / task).eval()(tokens).logits.detach().numpy()
+        np.testing.assert_allclose(model.network(tokens.numpy()), expected, atol=1e-5)
+        first = zoo.load(tmp_path, task=task, labels=labels).network(tokens.numpy())
+        np.testing.assert_array_equal(first, model.network(tokens.numpy()))
+    encoder = getattr(theirs, "bert", theirs)
+    states = encoder(tokens).last_hidden_state.detach().numpy()
+    np.testing.assert_allclose(zoo.load(tmp_path, task="text-embedding").network(tokens.numpy()), states, atol=1e-4)
+    with pytest.raises(StateDictError, match="classifier"):
+        zoo.load(tmp_path, task="text-classification")  # without labels nothing is drawn
