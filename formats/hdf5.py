@@ -149,7 +149,8 @@ class Hdf5File:
 
     def is_numeric(self, path: str) -> bool:
         """Whether a dataset holds numbers."""
-        dtype = self.datasets[path].dtype
+        with hdf5_errors(self.name):
+            dtype = self.datasets[path].dtype
         return self._is_bfloat16(path) or (dtype.kind in "biufc" and dtype.subdtype is None)
 
     def _is_bfloat16(self, path: str) -> bool:

@@ -78,15 +78,7 @@ def _header(start: bytes, what: str) -> tuple[tuple[int, ...], np.dtype[Any], bo
         # Version 3 differs from 2 only by UTF-8 names of fields, and structures are refused anyway.
         reader = readers[(2, 0) if version == (3, 0) else version]
         shape, fortran, dtype = reader(stream, max_header_size=_MAX_HEADER)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        SyntaxError,
-        RecursionError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except Exception as error:  # NumPy's parser lets those of tokenize, ast and its own pass
         raise FormatError(f"{what} has no valid header", received=str(error)[:200]) from error
     if dtype.hasobject:
         raise UnsafeFileError(f"{what} holds Python objects, which only code in the file could restore")

@@ -47,7 +47,7 @@ def read(path: Path) -> Checkpoint:
     Raises FormatError, UnsafeFileError (external data outside the folder), MissingFileError (external data absent),
     UnsupportedFormatError (text, sparse or 2- and 6-bit initializers).
     """
-    model = load_model(path)
+    model, weights = load_model(path)
     if len(model.graph.sparse_initializer):
         raise UnsupportedFormatError(f"{path.name}: sparse initializers are not read")
     files: dict[str, Array] = {}
@@ -59,7 +59,7 @@ def read(path: Path) -> Checkpoint:
             continue
         if initializer.name in tensors:
             raise FormatError(f"{path.name}: two initializers are named {initializer.name[:200]!r}")
-        tensors[initializer.name] = tensor_from_proto(initializer, path, files)
+        tensors[initializer.name] = tensor_from_proto(initializer, path, files, weights)
     metadata: dict[str, Any] = {
         "ir_version": model.ir_version,
         "opsets": {opset.domain: opset.version for opset in model.opset_import},
@@ -71,24 +71,29 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(tensors, metadata, "onnx")
 
 
-def load_model(path: Path) -> onnx.ModelProto:
-    """Parse an ONNX file without its external data. Raises FormatError."""
+def load_model(path: Path) -> tuple[onnx.ModelProto, dict[bytes, Array]]:
+    """Parse an ONNX file without its external data; its large weights by token, see `wire`. Raises FormatError."""
     import onnx
     from google.protobuf.message import DecodeError
 
+    from zoonet.formats.onnx.wire import without_weights
+
     model = onnx.ModelProto()
+    message, weights = without_weights(map_file(path))
     try:
-        model.ParseFromString(map_file(path).tobytes())
+        model.ParseFromString(message)
     except (DecodeError, ValueError, RuntimeError) as error:
         raise FormatError(
             f"{path.name}: the ONNX file is truncated or corrupt", received=str(error)[:200], fix="obtain it again"
         ) from error
     if not model.HasField("graph"):
         raise FormatError(f"{path.name}: the ONNX file has no graph", fix="obtain it again")
-    return model
+    return model, weights
 
 
-def tensor_from_proto(proto: onnx.TensorProto, path: Path, files: dict[str, Array]) -> LazyTensor:
+def tensor_from_proto(
+    proto: onnx.TensorProto, path: Path, files: dict[str, Array], weights: dict[bytes, Array]
+) -> LazyTensor:
     """Make a TensorProto lazy. path: the ONNX file. files: mapped external data by name, shared between tensors."""
     what = f"{path.name}: initializer {proto.name[:200]!r}"
     shape = tuple(proto.dims)
@@ -104,6 +109,9 @@ def tensor_from_proto(proto: onnx.TensorProto, path: Path, files: dict[str, Arra
         external = _external(proto, path, nbytes, files, what)
         content: Callable[[], Array] = external.view
         size = external.size
+    elif proto.HasField("raw_data") and len(proto.raw_data) == 16 and proto.raw_data in weights:
+        mapped = weights[proto.raw_data]
+        content, size = (lambda: mapped), len(mapped)
     elif proto.HasField("raw_data"):
         # Each access copies the bytes: only their number is kept until they are wanted.
         content, size = (lambda: np.frombuffer(proto.raw_data, np.uint8)), len(proto.raw_data)

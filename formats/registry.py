@@ -139,6 +139,11 @@ def read(path: str | os.PathLike[str], format: str | None = None, **options: Any
         raise ArgumentError(f"the reader of {entry.name} files does not take this option", received=error) from error
     except RecursionError as error:
         raise FormatError(f"{file.name}: nested too deeply to be a weights file") from error
+    except FormatError as error:
+        if file.name in error.message:
+            raise
+        named = f"{file.name}: {error.message}"
+        raise type(error)(named, expected=error.expected, received=error.received, fix=error.fix) from error
 
 
 def writable(path: str | os.PathLike[str], format: str | None = None) -> tuple[Path, Format]:

@@ -10,6 +10,7 @@ from zoonet.ops.boxes import *
 from zoonet.ops.comparisons import *
 from zoonet.ops.convolution import *
 from zoonet.ops.creation import *
+from zoonet.ops.deformation import *
 from zoonet.ops.detection import *
 from zoonet.ops.devices import *
 from zoonet.ops.einsum import *
@@ -17,6 +18,7 @@ from zoonet.ops.elementary import *
 from zoonet.ops.elementwise import *
 from zoonet.ops.errors import *
 from zoonet.ops.execute import *
+from zoonet.ops.fourier import *
 from zoonet.ops.gradients import *
 from zoonet.ops.graph import *
 from zoonet.ops.grid_sampling import *

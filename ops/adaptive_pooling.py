@@ -34,14 +34,15 @@ def _adaptive_sizes(name: str, shape: Sequence[Any], output_size: OutputSize) ->
 @lru_cache(maxsize=256)
 def _averages(inputs: int, outputs: int) -> Bands:
     """The averages over ⌊o·n/m⌋ to ⌈(o + 1)·n/m⌉."""
-    ranges = np.array(_adaptive_ranges(inputs, outputs)).reshape(-1, 2)
+    ranges = np.array(adaptive_ranges(inputs, outputs)).reshape(-1, 2)
     lengths = ranges[:, 1] - ranges[:, 0]
     taps = np.arange(int(lengths.max(initial=1)))
     indices = np.minimum(ranges[:, :1] + taps, inputs - 1)
     return Bands(inputs, indices, (taps < lengths[:, None]) / lengths[:, None])
 
 
-def _adaptive_ranges(inputs: int, outputs: int) -> list[tuple[int, int]]:
+def adaptive_ranges(inputs: int, outputs: int) -> list[tuple[int, int]]:
+    """The first cell of each adaptive window, and the one behind its last."""
     return [(o * inputs // outputs, -(-(o + 1) * inputs // outputs)) for o in range(outputs)]
 
 
@@ -96,7 +97,7 @@ def _adaptive_taps(xp: Any, inputs: Sequence[int], outputs: Sequence[int]) -> li
     """Taps of adaptive windows: the t-th cell of each window, its last one where it has fewer."""
     axes: list[Taps] = []
     for n, m in zip(inputs, outputs, strict=True):
-        ranges = np.array(_adaptive_ranges(n, m))
+        ranges = np.array(adaptive_ranges(n, m))
         longest = int((ranges[:, 1] - ranges[:, 0]).max())
         cells = [np.minimum(ranges[:, 0] + tap, ranges[:, 1] - 1) for tap in range(longest)]
         axes.append([(slice(0, m), xp.asarray(cell)) for cell in cells])

@@ -145,6 +145,8 @@ def add_columns(xp: Any, columns: Array, images: Array, windows: Windows, start:
 def correlate(xp: Any, x: Array, gy: Array, windows: Windows, groups: int) -> Array:
     """The gradient of a convolution's weight (O, C/G, *kernel), from x (N, C, *input) and gy (N, O, *output)."""
     count, channels, outputs = len(x), x.shape[1] // groups, gy.shape[1] // groups
+    if not count:
+        return xp.zeros((gy.shape[1], channels, *windows.kernel), gy.dtype)
     if channels == 1 and groups > 1:
         return correlate_depthwise(xp, x, gy, windows, groups)
     depth, rest = channels * prod(windows.kernel), prod(windows.output[1:])

@@ -2,7 +2,7 @@
 
 float64, and erfc: W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation
 23 (1969), 631-637, three ranges of |x|; relative error below 1e-15. erf in float32: one odd rational function
-with the coefficients that Eigen and XLA use, where it does not round to ±1; error below 5e-7.
+with the coefficients that Eigen and XLA use, limited to ±1; error below 5e-7, and exactly ±1 beyond ±4.1.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ _SINGLE_DENOMINATOR = (
     -1.42647390514189e-02,
 )
 _SMALL, _LARGE = 0.46875, 4.0
-#: erf rounds to 1 in float32 from here on.
-_SINGLE_ONE = 3.832506856900711
+#: Where the ratio times x exceeds 1 by more than its error, so that limiting it to 1 gives exactly 1 from here on.
+_SINGLE_LIMIT = 4.1
 
 
 def _polynomial(xp: Any, x: Array, coefficients: tuple[float, ...]) -> Array:
@@ -121,7 +121,7 @@ def _complement(xp: Any, size: Array) -> Array:
 def write_erf(xp: Any, x: Array, out: Array) -> None:
     """erf(x) to out; one-dimensional float32 or float64."""
     if x.dtype == np.float32:
-        xp.clip(x, -_SINGLE_ONE, _SINGLE_ONE, out=out)
+        xp.clip(x, -_SINGLE_LIMIT, _SINGLE_LIMIT, out=out)
         ratio = _ratio(xp, xp.square(out), _SINGLE_NUMERATOR, _SINGLE_DENOMINATOR)
         out *= ratio
         xp.clip(out, -1, 1, out=out)

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import device_of, module_for, to_device
-from zoonet.ops.errors import DeviceError, DTypeError, ShapeError
+from zoonet.ops.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.operands import as_operand, innermost
 from zoonet.ops.passes import expand_composites, optimize, plan_memory
@@ -73,7 +73,7 @@ class Program:
 
         self.plan = plan_memory(graph, takes_out, in_place)
         constants = [self._slot(value) for value in graph.constants]
-        self._template: list[Any] = [to_device(array, device) for array in graph.constants.values()]
+        self._template: list[Any] = [_aligned(to_device(array, device)) for array in graph.constants.values()]
         assert constants == list(range(len(constants)))
         self._inputs = [self._slot(value) for value in graph.inputs]
         self._steps = [
@@ -234,6 +234,11 @@ class Program:
         ]
 
 
+def _aligned(array: Any) -> Any:
+    """The array at an address that suits its type: views of mapped files may lie anywhere, which costs every call."""
+    return array.copy() if isinstance(array, np.ndarray) and not array.flags.aligned else array
+
+
 def _fetch(argument: Any, slots: list[Any]) -> Any:
     if type(argument) is _Slot:
         value = slots[argument.index]
@@ -246,6 +251,12 @@ def _fetch(argument: Any, slots: list[Any]) -> Any:
 def compile(graph: Graph, *, device: str = "cpu", optimized: bool = True) -> Program:
     """A program for a graph: passes are run over it (see `ops.passes`), kernels chosen, and buffers planned.
 
-    device: "cpu" or "cuda". optimized=False leaves out every pass but the expansion of composites.
+    device: "cpu" or "cuda". optimized=False leaves out every pass but the expansion of composites. Arrays that the
+    traced function closed over are constants, which nobody may change afterwards. Raises ArgumentError for what is not
+    a graph.
     """
+    if not isinstance(graph, Graph):
+        raise ArgumentError(
+            "compile takes a graph", expected="ops.trace(function, *types)", received=type(graph).__name__
+        )
     return Program(optimize(graph, device) if optimized else expand_composites(graph, device), device)

@@ -12,7 +12,7 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import array_module, is_array
-from zoonet.ops.errors import GradientError
+from zoonet.ops.errors import ArgumentError, GradientError
 from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op, op
 from zoonet.ops.samples import floats, sample
@@ -150,7 +150,7 @@ def _is_leaf_differentiable(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and is_differentiable(leaf.dtype)
 
 
-def _run(function: Callable[..., Any], arguments: Sequence[Any], positions: Sequence[int]) -> Any:
+def _run(function: Callable[..., Any], arguments: Sequence[Any], positions: Sequence[int], **constants: Any) -> Any:
     """Call the function on a tape: the tape, its result, and for each position the tree of its inputs' values."""
     tape = Tape(getattr(function, "__name__", "tape"))
 
@@ -159,7 +159,7 @@ def _run(function: Callable[..., Any], arguments: Sequence[Any], positions: Sequ
         return tape.input(leaf) if _is_leaf_differentiable(leaf) else leaf
 
     entered = [trees.map_leaves(enter, a) if i in positions else a for i, a in enumerate(arguments)]
-    result = function(*entered)
+    result = function(*entered, **constants)
     sources = [trees.map_leaves(lambda v: v if isinstance(v, Variable) else None, entered[i]) for i in positions]
     return tape, result, sources
 
@@ -179,16 +179,18 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, Any]]:
     """A function that returns (function(*args), gradients) for a function with a scalar result.
 
-    argnums: the positions of the arguments to differentiate by, each an array or a nested dict, list or tuple of
-    arrays; the gradients have the same containers (None for leaves that are not floating). has_aux: the function
-    returns (scalar, anything else), and the first item returned is that pair. Raises GradientError if the result
-    is not one floating number.
+    argnums: the positions of the arguments to differentiate by, from the end where negative; each argument is an array
+    or a nested dict, list or tuple of arrays, and the gradients have the same containers (None for leaves that are not
+    floating). Keyword arguments of the call are constants. has_aux: the function returns (scalar, anything else), and
+    the first item returned is that pair. Raises GradientError if the result is not one floating number, ArgumentError
+    for a position without argument.
     """
     several = not isinstance(argnums, int)
-    positions = list(argnums) if not isinstance(argnums, int) else [argnums]
+    asked = list(argnums) if not isinstance(argnums, int) else [argnums]
 
-    def differentiated(*arguments: Any) -> tuple[Any, Any]:
-        tape, result, sources = _run(function, arguments, positions)
+    def differentiated(*arguments: Any, **constants: Any) -> tuple[Any, Any]:
+        positions = [_position(number, len(arguments)) for number in asked]
+        tape, result, sources = _run(function, arguments, positions, **constants)
         loss = result[0] if has_aux else result
         if not hasattr(loss, "dtype") or loss.size != 1 or not is_differentiable(loss.dtype):
             received = f"{loss.dtype}{list(loss.shape)}" if hasattr(loss, "dtype") else type(loss).__name__
@@ -209,12 +211,22 @@ def value_and_grad(
     return differentiated
 
 
+def _position(number: int, count: int) -> int:
+    if not -count <= number < count:
+        raise ArgumentError(
+            "a gradient by an argument that is not given",
+            expected=f"argnums below {count}, the number of positional arguments",
+            received=number,
+        )
+    return number % count
+
+
 def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """The function that returns the gradients alone; see `value_and_grad`. May be applied again, to any order."""
     with_value = value_and_grad(function, argnums)
 
-    def differentiated(*arguments: Any) -> Any:
-        return with_value(*arguments)[1]
+    def differentiated(*arguments: Any, **constants: Any) -> Any:
+        return with_value(*arguments, **constants)[1]
 
     return differentiated
 
@@ -239,6 +251,14 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any
         cotangents: dict[Value, Any] = {}
         for output, gradient in zip(outputs, given, strict=True):
             if tape.owns(output):
+                if isinstance(gradient, int | float) and not output.shape:
+                    gradient = REGISTRY["full_like"](output.primal, gradient)
+                if tuple(getattr(gradient, "shape", (None,))) != output.shape:
+                    raise GradientError(
+                        "the gradient does not have the shape of the result",
+                        expected=str(output.value.type),
+                        received=list(gradient.shape) if hasattr(gradient, "shape") else type(gradient).__name__,
+                    )
                 gradient = _fit(REGISTRY["add"], gradient, output.value)
                 before = cotangents.get(output.value)
                 cotangents[output.value] = gradient if before is None else REGISTRY["add"](before, gradient)

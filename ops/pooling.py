@@ -318,7 +318,7 @@ def _(
     return gather_spatial(gy, indices), None
 
 
-def _divisors(windows: Windows, pairs: Any, include: bool, divisor: int | None) -> list[np.ndarray[Any, Any]]:
+def average_divisors(windows: Windows, pairs: Any, include: bool, divisor: int | None) -> list[np.ndarray[Any, Any]]:
     """The number of cells that an average counts, as a factor per axis."""
     factors = []
     for axis, (before, after) in enumerate(pairs):
@@ -382,7 +382,7 @@ def avg_pool(
     x = xp.asarray(x, dtype=promote([x], floating=True))
     out = xp.empty((*x.shape[:2], *windows.output), x.dtype)
     reduce_windows(xp, x, window_taps(windows), xp.add, 0, out)
-    _divide(xp, out, _divisors(windows, pairs, count_include_pad, divisor))
+    _divide(xp, out, average_divisors(windows, pairs, count_include_pad, divisor))
     return out
 
 
@@ -437,7 +437,7 @@ def avg_pool_gradient(
     shape = (*gy.shape[:2], *spatial)
     windows, pairs = _windows("avg_pool", shape, kernel, stride, padding, dilation, ceil_mode)
     shares = gy.copy()
-    _divide(xp, shares, _divisors(windows, pairs, count_include_pad, divisor))
+    _divide(xp, shares, average_divisors(windows, pairs, count_include_pad, divisor))
     return spread_windows(xp, shares, windows)
 
 

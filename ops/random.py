@@ -170,7 +170,8 @@ def random_uniform(
 ) -> Array:
     """Uniform floats from low to high, high itself excluded up to rounding.
 
-    Raises ShapeError for what is not a key or a shape, DTypeError for a dtype that is not floating.
+    Raises ShapeError for what is not a key or a shape, DTypeError for a dtype that is not floating, ArgumentError where
+    low exceeds high.
     """
     wanted = as_dtype(dtype)
     unit = _unit(xp, key, _count(shape), wanted)
@@ -182,6 +183,8 @@ def random_uniform(
 @random_uniform.type
 def _(key: TensorType, shape: Any = (), low: float = 0.0, high: float = 1.0, dtype: Any = "float32") -> TensorType:
     _check_key("random_uniform", key)
+    if not low <= high:
+        raise ArgumentError("random_uniform: the limits are in the wrong order", received=f"{low} and {high}")
     return TensorType(checked_shape("random_uniform", shape), _floating("random_uniform", dtype))
 
 
@@ -199,8 +202,8 @@ def random_normal(
 ) -> Array:
     """Normally distributed floats.
 
-    Raises ShapeError for what is not a key or a shape, DTypeError for a dtype that is not floating.
-    Source: Box and Muller, "A note on the generation of random normal deviates", 1958.
+    Raises ShapeError for what is not a key or a shape, DTypeError for a dtype that is not floating, ArgumentError for a
+    negative std. Source: Box and Muller, "A note on the generation of random normal deviates", 1958.
     """
     count = _count(shape)
     pairs = (count + 1) // 2
@@ -218,6 +221,8 @@ def random_normal(
 @random_normal.type
 def _(key: TensorType, shape: Any = (), mean: float = 0.0, std: float = 1.0, dtype: Any = "float32") -> TensorType:
     _check_key("random_normal", key)
+    if not std >= 0:
+        raise ArgumentError("random_normal: std is negative", expected="0 or more", received=std)
     return TensorType(checked_shape("random_normal", shape), _floating("random_normal", dtype))
 
 

@@ -61,6 +61,10 @@ class Kernel:
     in_place: bool
 
 
+#: What Python raises where an argument is of the wrong kind.
+_MISFITS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
+
 @dataclass(frozen=True)
 class _Plan:
     """How to evaluate calls of one signature: function (None: expand), types of the outputs, whether to prepare."""
@@ -90,6 +94,12 @@ class Op(Generic[P, R]):
         name: str | None,
     ) -> None:
         self.name = name or body.__name__
+        if promotes not in (None, "number", "floating"):
+            raise OperatorError(
+                f"operator {self.name} is declared wrongly",
+                expected='promotes="number" or "floating"',
+                received=promotes,
+            )
         self.body = body
         self.is_composite = is_composite
         self.samples = tuple(samples)
@@ -123,6 +133,7 @@ class Op(Generic[P, R]):
         self.parameters = tuple(p.name for p in parameters)
         self.roles = {p.name: _role(p, inline) for p in parameters}
         self.promoted = [p.name for p in parameters if self.roles[p.name] == ARRAY and "Mask" not in str(p.annotation)]
+        self.optional = {p.name for p in parameters if inline or p.default is None or "None" in str(p.annotation)}
         self.defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
     def __repr__(self) -> str:
@@ -131,10 +142,24 @@ class Op(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run on arrays, or record on traced values."""
         arguments = self.bind(args, kwargs)
-        if self.inline:
-            return self.apply(self.body, arguments)  # type: ignore[no-any-return]
-        traced = innermost(self.operands(arguments))
-        return self.evaluate(arguments) if traced is None else traced.record(self, arguments)  # type: ignore[no-any-return]
+        try:
+            if self.inline:
+                return self.apply(self.body, arguments)  # type: ignore[no-any-return]
+            traced = innermost(self.operands(arguments))
+            return self.evaluate(arguments) if traced is None else traced.record(self, arguments)  # type: ignore[no-any-return]
+        except ZoonetError:
+            raise
+        except _MISFITS as error:  # rules check what is likely to be wrong, not that a number is a number
+            raise ArgumentError(
+                f"{self.name} does not take these arguments",
+                expected=f"{self.name}{self.__signature__}",
+                received=self._shown(arguments),
+                fix=f"{type(error).__name__}: {error}",
+            ) from error
+
+    def _shown(self, arguments: dict[str, Any]) -> str:
+        shown = {k: type_of(v) if hasattr(v, "dtype") and hasattr(v, "shape") else v for k, v in arguments.items()}
+        return ", ".join(f"{key}={value}" for key, value in shown.items())[:500]
 
     # -- declaration ---------------------------------------------------------------------------------------------
 
@@ -205,7 +230,8 @@ class Op(Generic[P, R]):
             if name in given:
                 value = given[name]
                 if role == ARRAY:
-                    if value is not None and not is_array(value) and not isinstance(value, self._accepted):
+                    is_absent = value is None and name in self.optional
+                    if not is_absent and not is_array(value) and not isinstance(value, self._accepted):
                         value = as_array(value, self.name, name)
                 elif role == ARRAYS:
                     value = self._bind_sequence(value, name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
+
+import numpy as np
 
 from zoonet.ops.comparisons import equal, isfinite
 from zoonet.ops.elementary import exp
@@ -13,6 +16,7 @@ from zoonet.ops.kinds import real_dtype
 from zoonet.ops.reductions import (
     REDUCED,
     Axis,
+    accurate_sum,
     broadcast_back,
     mean,
     number_of_elements,
@@ -23,7 +27,7 @@ from zoonet.ops.reductions import (
 )
 from zoonet.ops.registry import op
 from zoonet.ops.samples import complexes, distinct, float_values, floats, ints, sample
-from zoonet.ops.types import Array, Shape, TensorType, promote
+from zoonet.ops.types import FLOATING, Array, Shape, TensorType, kind_of, promote
 
 __all__ = ["logsumexp", "norm", "std", "var"]
 
@@ -41,7 +45,17 @@ def _deviation(x: Array, axis: Axis) -> Array:
 
 
 def _degrees_of_freedom(shape: Shape, axis: Axis, correction: float) -> float:
-    return number_of_elements(shape, axis) - correction
+    return builtins.max(number_of_elements(shape, axis) - correction, 0)
+
+
+def _variance(xp: Any, x: Array, axis: Axis, correction: float, keepdims: bool) -> Array:
+    if kind_of(x.dtype) != FLOATING:
+        x = x.astype(np.float32)
+    n = number_of_elements(x.shape, axis)
+    deviation = x - accurate_sum(xp, x, axis, True) / x.dtype.type(n)
+    deviation *= deviation
+    total = accurate_sum(xp, deviation, axis, keepdims)
+    return total / x.dtype.type(builtins.max(n - correction, 0))
 
 
 @op(samples=SPREAD)
@@ -49,15 +63,15 @@ def var(xp: Any, x: Array, axis: Axis = None, correction: float = 0.0, keepdims:
     """The variance over axes (all for None): Σ (x - mean)² / (n - correction). Real -> reduced shape, floating.
 
     correction: 0 for the population, 1 for the unbiased estimate from a sample (the default of PyTorch).
-    Raises ShapeError for no such axis, ArgumentError unless n exceeds the correction. Source: array API.
+    NaN unless n exceeds the correction, as in PyTorch. Raises ShapeError for no such axis. Source: array API.
     """
-    return xp.var(x, axis=axis, ddof=correction, keepdims=keepdims)
+    return _variance(xp, x, axis, correction, keepdims)
 
 
 @var.vjp
 def _(gy: Array, _y: Array, x: Array, axis: Axis, correction: float, keepdims: bool) -> Any:
-    scale = 2 / _degrees_of_freedom(x.shape, axis, correction)
-    return multiply(broadcast_back(multiply(gy, scale), x.shape, axis), _deviation(x, axis))
+    scaled = divide(multiply(gy, 2), _degrees_of_freedom(x.shape, axis, correction))
+    return multiply(broadcast_back(scaled, x.shape, axis), _deviation(x, axis))
 
 
 @op(samples=SPREAD)
@@ -66,14 +80,14 @@ def std(xp: Any, x: Array, axis: Axis = None, correction: float = 0.0, keepdims:
 
     Source: array API `std`.
     """
-    return xp.std(x, axis=axis, ddof=correction, keepdims=keepdims)
+    return xp.sqrt(_variance(xp, x, axis, correction, keepdims))
 
 
 @std.vjp
 def _(gy: Array, y: Array, x: Array, axis: Axis, correction: float, keepdims: bool) -> Any:
     constant = equal(y, 0)
     scaled = where(constant, 0, divide(gy, where(constant, 1, y)))
-    scaled = multiply(scaled, 1 / _degrees_of_freedom(x.shape, axis, correction))
+    scaled = divide(scaled, _degrees_of_freedom(x.shape, axis, correction))
     return multiply(broadcast_back(scaled, x.shape, axis), _deviation(x, axis))
 
 
@@ -81,12 +95,6 @@ def _(gy: Array, y: Array, x: Array, axis: Axis, correction: float, keepdims: bo
 @std.type
 def _(x: TensorType, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> TensorType:
     require_real("var or std", x)
-    if _degrees_of_freedom(x.shape, axis, correction) <= 0:
-        raise ArgumentError(
-            "var or std of too few elements",
-            expected=f"more than {correction}, the correction",
-            received=number_of_elements(x.shape, axis),
-        )
     return TensorType(reduced_shape("var or std", x.shape, axis, keepdims), promote([x], floating=True))
 
 
@@ -100,9 +108,11 @@ def _(x: TensorType, axis: Axis = None, correction: float = 0.0, keepdims: bool 
 def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """log Σ e^x over axes (all for None), without overflow. Real -> reduced shape, floating.
 
-    -inf where all elements are. Raises ShapeError where there are no elements, or no such axis.
+    -inf where all elements are, or there are none. Raises ShapeError for no such axis.
     Source: `torch.logsumexp`.
     """
+    if not number_of_elements(x.shape, axis):
+        return xp.full(reduced_shape("logsumexp", x.shape, axis, keepdims), -np.inf, x.dtype)
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros_like(top))
     y = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
@@ -112,7 +122,6 @@ def logsumexp(xp: Any, x: Array, axis: Axis = None, keepdims: bool = False) -> A
 @logsumexp.type
 def _(x: TensorType, axis: Axis = None, keepdims: bool = False) -> TensorType:
     require_real("logsumexp", x)
-    require_elements("logsumexp", x, axis)
     return TensorType(reduced_shape("logsumexp", x.shape, axis, keepdims), promote([x], floating=True))
 
 

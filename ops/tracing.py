@@ -8,6 +8,8 @@ The idea of levels is from "Autodidax" (JAX) and Autograd.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import is_array
-from zoonet.ops.errors import TraceError
-from zoonet.ops.graph import Graph, Value, map_values
+from zoonet.ops.errors import ArgumentError, TraceError, ZoonetError
+from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.operands import Traced, Types, type_of
 from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
 from zoonet.ops.types import DType, TensorType
@@ -26,6 +28,22 @@ from zoonet.ops.types import DType, TensorType
 __all__ = ["Variable", "evaluate_graph", "trace"]
 
 _levels = itertools.count(1)
+_from_types = contextvars.ContextVar("from_types", default=False)
+
+
+@contextlib.contextmanager
+def tracing_types() -> Iterator[None]:
+    """While it lasts, what runs is recorded to run again: see `is_tracing_types`."""
+    token = _from_types.set(True)
+    try:
+        yield
+    finally:
+        _from_types.reset(token)
+
+
+def is_tracing_types() -> bool:
+    """Whether a graph is being recorded from types alone, where what is not an operand becomes a constant of it."""
+    return _from_types.get()
 
 
 class Variable(Traced):
@@ -103,6 +121,79 @@ class Variable(Traced):
     def mean(self, axis: Any = None, keepdims: bool = False) -> Any:
         """The mean over axes."""
         return REGISTRY["mean"](self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """The largest element over axes."""
+        return REGISTRY["max"](self, axis, keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """The smallest element over axes."""
+        return REGISTRY["min"](self, axis, keepdims)
+
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """The product over axes."""
+        return REGISTRY["prod"](self, axis, keepdims)
+
+    def any(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """Whether any element over axes is true."""
+        return REGISTRY["any"](self, axis, keepdims)
+
+    def all(self, axis: Any = None, keepdims: bool = False) -> Any:
+        """Whether all elements over axes are true."""
+        return REGISTRY["all"](self, axis, keepdims)
+
+    def var(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> Any:
+        """The variance over axes."""
+        return REGISTRY["var"](self, axis, ddof, keepdims)
+
+    def std(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> Any:
+        """The standard deviation over axes."""
+        return REGISTRY["std"](self, axis, ddof, keepdims)
+
+    def argmax(self, axis: int | None = None) -> Any:
+        """The index of the largest element."""
+        return REGISTRY["argmax"](self, axis)
+
+    def argmin(self, axis: int | None = None) -> Any:
+        """The index of the smallest element."""
+        return REGISTRY["argmin"](self, axis)
+
+    def ravel(self) -> Any:
+        """The value with one axis."""
+        return REGISTRY["reshape"](self, (-1,))
+
+    flatten = ravel
+
+    def squeeze(self, axis: Any = None) -> Any:
+        """The value without axes of size 1."""
+        return REGISTRY["squeeze"](self, axis)
+
+    def swapaxes(self, first: int, second: int) -> Any:
+        """The value with two axes exchanged."""
+        return REGISTRY["swapaxes"](self, first, second)
+
+    def clip(self, min: Any = None, max: Any = None) -> Any:
+        """The value limited to an interval."""
+        return REGISTRY["clip"](self, min, max)
+
+    def dot(self, other: Any) -> Any:
+        """The matrix product."""
+        return REGISTRY["matmul"](self, other)
+
+    def copy(self) -> Any:
+        """The value itself, which is never changed in place."""
+        return self
+
+    def item(self) -> Any:
+        """The Python number of a value with one element. Raises TraceError in an abstract trace."""
+        return self.concrete("a number").item()
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, keywords: Any) -> Any:
+        raise TraceError(
+            f"NumPy's {function.__name__} was called on a traced value",
+            received=str(self.value.type),
+            fix=f"use zoonet.ops.{function.__name__}, or what is like it there",
+        )
 
     def __getitem__(self, key: Any) -> Any:
         from zoonet.ops.slicing import getitem
@@ -312,11 +403,12 @@ def trace(function: Callable[..., Any], *types: Any, name: str | None = None) ->
     Raises TraceError where the function asks for the contents of a traced value.
     """
     abstract = Abstract(name or str(getattr(function, "__name__", "graph")))
-    typed = trees.map_leaves(lambda leaf: leaf if isinstance(leaf, TensorType) else type_of(leaf), types)
+    typed = trees.map_leaves(_type_of_leaf, types)
     counter = itertools.count()
     arguments = trees.map_leaves(lambda t: abstract.input(t, f"x{next(counter)}"), typed)
     try:
-        result = function(*arguments)
+        with tracing_types():
+            result = function(*arguments)
     finally:
         abstract.closed = True
     outputs = []
@@ -329,6 +421,18 @@ def trace(function: Callable[..., Any], *types: Any, name: str | None = None) ->
     graph.input_tree = typed
     graph.output_tree = trees.map_leaves(lambda leaf: type_of(leaf) if hasattr(leaf, "dtype") else leaf, result)
     return graph
+
+
+def _type_of_leaf(leaf: Any) -> TensorType:
+    if isinstance(leaf, TensorType):
+        return leaf
+    if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+        raise ArgumentError(
+            "trace takes the types of the arguments",
+            expected="ops.tensor_type((2, 3), 'float32'), or an array",
+            received=repr(leaf)[:100],
+        )
+    return type_of(leaf)
 
 
 def infer_composite(op: Op[..., Any], arguments: dict[str, Any]) -> Types:
@@ -349,6 +453,14 @@ def run_node(op: Op[..., Any], arguments: dict[str, Any], lookup: Callable[[Valu
     return result if isinstance(result, tuple) else (result,)
 
 
+def _at(node: Node, error: ZoonetError) -> ZoonetError:
+    """The same error, naming the node where the graph's maker gave it a name."""
+    if not node.name:
+        return error
+    message = f"node {node.name!r} ({node.op.name}): {error.message}"
+    return type(error)(message, expected=error.expected, received=error.received, fix=error.fix)
+
+
 def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | None = None) -> tuple[Any, ...]:
     """Run a graph node by node on arrays or traced values, one per input; the outputs as a tuple.
 
@@ -360,7 +472,10 @@ def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | 
     last = {value: position for position, node in enumerate(graph.nodes) for value in node.inputs}
     kept = set(graph.outputs)
     for position, node in enumerate(graph.nodes):
-        results = run_node(node.op, node.arguments, environment.__getitem__)
+        try:
+            results = run_node(node.op, node.arguments, environment.__getitem__)
+        except ZoonetError as error:
+            raise _at(node, error) from error
         environment.update(zip(node.outputs, results, strict=True))
         for value in (*node.inputs, *node.outputs):
             if last.get(value, position) == position and value not in kept:

@@ -8,6 +8,7 @@ part with their kind only, and the default of a kind that no array has is float3
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -17,7 +18,7 @@ from typing import Annotated, Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from zoonet.ops.errors import DTypeError
+from zoonet.ops.errors import ArgumentError, DTypeError
 
 __all__ = ["Array", "DType", "Mask", "TensorType", "as_dtype", "bfloat16", "promote", "tensor_type"]
 
@@ -99,8 +100,17 @@ class Slice:
 
 
 def tensor_type(shape: Sequence[int], dtype: Any = float32) -> TensorType:
-    """The type of an array of this shape and dtype (a name, NumPy dtype or scalar type)."""
-    return TensorType(tuple(shape), as_dtype(dtype))
+    """The type of an array of this shape and dtype (a name, NumPy dtype or scalar type).
+
+    Raises ArgumentError for what is not a sequence of sizes, DTypeError for an unknown dtype.
+    """
+    try:
+        sizes = tuple([operator.index(size) for size in shape])
+    except TypeError:
+        sizes = (-1,)
+    if any(size < 0 for size in sizes):
+        raise ArgumentError("a shape is a sequence of sizes", expected="such as (2, 3)", received=repr(shape)[:100])
+    return TensorType(sizes, as_dtype(dtype))
 
 
 def as_dtype(dtype: Any) -> DType:

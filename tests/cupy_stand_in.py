@@ -154,6 +154,9 @@ def module() -> types.ModuleType:
     made.add.at = strict(np.add.at, "add.at")
     made.errstate = np.errstate
     made.linalg = types.SimpleNamespace(**{name: strict(getattr(np.linalg, name), name) for name in ("det", "inv")})
+    made.fft = types.SimpleNamespace(
+        **{name: strict(getattr(np.fft, name), name) for name in ("fft", "ifft", "rfft", "irfft")}
+    )
     made.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(getDeviceCount=lambda: 1), Device=lambda index: np.errstate()
     )

@@ -135,25 +135,38 @@ def run(case: TestCase) -> None:
         compare(expected, list(prepared.run(inputs)), case)
 
 
+def operators_of(case: TestCase) -> set[str]:
+    """The operators that a case of one node is about, else all that its graph has."""
+    return {f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model_of(case).graph.node}
+
+
 def main(pattern: str = "") -> None:
-    """Print the table."""
+    """Print the tables: by kind, by operator, and what fails."""
     import zoonet.ops.sets.onnx  # noqa: F401
 
-    passed: collections.Counter[str] = collections.Counter()
-    total: collections.Counter[str] = collections.Counter()
+    kinds: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
+    operators: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
     failures = collections.defaultdict(list)
     for name, case in cases().items():
         if pattern and pattern not in name:
             continue
-        kind = name.split("/")[0]
-        total[kind] += 1
+        counts = [kinds[name.split("/")[0]], *(operators[operator] for operator in operators_of(case))]
+        passed = 1
         try:
             run(case)
-            passed[kind] += 1
         except Exception as error:
+            passed = 0
             failures[type(error).__name__ + ": " + str(error).strip().replace("\n", " ")[:110]].append(name)
-    for kind, count in total.items():
-        print(f"{kind:<20}{passed[kind]:>6} of {count}")
+        for count in counts:
+            count[0] += passed
+            count[1] += 1
+    print("cases by operator (a case counts for each operator in its graph)")
+    rows = [f"{name} {passed}/{total}" for name, (passed, total) in sorted(operators.items())]
+    for start in range(0, len(rows), 4):
+        print("  " + "".join(f"{row:<38}" for row in rows[start : start + 4]).rstrip())
+    print("cases by kind")
+    for kind, (passed, total) in kinds.items():
+        print(f"  {kind:<20}{passed:>6} of {total}")
     for message, names in sorted(failures.items(), key=lambda item: -len(item[1])):
         print(f"{len(names):4}  {message}\n        {', '.join(n.split('/')[1] for n in names[:3])}")
 

@@ -52,6 +52,12 @@ class Metric:
     dataset: str
     source: str
 
+    @property
+    def text(self) -> str:
+        """Such as "76.13 % top-1 on ImageNet-1K"; errors and perplexities are no shares."""
+        unit = "" if self.name == "perplexity" or "error" in self.name else " %"
+        return f"{self.value:g}{unit} {self.name} on {self.dataset}"
+
 
 @dataclass(frozen=True, slots=True)
 class Companion:
@@ -100,12 +106,16 @@ class Entry:
     @property
     def tag(self) -> str:
         """The part of the name after the architecture, or "" for a name without one."""
-        architecture, dot, tag = self.name.rpartition(".")
-        return tag if dot and architecture else ""
+        return self.name[len(self.family) + 1 :]
 
     @property
     def family(self) -> str:
-        """The name without its tag: what a user writes to get the default weights."""
+        """The name without its tag: what a user writes to get the default weights.
+
+        Repositories of the Hugging Face hub have no tags, and dots of their own ("Qwen2.5-0.5B-Instruct").
+        """
+        if self.vocabulary == "hugging-face":
+            return self.name
         return self.name.rpartition(".")[0] or self.name
 
     @property

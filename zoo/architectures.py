@@ -36,6 +36,14 @@ FAMILIES = (
     Family("resnet", "ResNet", "RESNETS"),
     Family("mobilenet", "MobileNetV1", "MOBILENETS"),
     Family("digits", "DigitNet", "DIGIT_NETS"),
+    Family("detectors.yolox", "YOLOX", "YOLOXS", "object-detection"),
+    Family("detectors.darknet", "Darknet", "DARKNETS", "object-detection"),
+    Family("detectors.ultralight", "UltraLight", "ULTRALIGHTS", "object-detection"),
+    Family("detectors.blazeface", "BlazeFace", "BLAZEFACES", "object-detection"),
+    Family("detectors.retinanet", "RetinaNet", "RETINANETS", "object-detection"),
+    Family("detectors.fcos", "FCOS", "FCOSES", "object-detection"),
+    Family("detectors.ssdlite", "SSDLite", "SSDLITES", "object-detection"),
+    Family("detectors.rtdetr", "RTDetr", "RTDETRS", "object-detection"),
     Family("transformers.vit", "ViT", "VITS"),
     Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
     Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
@@ -70,10 +78,21 @@ _BICUBIC = ImagePreprocessing.from_crop_pct(224, 0.9, interpolation="bicubic")
 _BICUBIC_384 = ImagePreprocessing.from_crop_pct(384, 1.0, interpolation="bicubic")
 _HALF: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
+_COCO = Defaults(None, {80: "coco-80", 91: "coco-91"})
+_FACE = Defaults(None, {1: "face"})
+_WIDEST = 1 << 24  # the largest number of channels, classes or words that a file may ask for
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
     ("digitnet", _DIGITS),
+    ("yolo*", _COCO),
+    ("darknet", _COCO),
+    ("retinanet_*", _COCO),
+    ("rtdetr_*", _COCO),
+    ("fcos_*", _COCO),
+    ("ssdlite*", _COCO),
+    ("ultralight_*", _FACE),
+    ("blazeface", _FACE),
     ("vit_*_384", Defaults(replace(_BICUBIC_384, **_HALF), {1000: "imagenet-1k"})),
     ("vit_*", Defaults(replace(_BICUBIC, **_HALF), {1000: "imagenet-1k"})),
     ("deit_*_384", Defaults(_BICUBIC_384, {1000: "imagenet-1k"})),
@@ -177,38 +196,53 @@ def _shapes(network: Any, config: Any) -> dict[str, Any]:
     }
 
 
+@cache
 def parameters(name: str) -> int:
     """The number of parameters of an architecture with its usual classes; no memory is taken to tell."""
     network, config = find(name)
     return sum(int(array.size) for _, array in make(network, config, None).named_parameters())
 
 
-def fitted(name: str, state: Mapping[str, Any], configuration: Mapping[str, Any] | None = None) -> Module:
+def fitted(name: str, state: Mapping[str, Any], changes: Any = None) -> Module:
     """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has.
 
-    configuration: fields of its configuration that a file has otherwise. Raises FormatError where they are wrong.
+    changes: further fields of its configuration, from a file. Raises FormatError where they are not such fields.
     """
     network, config = find(name)
-    return make(network, network.fit(replace(config, **_checked(name, state, configuration or {})), state), None)
+    return make(network, network.fit(_changed(name, config, changes or {}, len(state)), state), None)
 
 
-def _checked(name: str, state: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a configuration in a file, if they have the types of the usual ones."""
-    usual = {field.name: getattr(find(name)[1], field.name) for field in fields(find(name)[1])}
-    result = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    for key, value in result.items():
-        kinds = (int, float) if type(usual.get(key)) is float else (type(usual.get(key)),)
-        most = len(state) if key == "layers" else 1 << 24
-        if key not in usual or type(value) not in kinds or (type(value) is int and not 0 <= value <= most):
-            raise FormatError(f"the file's configuration of {name} is wrong", received=f"{key}={value!r}"[:100])
-    return result
+def _changed(name: str, config: Any, changes: Any, arrays: int) -> Any:
+    """A configuration with changes that a file asks for; they have the types of its fields, and sizes in reason.
+
+    arrays: how many the file has; a network has no more layers or blocks.
+    """
+    known = {field.name: getattr(config, field.name) for field in fields(config)}
+    if not isinstance(changes, Mapping) or not set(changes) <= set(known):
+        raise FormatError(
+            f"the configuration of {name} is malformed", expected=", ".join(known), received=repr(changes)[:200]
+        )
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+    for key, value in given.items():
+        depth = sum(value) if isinstance(value, tuple) else value
+        if not _resembles(value, known[key]) or (key in ("layers", "blocks") and depth > arrays):
+            raise FormatError(
+                f"the configuration of {name} cannot have this {key}",
+                expected=f"such as {known[key]!r}",
+                received=repr(value)[:100],
+            )
+    return replace(config, **given)
 
 
-def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state dict under the names of the zoo, where it has those of another library that are known; else as it is."""
-    from zoonet.zoo.transformers import vit_names
-
-    return vit_names.renamed(state)
+def _resembles(value: Any, usual: Any) -> bool:
+    """Whether a value has the type of another, and a number the range of what networks have."""
+    if isinstance(usual, tuple):
+        return (
+            isinstance(value, tuple) and len(value) <= 16 and all(type(n) is int and 0 <= n <= _WIDEST for n in value)
+        )
+    if isinstance(usual, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e6
+    return type(value) is type(usual) and (type(value) is not int or 0 <= value <= _WIDEST)
 
 
 def recognise(state: Mapping[str, Any]) -> list[str]:

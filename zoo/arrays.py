@@ -121,10 +121,11 @@ class Arrays:
 
     def example(self, network: Module) -> tuple[TensorType, ...]:
         """The declared types; sizes that may vary are 1, and 224 for the height and width of a picture."""
-        return tuple([TensorType(_usual(port.shape or ()), port.dtype or float32) for port in self.inputs])
+        return tuple([TensorType(usual(port.shape or ()), port.dtype or float32) for port in self.inputs])
 
 
-def _usual(shape: tuple[int | str | None, ...]) -> tuple[int, ...]:
+def usual(shape: tuple[int | str | None, ...]) -> tuple[int, ...]:
+    """A declared shape with sizes where they may vary: 1, and 224 for the height and width of a picture."""
     picture = len(shape) == 4
     return tuple([n if isinstance(n, int) else 224 if picture and axis > 1 else 1 for axis, n in enumerate(shape)])
 

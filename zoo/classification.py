@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -74,7 +73,7 @@ class ImageClassification:
         """See `Task`. The number of labels must be that of the network's classes."""
         usual = defaults(architecture)
         config_of_network: Any = getattr(network, "config", None)
-        if not hasattr(config_of_network, "channels"):
+        if not hasattr(config_of_network, "classes"):
             raise ArgumentError(f"{file}: the network does not classify pictures", received=type(network).__name__)
         classes: int = config_of_network.classes
         if preprocessing is None:
@@ -117,7 +116,7 @@ class ImageClassification:
 
     def from_arguments(self, arguments: Sequence[str]) -> list[str]:
         """The paths of all pictures, those in folders included."""
-        return [source.name for path in arguments for source in find_pictures(Path(path))]
+        return [source.name for path in arguments for source in find_pictures(path)]
 
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """One array (N, channels, H, W) in the network's floating dtype."""

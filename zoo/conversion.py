@@ -15,7 +15,8 @@ from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import DType, as_dtype, is_floating
-from zoonet.zoo import architectures, storage
+from zoonet.zoo import architectures, keras_files, storage
+from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
 from zoonet.zoo.sources import locate
@@ -30,6 +31,17 @@ TOLERANCES = {8: 1e-6, 4: 1e-4, 2: 5e-2, 1: 5e-1}
 _PLAIN = ("safetensors", "sharded", "torch", "npz")
 #: Metadata that describes the source's container, and means nothing elsewhere.
 _OF_THE_FILE = ("zoonet", "format", "container", "prefix", "state_dict_key", "ir_version")
+#: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
+_OF_KERAS = (
+    "config",
+    "keras_metadata",
+    "model_config",
+    "keras_version",
+    "backend",
+    "names",
+    "layer_names",
+    "weight_names",
+)
 
 
 @dataclass
@@ -92,10 +104,13 @@ def convert(
     verify: bool = True,
     tolerance: float | None = None,
     progress: Callable[[int, int], None] | None = None,
+    opset: int | None = None,
 ) -> Conversion:
     """Write the weights of a file (or a name) in the format that the suffix of `target` names.
 
     A model on text is written with its tokenizer where `target` has no suffix: a folder in Hugging Face's layout.
+    A target that ends with .onnx gets the whole model as a graph (see `Model.save`), in this opset; the source is then
+    anything that `load` takes.
 
     Tensors are read, cast and written one after the other, so memory is bounded by the largest. arch: the architecture
     of a bare state dict; recognised where None, and not needed. dtype: cast floating tensors to it. verify: read the
@@ -113,18 +128,23 @@ def convert(
         return conversion.convert(
             found.path, pathlib.Path(os.fsdecode(target)), dtype=wanted, verify=verify, tolerance=tolerance
         )
+    if str(target).endswith(".onnx"):
+        return _to_onnx(source, pathlib.Path(target), arch, wanted, verify, tolerance, opset)
+    if opset is not None:
+        raise ArgumentError("opset is an option of ONNX", expected="a target that ends with .onnx", received=target)
     output, entry = writable(target)
     found = locate(source)
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
-    checkpoint, config = storage.read(found.path)
-    config = {**found.config, **config}
+    checkpoint, config = storage.read_located(found)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
     report.architecture = architecture = (
         arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
     )
-    model_config = _model_config(architecture, checkpoint, config, found.path) if entry.name in _PLAIN else None
+    for_keras = architecture is not None and entry.name in keras_files.FORMATS
+    keeps = entry.name in _PLAIN or for_keras
+    model_config = _model_config(architecture, checkpoint, config, found.path) if keeps else None
     cast = {name: _cast(tensor, wanted) for name, tensor in checkpoint.items()}
     done = 0
 
@@ -141,16 +161,26 @@ def convert(
 
     metadata = {k: v for k, v in checkpoint.metadata.items() if not isinstance(v, LazyTensor)}
     written = Checkpoint({name: counted(tensor) for name, tensor in cast.items()}, metadata)
-    storage.write(written, model_config, output)
+    if for_keras and model_config is not None and architecture is not None:
+        network = architectures.fitted(architecture, checkpoint)
+        model = storage.assemble(architecture, network, config, found.path.name)
+        formats.write(keras_files.keras_checkpoint(model, written, model_config, entry.name), output)
+        again = storage.read(output)[0]
+        absent = [name for name in cast if name not in again]
+        cast = {name: tensor for name, tensor in cast.items() if name in again}
+    else:
+        storage.write(written, model_config, output)
+        again, absent = formats.read(output), []
     report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
-    again = formats.read(output)
     report.lost = _lost(checkpoint, again)
+    if absent:
+        report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
     if found.path.is_dir() and storage.is_text_model(found.path):
         report.lost.append("the tokenizer and config.json; a target without suffix is a folder that keeps them")
     report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
     if verify:
         _compare(cast, again, report)
-        if architecture is not None and entry.name in _PLAIN:
+        if architecture is not None and keeps:
             _run_both(found.path, output, architecture, report)
     return report
 
@@ -164,6 +194,48 @@ def _is_folder(target: object) -> bool:
     )
 
 
+def _to_onnx(
+    source: str | os.PathLike[str],
+    target: pathlib.Path,
+    arch: str | None,
+    dtype: DType | None,
+    verify: bool,
+    tolerance: float | None,
+    opset: int | None,
+) -> Conversion:
+    """Write a whole model as a graph, load the graph and compare weights and outputs."""
+    found = locate(source)
+    if found.path.exists() and target.exists() and os.path.samefile(found.path, target):
+        raise ArgumentError("source and target are the same file", received=str(target), fix="name another target")
+    model = storage.load(source, arch, dtype=dtype)
+    model.save(target, opset=opset)
+    again = storage.load(target)
+    written: Any = again.network.state_dict()
+    report = Conversion(os.fspath(source), str(target), _format_of(found.path), "onnx", model.architecture)
+    report.tensors, report.nbytes = len(written), sum(int(array.nbytes) for array in written.values())
+    own = model.network.state_dict()
+    given = dict(model.network.named_parameters()).keys() | dict(model.network.named_buffers()).keys()
+    unread = [name for name in own if name in given and name not in written]
+    if unread:
+        report.lost.append(f"what the outputs do not depend on: {', '.join(unread[:5])}{', …' * (len(unread) > 5)}")
+    largest = max((a.dtype.itemsize for a in written.values()), default=4)
+    smallest = min((a.dtype.itemsize for a in written.values() if is_floating(a.dtype)), default=largest)
+    report.tolerance = tolerance if tolerance is not None else TOLERANCES.get(smallest, TOLERANCES[4])
+    if verify:
+        same = [name for name in written if name in own and np.array_equal(own[name], written[name], equal_nan=True)]
+        report.compared = len(same)
+        report.notes += [f"{name} was not read back as it was written" for name in written if name not in same][:5]
+        if report.nbytes > RUN_LIMIT:
+            report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
+        else:
+            _difference(_outputs(model), _outputs(again), report)
+    return report
+
+
+def _format_of(path: pathlib.Path) -> str:
+    return "folder" if path.is_dir() else formats.detect(path).name
+
+
 def _only(found: list[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
@@ -174,7 +246,8 @@ def _model_config(
     """What makes the target run again without naming the architecture; None where that is not known."""
     if architecture is None:
         return None
-    network = architectures.fitted(architecture, checkpoint)  # its arrays are zeros, which take no memory
+    # Its arrays are zeros, which take no memory.
+    network = architectures.fitted(architecture, checkpoint, storage.changes_of(architecture, config))
     misfits = compare_shapes(network.state_dict(), checkpoint)
     if misfits.wrong or misfits.unexpected:
         raise misfits.error(architecture)
@@ -196,11 +269,12 @@ def _tolerance(checkpoint: Checkpoint, cast: Mapping[str, LazyTensor]) -> float:
 def _lost(checkpoint: Checkpoint, again: Checkpoint) -> list[str]:
     """What the target, read again, does not have of the source."""
     lost, metadata = [], []
+    known = (*_OF_THE_FILE, *_OF_KERAS) if "zoonet" in checkpoint.metadata else _OF_THE_FILE
     for key, value in checkpoint.metadata.items():
         if _holds_arrays(value):
             if not _holds_arrays(again.metadata.get(key)):
                 lost.append(f"{key!r} (arrays outside of the weights, such as the state of an optimizer)")
-        elif key not in _OF_THE_FILE and value not in (None, "", {}, []) and key not in again.metadata:
+        elif key not in known and value not in (None, "", {}, []) and key not in again.metadata:
             metadata.append(key)
     if metadata:
         lost.append("metadata " + ", ".join(metadata))
@@ -222,7 +296,7 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def _compare(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversion) -> None:
-    if report.target_format not in _PLAIN and set(again) != set(cast):
+    if report.target_format not in (*_PLAIN, *keras_files.FORMATS) and set(again) != set(cast):
         report.notes.append("not verified: the target names its tensors otherwise")
         return
     report.compared = 0
@@ -241,7 +315,10 @@ def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str, rep
         return
     first = storage.load(source, architecture, dtype=np.float32)
     second = storage.load(output, architecture, dtype=np.float32)
-    ours, theirs = (_outputs(model) for model in (first, second))
+    _difference(_outputs(first), _outputs(second), report)
+
+
+def _difference(ours: Any, theirs: Any, report: Conversion) -> None:
     largest = float(np.abs(ours).max(initial=0.0))
     difference = float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(theirs).all() else float("inf")
     report.absolute, report.relative = difference, difference / largest if largest else difference
@@ -249,12 +326,5 @@ def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str, rep
 
 def _outputs(model: Model) -> Any:
     """The network's outputs on a sample input that is the same for every model of an architecture."""
-    rng = np.random.default_rng(0)
-    arrays = [
-        rng.normal(size=kind.shape).astype(kind.dtype)
-        if is_floating(kind.dtype)
-        else rng.integers(0, 2, kind.shape).astype(kind.dtype)
-        for kind in model.task.example(model.network)
-    ]
-    result = model(*arrays)
+    result = model(*sample_inputs(model.task.example(model.network)))
     return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)

@@ -1,19 +1,20 @@
-"""Imported graphs as networks: a file that holds a whole graph (ONNX) becomes a `Model` as any other."""
+"""Imported graphs as networks: a file that holds a whole graph (ONNX, Keras) becomes a `Model` as any other."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoonet import formats
-from zoonet.ops.errors import ZoonetError
+from zoonet.formats.json_data import parse_json_object
+from zoonet.formats.keras_h5 import has_model
+from zoonet.ops.errors import FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.ops.types import is_floating
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
@@ -45,29 +46,71 @@ class GraphConfig:
 
 
 class GraphNetwork(Module):
-    """A graph as a module. Its parameters are floating constants of the graph, under their names in the file.
+    """A graph as a module. Its parameters are floating weights of the file, under their names.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
+    operators: the names of those that the graph uses, without set and version.
     Called on inputs in order, it returns one output, or a tuple of them.
     """
 
-    buffers = ("state",)
+    buffers: tuple[str, ...] = ("state",)
     flat = ("weights", "state")
     data_dependent = True
 
     def __init__(
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
     ) -> None:
-        self.config = config
-        self._graph = graph.copy()
-        self._graph.inputs += [*parameters.values(), *state.values()]
-        self.weights = {name: self._graph.constants.pop(value) for name, value in parameters.items()}
-        self.state = {name: self._graph.constants.pop(value) for name, value in state.items()}
+        self.config: Any = config
+        self._results = [port.name for port in config.outputs]
+        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
+        self._places = {**parameters, **state}
+        self._graph = with_inputs(graph, self._places.values())
+        self.weights = {name: graph.constants[value] for name, value in parameters.items()}
+        self.state = {name: graph.constants[value] for name, value in state.items()}
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
-        outputs = evaluate_graph(self._graph, *inputs, *self.weights.values(), *self.state.values())
+        return self.run_graph(*inputs)
+
+    def run_graph(self, *inputs: Any) -> Any:
+        """The graph itself, where a class for a task has a `forward` of its own."""
+        outputs = self._outputs(inputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return evaluate_graph(self._graph, *inputs, *self._arrays())
+
+    def _arrays(self) -> list[Any]:
+        """What the inputs of the graph after its own stand for."""
+        return [*self.weights.values(), *self.state.values()]
+
+    def move_state(self, moved: Mapping[str, Any]) -> None:
+        """Replace statistics by those that a step of training gave."""
+        for name, value in moved.items():  # in the same dict, which `functional_call` puts back as it was
+            self.state[name] = self.settled(name, value)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself, as texts by name."""
+        return {}
+
+    @property
+    def results(self) -> list[str]:
+        """The names of the outputs."""
+        return self._results
+
+    def checkpoint(self) -> formats.Checkpoint | None:
+        """The file with the network's present arrays in the place of its own; None where it is not of weights."""
+        return None
+
+
+def with_inputs(graph: Graph, constants: Iterable[Value]) -> Graph:
+    """A copy of the graph in which some constants are inputs, after its own."""
+    copied = graph.copy()
+    for value in constants:
+        copied.constants.pop(value, None)
+        copied.inputs.append(value)
+    return copied
 
 
 @dataclass(frozen=True)
@@ -81,37 +124,31 @@ class Imported:
 
 def _from_onnx(path: pathlib.Path) -> Imported:
     from zoonet.formats import onnx
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
 
     model = onnx.load(path)
-
-    config = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
-    statistics = {
-        value
-        for node in model.graph.nodes
-        if node.op.name.startswith("onnx.BatchNormalization-")
-        for value in list(node.arguments.values())[3:5]
-        if isinstance(value, Value)
-    }
-    floating = {
-        name: value
-        for name, value in model.initializers.items()
-        if value in model.graph.constants and is_floating(model.graph.constants[value].dtype)
-    }
-    network = GraphNetwork(
-        model.graph,
-        config,
-        {name: value for name, value in floating.items() if value not in statistics},
-        {name: value for name, value in floating.items() if value in statistics},
-    )
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets.items())
     notes = f"ONNX graph of {len(model.graph.nodes)} nodes, opset {opsets}" + (
         f", written by {model.producer}" if model.producer else ""
     )
-    return Imported(network, dict(model.metadata), Card(name=path.name, notes=notes))
+    return Imported(OnnxNetwork(model), dict(model.metadata), Card(name=path.name, notes=notes))
+
+
+def _from_keras(path: pathlib.Path) -> Imported:
+    from zoonet.formats import keras
+    from zoonet.zoo.keras_graphs import KerasNetwork
+
+    model = keras.load(path)
+    notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
+    return Imported(KerasNetwork(model), {}, Card(name=path.name, notes="; ".join(notes)))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
-_IMPORTERS: dict[str, Callable[[pathlib.Path], Imported]] = {"onnx": _from_onnx}
+_IMPORTERS: dict[str, Callable[[pathlib.Path], Imported]] = {
+    "onnx": _from_onnx,
+    "keras": _from_keras,
+    "keras_h5": _from_keras,
+}
 
 
 def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None:
@@ -119,20 +156,81 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
     if path.is_dir():
         return None
     try:
-        return _IMPORTERS.get(formats.detect(path).name)
+        name = formats.detect(path).name
+        if name in ("keras", "keras_h5") and not _is_keras_model(path, name):
+            return None
+        return _IMPORTERS.get(name)
     except ZoonetError:
         return None
 
 
-def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
-    """The model of a file that holds a graph. Raises as the importer does, and as the task does for what is given."""
+def _is_keras_model(path: pathlib.Path, format_name: str) -> bool:
+    """Whether a Keras file is a model that is no network of the zoo, saved by zoonet."""
+    if format_name == "keras_h5" and not has_model(path):
+        return False
+    return "zoonet" not in formats.read(path).metadata
+
+
+def load(
+    path: pathlib.Path,
+    *,
+    task: str | None,
+    device: str,
+    dtype: Any,
+    given: Mapping[str, Any],
+    known: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model of a file that holds a graph, for the task that the file names if `Model.save` wrote it.
+
+    known: what is known of the file from elsewhere, such as labels, for a task that uses it. Raises as the importer
+    does, and as the task does for what is given.
+    """
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
+
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
+    config = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    made = make_task(task or "arrays", imported.metadata, imported.network, "graph", path.name, given)
-    return Model(imported.network, "graph", made, card=imported.card, device=device)
+    purpose = task or config.get("task") or _purpose(imported)
+    card = imported.card
+    if config:
+        from zoonet.zoo.storage import read_card
+
+        saved = read_card(config.get("card"), path.name)
+        card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
+    network = imported.network
+    if "tokenizer" in config and purpose != "arrays" and isinstance(network, OnnxNetwork):
+        from zoonet.zoo.text import graphs as text_graphs
+
+        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
+    made = make_task(purpose, {**imported.metadata, **(known or {}), **config}, network, "graph", path.name, given)
+    return Model(network, "graph", made, card=card, device=device)
+
+
+def _purpose(imported: Imported) -> str:
+    """The task of a graph, where its outputs tell it."""
+    from zoonet.zoo.detection.exports import is_detector
+
+    network = imported.network
+    return "object-detection" if is_detector(network.config, imported.metadata, network.operators) else "arrays"
+
+
+def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
+    """What `Model.save` wrote of the task; empty for a file of another origin. Raises FormatError."""
+    text = metadata.get("zoonet")
+    if text is None:
+        return {}
+    config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
+    kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
+    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict}
+    labels = config.get("labels", [])
+    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
+        isinstance(label, str) for label in labels
+    ):
+        raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
+    return config
 
 
 def named_arrays(inputs: Any) -> Any:

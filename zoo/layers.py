@@ -130,10 +130,11 @@ class BatchNorm2d(Module):
         """(N, C, H, W) -> (N, C, H, W)."""
         if not self.training:
             return ops.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
-        y, self.running_mean, self.running_var = ops.batch_norm_training(
+        y, mean, variance = ops.batch_norm_training(
             x, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps
         )
-        self.num_batches_tracked = ops.add(self.num_batches_tracked, 1)
+        count = ops.add(self.num_batches_tracked, 1)
+        self.assign_state(running_mean=mean, running_var=variance, num_batches_tracked=count)
         return y
 
 

@@ -6,9 +6,11 @@ import os
 import pathlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError, ShapeError, TraceError
@@ -54,7 +56,7 @@ class Model:
         self.task = task
         self.card = card or Card(name=architecture)
         self.device = device
-        self._plans: OrderedDict[tuple[TensorType, ...], tuple[list[Array], Callable[..., Any]]] = OrderedDict()
+        self._plans: OrderedDict[Any, tuple[list[Array], Callable[..., Any]]] = OrderedDict()
         self._lock = threading.RLock()
         if device != "cpu":
             network.to(device)
@@ -82,6 +84,8 @@ class Model:
         Image classification: source is a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a
         batch array, or a list of these; options are batch (how many go through the network at once) and progress
         (called with (done, total)); one `Classification`, or `Results`, a list of them, for several.
+        Object detection: the same sources; options are conf, iou, classes, max_det and more, see `ObjectDetection.run`;
+        one `Detections`, or `Results`.
         Raises MissingFileError, FormatError (not a picture, truncated), InputError or ArgumentError.
         """
         check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)
@@ -96,6 +100,18 @@ class Model:
         check_options(stream, options, f"stream of a model for {self.task.name}", fixed=2)
         pieces: Iterator[Any] = stream(self, source, **options)
         return pieces
+
+    def evaluate(self, data: Any, **options: Any) -> Any:
+        """How good the model is on data with answers, as the task measures it.
+
+        Object detection: data are annotated pictures (a folder of pictures with annotations beside them, VOC's or
+        YOLO's folders, COCO's JSON, or pairs of a picture and a dict of boxes and labels); options are annotations
+        (where they are, if not found), conf, iou, max_det, batch; a `DetectionEvaluation`. Raises MissingFileError,
+        FormatError, InputError, or ArgumentError for a task that cannot be measured.
+        """
+        evaluate = self._of_task("evaluate")
+        check_options(evaluate, options, f"evaluate of a model for {self.task.name}", fixed=2)
+        return evaluate(self, data, **options)
 
     def __call__(self, *inputs: Array) -> Any:
         """The network on arrays, preprocessed already; for pictures (N, channels, H, W) -> scores (N, classes).
@@ -117,26 +133,32 @@ class Model:
         """The compiled network for input types, made on first use and again once parameters were replaced."""
         with self._lock:
             arrays = [slot.get() for slot in self.network.slots().values()]
-            if signature in self._plans:
-                self._plans.move_to_end(signature)
-                used, program = self._plans[signature]
+            key = (signature, getattr(self.network, "as_file", True))  # an imported graph may be put in another mode
+            if key in self._plans:
+                self._plans.move_to_end(key)
+                used, program = self._plans[key]
                 if len(used) == len(arrays) and all(a is b for a, b in zip(used, arrays, strict=True)):
                     return program
             program = self._compiled(signature)
-            self._plans[signature] = arrays, program
+            self._plans[key] = arrays, program
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
             return program
 
     def _compiled(self, signature: tuple[TensorType, ...]) -> Callable[..., Any]:
         training = [module for _, module in self.network.named_modules() if module.training]
-        self.network.eval()
+        if training:
+            self.network.eval()
         try:
             return ops.compile(ops.trace(self.network, *signature, name=self.architecture), device=self.device)
         except TraceError:
-            if self.network.data_dependent:
-                return self.network
-            raise
+            if not self.network.data_dependent:
+                raise
+            for slot in self.network.slots().values():  # views of a mapped file, which compiling would have copied
+                array = slot.get()
+                if isinstance(array, np.ndarray) and not array.flags.aligned:
+                    slot.set(array.copy())
+            return self.network
         except ShapeError as error:
             shapes = " and ".join(str(list(kind.shape)) for kind in signature)
             raise InputError(f"{self.architecture} cannot take an input of shape {shapes}", fix=str(error)) from None
@@ -174,15 +196,25 @@ class Model:
 
     # -- saving --------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        opset: int | None = None,
+        dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    ) -> None:
         """Write weights and configuration so that `zoo.load(path)` runs them again, elsewhere and without `arch`.
 
         path: a name that ends with .safetensors (one file), with another suffix of a format that can be written
         (.npz, .pt, .pth; the configuration lies beside it, in `<path>.json`), or without suffix: a folder with
-        model.safetensors and config.json. Written atomically. Raises UnsupportedFormatError or FileError.
+        model.safetensors and config.json. A name that ends with .onnx is written as a graph that any ONNX runtime runs,
+        in inference mode; above 2 GB its weights lie beside it, in `<path>.data`. For ONNX alone, opset: its version,
+        13 or newer (17 if None); dynamic: the axes that may have any size, by input, in the place of batch and
+        sequence: {"input": {0: "batch", 2: "height", 3: "width"}}. Written atomically. Raises UnsupportedFormatError,
+        TraceError (other sizes cannot be free) or FileError.
         """
         from zoonet.zoo.storage import save
 
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
             raise ArgumentError("save takes a path", expected="such as 'model.safetensors'", received=repr(path))
-        save(self, pathlib.Path(os.fsdecode(path)))
+        save(self, pathlib.Path(os.fsdecode(path)), opset=opset, dynamic=dynamic)

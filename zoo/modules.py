@@ -23,6 +23,7 @@ from zoonet.ops.types import as_dtype, is_floating
 Array = Any
 _generator: ContextVar[np.random.Generator | None] = ContextVar("generator")
 _process_generator = np.random.default_rng(0)
+_functional: ContextVar[bool] = ContextVar("functional", default=False)
 _observer: ContextVar[Callable[[Module, tuple[Any, ...]], Any] | None] = ContextVar("observer", default=None)
 
 
@@ -81,7 +82,7 @@ class Module:
     """Base of layers and networks: subclasses set arrays and modules as attributes and define `forward`.
 
     buffers: names of attributes that hold state rather than parameters (running statistics); `forward` updates them
-    by assigning new arrays. optional: names of buffers that a checkpoint may lack. hidden: names of buffers that
+    by `assign_state`. optional: names of buffers that a checkpoint may lack. hidden: names of buffers that
     belong in no checkpoint. flat: names of attributes that are dicts of arrays whose keys are the arrays' whole names.
     data_dependent: what it computes may depend on the contents of its inputs, so that it cannot always be traced.
     """
@@ -101,6 +102,21 @@ class Module:
         """`forward`, or what an observer makes of it."""
         observer = _observer.get()
         return self.forward(*inputs) if observer is None else observer(self, inputs)
+
+    def assign_state(self, **buffers: Array) -> None:
+        """Assign buffers that `forward` computed anew.
+
+        Within `functional_call` they may be traced values; elsewhere the arrays behind them are kept, and where there
+        are none, TraceError is raised: the state would be lost to the trace, and the module of no more use.
+        """
+        for name, value in buffers.items():
+            setattr(self, name, self.settled(name, value))
+
+    def settled(self, name: str, value: Array) -> Array:
+        """The value that a buffer of this name may keep; see `assign_state`."""
+        if isinstance(value, Traced) and not _functional.get():
+            return value.concrete(f"the new {name} of {type(self).__name__}, in training outside functional_call,")
+        return value
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the module's own parameters anew; layers override this."""
@@ -346,12 +362,14 @@ def functional_call(
         raise misfits.error(type(module).__name__, [])
     tied = {id(before[name]): value for name, value in values.items()}
     placed = {name: tied.get(id(array), array) for name, array in before.items()}
+    token = _functional.set(True)
     try:
         for name, slot in slots.items():
             slot.set(placed[name])
         outputs = (function or module)(*inputs)
         after = {name: slot.get() for name, slot in slots.items() if slot.is_buffer}
     finally:
+        _functional.reset(token)
         for name, slot in slots.items():
             slot.set(before[name])
     return outputs, {name: array for name, array in after.items() if array is not placed[name]}

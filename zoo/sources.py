@@ -1,22 +1,25 @@
-"""What a name stands for: an embedded model, a file or folder, or weights of the catalog."""
+"""What a name stands for: an embedded model, a file or folder, weights of the catalog, or a place on the network."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
-from zoonet.ops.errors import ArgumentError, MissingFileError, UnknownModelError
+from zoonet.ops.errors import ArgumentError, DownloadError, MissingFileError, UnknownModelError
 from zoonet.zoo import architectures
+from zoonet.zoo.downloads import fetched
 
 if TYPE_CHECKING:
-    from zoonet.weights import Entry
+    from zoonet.weights import Entry, Progress
+    from zoonet.weights.entry import Preprocessing
 
 #: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
 EMBEDDED = {"digits": "digitnet"}
+_REMOTE = ("hf://", "http://", "https://")
 _SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
 
 
@@ -29,24 +32,103 @@ class Located:
 
 
 def locate(source: str | os.PathLike[str]) -> Located:
-    """What a name or a path stands for; weights of the catalog are downloaded if they are not there yet."""
+    """What a name or a path stands for; weights that are not on this machine yet are downloaded."""
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         raise ArgumentError("load takes a name or a path", expected="such as 'digits'", received=repr(source))
     text = os.fsdecode(source)
     if text in EMBEDDED:
         return Located(pathlib.Path(__file__).parent / "data" / f"{text}.safetensors", {})
-    path = pathlib.Path(text)
+    if not isinstance(source, str) or not text.startswith(_REMOTE):
+        path = pathlib.Path(text)
+        try:
+            if path.exists():
+                return Located(path, {})
+        except (OSError, ValueError):
+            pass
+        if not isinstance(source, str):
+            raise _missing(text)
+    found = resolved(text)
+    if not isinstance(found, str):
+        return Located(fetched(found), configuration_of(found))
     try:
-        if path.exists():
-            return Located(path, {})
-    except (OSError, ValueError):
-        pass
-    if os.sep in text or "/" in text or not isinstance(source, str) or text.endswith(_SUFFIXES):
-        raise MissingFileError("there is no such weights file", received=text, fix="check the path")
+        place = fetched(found)
+    except DownloadError as error:
+        if text.startswith(_REMOTE):
+            raise
+        raise type(error)(
+            f"there is no file {text!r}, and as a repository on the Hugging Face hub: {error.message}",
+            expected=error.expected,
+            received=error.received,
+            fix=error.fix,
+        ) from None
+    name, source_text = name_of(found)
+    return Located(place, {"card": {"name": name, "source": source_text}})
+
+
+def download(name: str, *, progress: Progress | None = None) -> pathlib.Path:
+    """Bring weights onto this machine, if they are not here yet, and return where they are; nothing is loaded.
+
+    name: what `load` takes and is not a path: a name of the catalog, `hf://org/name[@revision]`, `org/name`, or
+    `https://host/file#sha256=…`. progress: called as progress(file name, bytes so far, bytes in all or None); a bar on
+    standard error where None, if that is a terminal. The path is a file, or a folder for a model of several files.
+    Later loads open no connection. Raises UnknownModelError, DownloadError, OfflineError, StorageError, IntegrityError.
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentError("download takes a name", expected="such as 'resnet50.tv_in1k'", received=repr(name))
+    return locate(name).path if name in EMBEDDED else fetched(resolved(name), progress=progress)
+
+
+def _missing(path: str) -> MissingFileError:
+    return MissingFileError("there is no such weights file", received=path, fix="check the path")
+
+
+def resolved(text: str) -> Entry | str:
+    """What a text that is no path names: an entry of the catalog, or a reference that `weights.fetch` takes.
+
+    Opens no connection. Raises UnknownModelError with the nearest names, MissingFileError for what looks like a path,
+    DownloadError for a malformed reference.
+    """
+    from zoonet import weights
+
+    if text.startswith(_REMOTE):
+        weights.resolve(text)
+        return text
+    if os.sep in text or "/" in text or text.endswith(_SUFFIXES):
+        try:
+            weights.HubReference.parse(text)
+        except ValueError:
+            raise _missing(text) from None
+        if text.endswith(_SUFFIXES) or _is_folder(text.partition("/")[0]):
+            raise MissingFileError(
+                "there is no such weights file",
+                received=text,
+                fix=f"check the path, or write hf://{text} for a repository on the Hugging Face hub",
+            )
+        return text
     return _from_catalog(text)
 
 
-def _from_catalog(name: str) -> Located:
+def _is_folder(name: str) -> bool:
+    try:
+        return pathlib.Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def name_of(reference: str) -> tuple[str, str]:
+    """A short name of a reference, and its full text without a password or a query."""
+    from zoonet import weights
+    from zoonet.weights.http import public_url
+
+    target = weights.resolve(reference)
+    if isinstance(target, weights.HubReference):
+        return target.repository, str(target)
+    assert isinstance(target, tuple), "names of the catalog do not come here"
+    file = target[0]
+    return file.file_name, public_url(file.location) if file.kind == "url" else str(file)
+
+
+def _from_catalog(name: str) -> Entry:
     from zoonet import weights
 
     known = architectures.names()
@@ -59,7 +141,7 @@ def _from_catalog(name: str) -> Located:
                 fix=f'load a file, zoo.load("weights.safetensors", arch="{name}"), or make random parameters with '
                 f'zoo.create("{name}")',
             ) from None
-        everything = [*EMBEDDED, *known, *(e.name for e in weights.entries(architectures=known))]
+        everything = [*EMBEDDED, *known, *(e.name for e in weights.entries() if runs(e))]
         raise UnknownModelError(
             f"there is no model and no file named {architectures.shortened(name)!r}",
             fix=architectures.nearest(name, everything) or "`zoonet list` prints all names",
@@ -70,37 +152,71 @@ def _from_catalog(name: str) -> Located:
             received=f"{entry.architecture} with names of {entry.vocabulary}",
             fix="`zoonet list` prints what it can run",
         )
+    return entry
+
+
+def configuration_of(entry: Entry) -> dict[str, Any]:
+    """What the catalog knows of weights, as a configuration: architecture, preprocessing, labels and card."""
+    from zoonet import weights
+
     card = {
         "name": entry.name,
         "source": entry.origin,
         "licence": entry.licence,
-        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
+        "accuracy": ", ".join(metric.text for metric in entry.metrics),
         "notes": entry.note,
     }
-    config: dict[str, Any] = {"architecture": entry.architecture, "card": card}
+    config: dict[str, Any] = {"card": card}
+    if entry.vocabulary != "hugging-face" and entry.architecture in architectures.names():
+        config["architecture"] = entry.architecture
+        config["configuration"] = changes_of(entry)
     if entry.preprocessing is not None:
-        given = entry.preprocessing
-        crop = list(given.crop) if given.crop else None
-        exact = given.resize == "exact" and isinstance(given.size, int)
-        config["preprocessing"] = {
-            "resize": [given.size, given.size] if exact else given.size,
-            "crop": crop,
-            "mean": list(given.mean),
-            "std": list(given.std),
-            "interpolation": given.interpolation,
-            "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
-            "scale": given.scale,
-        }
+        config["preprocessing"] = _preprocessing(entry.preprocessing, entry.task)
     if entry.labels:
         config["labels"] = list(weights.label_names(entry.labels))
-    return Located(weights.fetch(entry), config)
+    return config
+
+
+def changes_of(entry: Entry) -> dict[str, Any]:
+    """In what the network of an entry differs from its architecture: its facts that are fields of the configuration."""
+    known = {field.name for field in fields(architectures.find(entry.architecture)[1])}
+    return {key: value for key, value in entry.configuration.items() if key in known}
+
+
+def _preprocessing(given: Preprocessing, task: str) -> dict[str, Any]:
+    """The configuration of what an entry says of preprocessing."""
+    usual: dict[str, Any] = {
+        "mean": list(given.mean),
+        "std": list(given.std),
+        "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
+        "scale": given.scale,
+    }
+    exact = given.resize == "exact" and isinstance(given.size, int)
+    size = [given.size, given.size] if exact else given.size
+    if task == "object-detection" and given.resize == "shorter":
+        return {}  # the network's own
+    if task == "object-detection":
+        sides = [given.size, given.size] if isinstance(given.size, int) else list(given.size or (640, 640))
+        keep = given.resize == "letterbox"
+        return {"kind": "detection", "size": sides, "keep": keep, "center": False, "pad": given.pad, **usual}
+    crop = list(given.crop) if given.crop else None
+    return {"resize": size, "crop": crop, "interpolation": given.interpolation, **usual}
 
 
 def runs(entry: Entry) -> bool:
-    """True for weights in the catalog whose network is in the zoo under the same parameter names."""
-    return (
-        entry.architecture in architectures.names()
-        and entry.vocabulary in ("torchvision", "timm")
-        and entry.format in ("torch", "safetensors")
-        and entry.task == "image-classification"
+    """True for weights in the catalog that `load` makes a model of: of a network of the zoo, or a graph."""
+    if entry.format == "onnx":
+        return True
+    if entry.vocabulary == "hugging-face":
+        from zoonet.zoo.transformers.pretrained import MODEL_TYPES
+
+        return entry.architecture in MODEL_TYPES
+    if entry.architecture not in architectures.names():
+        return False
+    if entry.task == "object-detection":
+        return entry.vocabulary in ("yolox", "darknet", "torchvision")
+    if entry.task != "image-classification":
+        return False
+    return entry.vocabulary in ("torchvision", "timm") or (
+        entry.vocabulary == "keras" and entry.architecture.endswith("_keras")
     )

@@ -7,22 +7,25 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
 from zoonet.formats.registry import format_of_suffix
 from zoonet.ops.errors import (
+    ArgumentError,
     FileError,
     FormatError,
     MissingFileError,
     StateDictError,
     UnsupportedFormatError,
 )
-from zoonet.zoo import architectures, graphs
+from zoonet.weights.names import in_our_names
+from zoonet.weights.source import WEIGHTS as FOLDER_WEIGHTS
+from zoonet.zoo import architectures, graphs, hugging_face, keras_files
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
-from zoonet.zoo.sources import locate
+from zoonet.zoo.sources import Located, locate
 from zoonet.zoo.tasks import make_task
 
 if TYPE_CHECKING:
@@ -47,21 +50,50 @@ def configuration(model: Model) -> dict[str, Any]:
     }
 
 
-def save(model: Model, path: pathlib.Path) -> None:
-    """See `Model.save`."""
+def save(model: Model, path: pathlib.Path, **options: Any) -> None:
+    """See `Model.save`. options: those of ONNX."""
+    if path.suffix == ".onnx" and not path.is_dir():
+        from zoonet.zoo import exporting
+
+        exporting.save(model, path, **options)
+        return
+    if any(value is not None for value in options.values()):
+        raise ArgumentError("opset and dynamic are options of ONNX", expected="a name that ends with .onnx")
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
         if loading.has_folder(model):
             loading.save(model, path)
             return
+    if isinstance(model.network, graphs.GraphNetwork):
+        _save_graph(model.network, path)
+        return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
             f"a model of the kind {model.architecture!r} cannot be saved",
-            expected="a network of the zoo",
+            expected="a network of the zoo, or a name that ends with .onnx",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
+    written = format_of_suffix(path)
+    if written is not None and written.name in keras_files.FORMATS and not path.is_dir():
+        parameters = _on_cpu(model.network)
+        formats.write(keras_files.keras_checkpoint(model, parameters, configuration(model), written.name), path)
+        return
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
+
+
+def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
+    """A Keras model in the kind of file that it was read from, or its weights alone."""
+    checkpoint, written = network.checkpoint(), format_of_suffix(path)
+    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".h5", ".hdf5")}
+    suffixes = kinds.get(checkpoint.format, ()) if checkpoint is not None else ()
+    if checkpoint is None or written is None or not path.name.endswith(suffixes):
+        raise UnsupportedFormatError(
+            f"this graph cannot be saved as {path.name!r}",
+            expected=f"a name that ends with {' or '.join(suffixes)}" if suffixes else "a network of the zoo",
+            fix="its weights are in model.network.state_dict(), which formats.write takes",
+        )
+    formats.write(checkpoint, path)
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
@@ -82,7 +114,7 @@ def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathli
         raise UnsupportedFormatError(
             f"a model cannot be saved as {path.name!r}",
             expected="a name that ends with "
-            + ", ".join(s for f in formats.FORMATS if f.name in _SAVED for s in f.suffixes)
+            + ", ".join(s for f in formats.FORMATS if f.name in (*_SAVED, "onnx") for s in f.suffixes)
             + ", or one without suffix for a folder",
         )
     content = {"zoonet": config}
@@ -137,40 +169,50 @@ def load(
 ) -> Model:
     """A model that runs: from a name, a weights file, or a folder that `Model.save` wrote.
 
-    source: an embedded model's name ("digits"), or a path. arch: the architecture of a bare state dict (its number of
-    classes is taken from the tensors); recognised by names and shapes where None. task: what the network is for, where
-    that is not what the file says. device: 'cpu', 'cuda', 'cuda:N'. dtype: a floating dtype to run in; that of the
-    file, or float32, where None. given: what the task has, in the place of the file's or the architecture's own: labels
-    and preprocessing for image classification, tokenizer (or its path) for text. Raises UnknownModelError (suggests the
-    nearest), MissingFileError, FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError
-    or DTypeError.
+    source: a path, an embedded model's name ("digits"), a name of the catalog ("resnet50.tv_in1k"), a repository of the
+    Hugging Face hub (hf://org/name[@revision], or org/name) or a file of one (hf://org/name/file), or a URL
+    (https://host/file#sha256=…). What is not on this machine is downloaded and verified, once.
+    arch: the architecture of a bare state dict (its number of classes is taken from the tensors); recognised by names
+    and shapes where None. task: what the network is for, where that is not what the file says. device: 'cpu', 'cuda',
+    'cuda:N'. dtype: a floating dtype to run in; that of the file, or float32, where None. given: what the task has, in
+    the place of the file's or the architecture's own: labels and preprocessing for image classification, tokenizer (or
+    its path) for text. Raises UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError
+    (what is missing, unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError
+    or IntegrityError where a download fails.
     """
     from zoonet.ops.devices import module_for
 
     module_for(device)  # complains about a wrong device before the file is read
     found = locate(source)
     if arch is None and graphs.importer_of(found.path):
-        return graphs.load(found.path, task=task, device=device, dtype=dtype, given=given)
+        model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, known=found.config)
+        return _described(model, found)
     place = found.path
-    if place.name == WEIGHTS and (is_text_model(place.parent) or is_picture_model(place.parent)):
+    if place.name == WEIGHTS and is_text_model(place.parent):
         place = place.parent  # the weights of a folder in Hugging Face's layout, named themselves
-    if arch is None and is_picture_model(place):
-        from zoonet.zoo.transformers import vit_folder
-
-        return vit_folder.load(place, task=task, device=device, dtype=dtype, given=given)
     if arch is None and is_text_model(place):
         from zoonet.zoo.text import loading
 
-        return loading.load(place, task=task, device=device, dtype=dtype, given=given)
-    checkpoint, config = read(found.path)
-    config = {**found.config, **config}
+        return _described(loading.load(place, task=task, device=device, dtype=dtype, given=given), found)
+    if arch is None and not found.config.get("architecture") and is_darknet(found.path):
+        from zoonet.zoo.detectors import darknet_files
+
+        made = darknet_files.load(found.path, task=task, device=device, dtype=dtype, given=given)
+        return _described(made, found)
+    checkpoint, config = read_located(found, arch)
     path = found.path
-    state = architectures.renamed(checkpoint)
-    architecture = arch or config.get("architecture") or _recognised(state, path)
-    network = _network(architecture, state, path, config.get("configuration"))
+    architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
+    network = _network(architecture, checkpoint, path, changes_of(architecture, config))
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
+
+
+def _described(model: Model, found: Located) -> Model:
+    """A model whose card has what is known from where it was found."""
+    known = {key: value for key, value in vars(read_card(found.config.get("card"), model.card.name)).items() if value}
+    model.card = replace(model.card, **known)
+    return model
 
 
 def assemble(
@@ -213,15 +255,6 @@ def create(
     return Model(network, arch, task, card=Card(name=arch, notes="random parameters"), device=device)
 
 
-def is_picture_model(path: pathlib.Path) -> bool:
-    """Whether a path is a folder in Hugging Face's layout with a network on pictures."""
-    if path.is_dir() and (path / CONFIG).is_file():
-        from zoonet.zoo.transformers import vit_folder
-
-        return vit_folder.is_folder(path)
-    return False
-
-
 def is_text_model(path: pathlib.Path) -> bool:
     """Whether a path is a folder in Hugging Face's layout, or a llama2.c checkpoint."""
     if path.is_dir() or path.suffix == ".bin":
@@ -231,6 +264,20 @@ def is_text_model(path: pathlib.Path) -> bool:
     return False
 
 
+def is_darknet(path: pathlib.Path) -> bool:
+    """Whether a path is a .cfg or .weights file of darknet."""
+    if path.suffix.lower() not in (".cfg", ".weights"):
+        return False
+    from zoonet.zoo.detectors import darknet_files
+
+    return darknet_files.is_darknet(path)
+
+
+def changes_of(architecture: str, config: Mapping[str, Any]) -> Any:
+    """In what a configuration says that its network differs from its architecture; None where another one is asked."""
+    return config.get("configuration") if config.get("architecture") == architecture else None
+
+
 def embedded_card(name: str) -> Card:
     """The card of an embedded model, from the header of its file."""
     path = locate(name).path
@@ -238,22 +285,37 @@ def embedded_card(name: str) -> Card:
 
 
 def weights_file(path: pathlib.Path) -> pathlib.Path:
-    """The file itself, or that of a folder. Raises MissingFileError for a folder without one."""
+    """The file itself, or that of a folder (an index, where there are several). Raises MissingFileError without one."""
     if not path.is_dir():
         return path
-    if not (path / WEIGHTS).exists():
-        raise MissingFileError(f"the folder {path} holds no model", expected=WEIGHTS)
-    return path / WEIGHTS
+    found = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), None)
+    if found is None:
+        raise MissingFileError(f"the folder {path} holds no model", expected=" or ".join(FOLDER_WEIGHTS))
+    return found
 
 
-def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
-    """The weights of a file or folder, and its configuration (empty where it has none)."""
+def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """The weights of a file or folder, and its configuration (empty where it has none).
+
+    arch: the architecture, where it is known; darknet's weights need it or a .cfg.
+    """
+    if path.suffix.lower() == ".weights" and not path.with_suffix(".cfg").is_file():
+        from zoonet.zoo.detectors import darknet_files
+        from zoonet.zoo.detectors.darknet import DARKNETS
+
+        if arch in DARKNETS:
+            return darknet_files.read_known(path, arch), {}
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
     checkpoint = formats.read(file)
-    found: Any = checkpoint.metadata.get("zoonet")
+    properties = checkpoint.metadata.get("properties")  # of ONNX
+    found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
+    if found is None or checkpoint.format not in keras_files.FORMATS:  # ours say themselves which parameter is which
+        checkpoint = in_our_names(checkpoint)
     if found is None and beside.is_file():
         found = _read_config(beside)
+    if found is None and (path.is_dir() or file.name == WEIGHTS):
+        found = hugging_face.configuration_of(file.parent) or None
     if isinstance(found, str):
         try:
             found = json.loads(found)
@@ -273,7 +335,17 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
         raise _malformed(file)
+    if "tensors" in found and checkpoint.format in keras_files.FORMATS:
+        checkpoint = keras_files.restored(checkpoint, found["tensors"])
     return checkpoint, found
+
+
+def read_located(found: Located, arch: str | None = None) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """As `read`; what a file says of itself goes before what is known of it from elsewhere."""
+    checkpoint, config = read(found.path, arch or found.config.get("architecture"))
+    cards = [value for value in (found.config.get("card"), config.get("card")) if value]
+    merged = {key: value for card in cards for key, value in card.items() if value}
+    return checkpoint, {**found.config, **config, **({"card": merged} if merged else {})}
 
 
 def _read_config(path: pathlib.Path) -> Any:
@@ -314,10 +386,16 @@ def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
     )
 
 
-def _network(architecture: str, checkpoint: Mapping[str, Any], path: pathlib.Path, config: Any = None) -> Module:
-    network = architectures.fitted(architecture, checkpoint, config)
+def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
+    network = architectures.fitted(architecture, checkpoint, changes)
+    state: Mapping[str, Any] = checkpoint
+    missing = compare_shapes(network.state_dict(), checkpoint).missing
+    if checkpoint.format == "onnx" and any(not name.endswith("num_batches_tracked") for name in missing):
+        from zoonet.zoo.folded_weights import state_from_onnx
+
+        state = state_from_onnx(network, weights_file(path), _example_shape(architecture, network))
     try:
-        network.load_state_dict(checkpoint)
+        network.load_state_dict(state)
     except StateDictError as error:
         misfits = compare_shapes(network.state_dict(), checkpoint)
         if not (misfits.missing or misfits.unexpected or misfits.wrong):
@@ -327,6 +405,12 @@ def _network(architecture: str, checkpoint: Mapping[str, Any], path: pathlib.Pat
         message = error.message.replace(type(network).__name__, architecture, 1)
         raise StateDictError(f"{path.name}: {message}{hint}") from None
     return network
+
+
+def _example_shape(architecture: str, network: Module) -> tuple[int, ...]:
+    """The shape of a usual input."""
+    made = make_task(architectures.task_of(architecture), {}, network, architecture, architecture, {})
+    return made.example(network)[0].shape
 
 
 def read_card(config: Any, name: str) -> Card:

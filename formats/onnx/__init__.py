@@ -1,7 +1,8 @@
 """ONNX files: a model becomes a `Graph` of operators of the ONNX set.
 
-`load` reads a file, `from_proto` a ModelProto. `Backend`, `prepare`, `run_model`, `run_node` and `supports_device` are
-the official backend interface of the onnx package, which is imported on first use.
+`load` reads a file, `from_proto` a ModelProto; `export` makes a model of a function, `rewrite` of an imported graph.
+`Backend`, `prepare`, `run_model`, `run_node` and `supports_device` are the official backend interface of the onnx
+package, which is imported on first use.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from zoonet.formats.onnx.values import ValueInfo
 
 if TYPE_CHECKING:
     from zoonet.formats.onnx.backend import Backend, BackendRep
+    from zoonet.formats.onnx.writing import Draft, export, rewrite
 
 __all__ = [
     "Backend",
     "BackendRep",
+    "Draft",
     "OnnxModel",
     "ValueInfo",
+    "export",
     "from_bytes",
     "from_proto",
     "load",
     "prepare",
+    "rewrite",
     "run_model",
     "run_node",
     "supports_device",
@@ -34,6 +39,10 @@ def __getattr__(name: str) -> Any:
         from zoonet.formats.onnx import backend
 
         return getattr(backend, name)
+    if name in ("Draft", "export", "rewrite"):
+        from zoonet.formats.onnx import writing
+
+        return getattr(writing, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

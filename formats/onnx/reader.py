@@ -19,7 +19,8 @@ from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.sets.onnx import Operator, find_operator
 from zoonet.ops.types import UNKNOWN, TensorType
 
-_NODE_LIMIT = 2_000_000
+#: Most nodes that calls of model-local functions may expand to.
+_NODE_LIMIT = 200_000
 #: Attributes of ONNX 1.0 that told a runtime where it may write in place.
 _IGNORED = frozenset({"consumed_inputs"})
 
@@ -130,7 +131,7 @@ class GraphReader:
             self._node(proto, scope)
 
     def _node(self, proto: Any, scope: Scope) -> None:
-        self.nodes += 1
+        self.nodes += bool(scope.function)
         if self.nodes > _NODE_LIMIT:
             raise UnsafeFileError("the model's functions expand to too many nodes", expected=f"at most {_NODE_LIMIT}")
         domain = normal(proto.domain)
@@ -169,7 +170,7 @@ class GraphReader:
         where = f"node {label!r} ({operator.op.name})"
         arguments = self._inputs(operator, inputs, where)
         for name, (attribute, origin) in attributes.items():
-            if name in _IGNORED:
+            if name in _IGNORED or (operator.name == "Gradient" and name == "y"):
                 continue
             if name not in operator.attributes:
                 raise UnsupportedFormatError(
@@ -177,8 +178,6 @@ class GraphReader:
                     expected=", ".join(sorted(operator.attributes)) or "none",
                     received=name,
                 )
-            if operator.name == "Gradient" and name == "y":
-                continue
             value = self._attribute(attribute, origin, scope)
             annotation = str(operator.op.__signature__.parameters[name].annotation)
             if not _fits(value, annotation):
@@ -220,7 +219,7 @@ class GraphReader:
             )
         arguments: dict[str, Any] = dict(zip(fixed, inputs, strict=False))
         for name in fixed:
-            if arguments.get(name) is None and name not in operator.op.defaults:
+            if arguments.get(name) is None and name not in operator.optional:
                 raise FormatError(f"{where} lacks the input {name!r}")
             arguments.setdefault(name, None)
         if operator.variadic:

@@ -74,6 +74,12 @@ class ValueInfo:
         return value
 
 
+def as_text(text: Any) -> str:
+    """A string of a message as text: protobuf gives bytes where it is no UTF-8, as in damaged files."""
+    data = text if isinstance(text, bytes) else str(text or "").encode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "replace")
+
+
 def value_info(proto: Any, optional: bool = False) -> ValueInfo:
     """What a ValueInfoProto says."""
     kind, dtype, shape = describe_type(proto.type)

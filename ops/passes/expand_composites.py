@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.registry import Op
-from zoonet.ops.tracing import Abstract, Variable, run_node
+from zoonet.ops.tracing import Abstract, Variable, run_node, tracing_types
 
 
 class _Inlining(Abstract):
-    def __init__(self, name: str, device: str) -> None:
+    def __init__(self, name: str, device: str, keep: Container[str] | None) -> None:
         super().__init__(name)
         self.device = device
+        self.keep = keep
 
     def call(self, op: Op[..., Any], arguments: dict[str, Any]) -> Any:
-        if op.is_composite and not any(kernel.device == self.device for kernel in op.kernels):
+        if op.is_composite and not self._kept(op):
             return op.expand(arguments)
         return super().call(op, arguments)
 
+    def _kept(self, op: Op[..., Any]) -> bool:
+        if self.keep is not None:
+            return op.name in self.keep
+        return any(kernel.device == self.device for kernel in op.kernels)
 
-def expand_composites(graph: Graph, device: str = "cpu") -> Graph:
-    """A graph without composites, except those that have a kernel for the device.
+
+def expand_composites(graph: Graph, device: str = "cpu", keep: Container[str] | None = None) -> Graph:
+    """A graph without composites, except those that have a kernel for the device; or those named in `keep`, if given.
 
     before: %1 = layer_norm(%x, shape=(8,)); return %1
     after:  %1 = mean(%x, axis=-1); %2 = subtract(%x, %1); …; return %9
     """
     if not any(node.op.is_composite for node in graph.nodes):
         return graph
-    inlining = _Inlining(graph.name, device)
+    inlining = _Inlining(graph.name, device, keep)
     environment: dict[Value, Any] = {v: inlining.input(v.type, v.name) for v in graph.inputs}
     for value, array in graph.constants.items():
         constant = inlining.value_of(array)
         constant.name = constant.name or value.name
         environment[value] = Variable(inlining, constant)
     for node in graph.nodes:
-        results = run_node(node.op, node.arguments, environment.__getitem__)
+        with tracing_types():
+            results = run_node(node.op, node.arguments, environment.__getitem__)
         for value, result in zip(node.outputs, results, strict=True):
             environment[value] = result
             if isinstance(result, Variable) and result.value.name is None:

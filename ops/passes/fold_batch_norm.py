@@ -35,6 +35,8 @@ def fold_batch_norm(graph: Graph) -> Graph:
         if before is None or before.op.name not in _OUTPUT_AXIS or id(before) in removed:
             continue
         unnormalised = before.outputs[0]
+        if before.op.name == "linear" and unnormalised.type.ndim != 2:
+            continue  # its channels are last, those of batch_norm on axis 1
         if len(readers[unnormalised]) != 1 or unnormalised in result.outputs:
             continue
         if _fold(result, before, node):

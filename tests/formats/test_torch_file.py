@@ -437,3 +437,12 @@ def test_ties_survive_a_round_trip(tmp_path: pathlib.Path) -> None:
     loaded = torch.load(tmp_path / "b.pt", weights_only=True)
     assert loaded["base"].data_ptr() == loaded["tied"].data_ptr()
     assert loaded["base"].data_ptr() != loaded["rows"].data_ptr()
+
+
+def test_a_truncated_file_is_named(tmp_path: pathlib.Path) -> None:
+    torch.save({"weight": torch.ones(100)}, tmp_path / "whole.pt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "whole.pt").read_bytes()
+    for percent in range(20, 100, 10):
+        (tmp_path / "cut.pt").write_bytes(whole[: len(whole) * percent // 100])
+        with pytest.raises(FormatError, match=r"cut\.pt"):
+            formats.read(tmp_path / "cut.pt")

@@ -1,5 +1,6 @@
 """Oracles of convolution: PyTorch, with asymmetric padding applied beforehand."""
 
+import torch
 from torch.nn import functional
 
 from operator_oracles import torch_oracle
@@ -51,3 +52,28 @@ def conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dil
     extra = per_axis(output_padding, rank)
     y = functional.pad(y, flat([(-a, e - b) for (a, b), e in zip(pairs(padding, rank), extra, strict=True)]))
     return y if bias is None else y + bias.reshape(-1, *(1,) * rank)
+
+
+@torch_oracle("deform_conv2d")
+def deform_conv2d(x, offset, weight, bias, stride, padding, dilation, mask):
+    """Tap by tap: torch's grid_sample reads where the offsets point, which is then weighted as in a convolution."""
+    (down, across), (up, aside) = per_axis(stride, 2), per_axis(dilation, 2)
+    (top, _), (left, _) = pairs(padding, 2)
+    out, channels, taps = offset.shape[2:], x.shape[1], weight[0, 0].numel()
+    groups = offset.shape[1] // (2 * taps)
+    offset = offset.reshape(len(x), groups, taps, 2, *out)
+    mask = torch.ones_like(offset[:, :, :, 0]) if mask is None else mask.reshape(len(x), groups, taps, *out)
+    rows, columns = torch.arange(out[0]) * down - top, torch.arange(out[1]) * across - left
+    last = torch.tensor([x.shape[3] - 1, x.shape[2] - 1])
+    shares = channels // weight.shape[1]
+    y = 0
+    for tap in range(taps):
+        i, j = divmod(tap, weight.shape[3])
+        read = []
+        for group, part in enumerate(x.chunk(groups, 1)):
+            at = offset[:, group, tap]
+            place = torch.stack([at[:, 1] + columns + j * aside, at[:, 0] + rows[:, None] + i * up], -1)
+            sampled = functional.grid_sample(part, place / last * 2 - 1, align_corners=True)
+            read.append(sampled * mask[:, group, tap, None])
+        y = y + functional.conv2d(torch.cat(read, 1), weight[:, :, i, j, None, None], groups=shares)
+    return y if bias is None else y + bias[:, None, None]

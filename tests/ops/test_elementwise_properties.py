@@ -220,7 +220,6 @@ def test_running_products_differentiate_through_zeros(data, exclusive: bool, rev
         (lambda: ops.sum(np.zeros((2, 3)), 2), ops.ShapeError, "no such axis"),
         (lambda: ops.softmax(np.zeros((2, 3)), 5), ops.ShapeError, "no such axis"),
         (lambda: ops.glu(np.zeros((2, 3))), ops.ShapeError, "even size"),
-        (lambda: ops.var(np.zeros(1), None, 1), ops.ArgumentError, "too few elements"),
         (lambda: ops.mse_loss(np.zeros((2, 1)), np.zeros(2)), ops.ShapeError, "differ in shape"),
         (lambda: ops.mse_loss(np.zeros(2), np.zeros(2), "average"), ops.ArgumentError, "'none', 'sum' or 'mean'"),
         (lambda: ops.cross_entropy(np.zeros((2, 3)), np.array([0, 3])), ops.ArgumentError, "0 to 2"),

@@ -40,7 +40,8 @@ def test_the_first_command_runs_a_model(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_commands_are_those_of_the_program() -> None:
     (usage,) = [block for block in blocks("") if block.startswith("zoonet list")]
     named = {line.split()[1] for line in usage.splitlines()}
-    assert named == {command.name for command in application().registered_commands}
+    program = application()
+    assert named == {command.name for command in [*program.registered_commands, *program.registered_groups]}
 
 
 def test_links_lead_to_files() -> None:

@@ -102,6 +102,7 @@ PICTURES: list[tuple[str, type[ZoonetError], str]] = [
     ("zero.png", FormatError, "not a picture|no pixels"),
     ("plain.png", InputError, "no digit in the picture.*one colour"),
     ("nul\0byte.png", MissingFileError, "picture"),
+    ("", MissingFileError, "an empty path"),
     ("a" * 5000, MissingFileError, "picture"),
 ]
 
@@ -351,6 +352,9 @@ COMMANDS = [
     ("show", "Missing argument"),
     ("list nothing*", "no model fits"),
     ("list --task nothing", "no model fits"),
+    ("bench digits --batch 0", "batch of a benchmark is too small"),
+    ("bench digits --rounds 0", "rounds of a benchmark is too small"),
+    ("bench nothere", "no model and no file named 'nothere'"),
     ("frobnicate", "No such command"),
 ]
 

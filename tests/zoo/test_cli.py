@@ -18,8 +18,15 @@ from zoonet import zoo
 from zoonet.zoo.cli import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+FACTS = ["29.2", "k", "99.2", "top-1", "120", "kB", "Apache-2.0", "yes"]
 EXAMPLE = str(ROOT / "examples" / "digit.png")
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is broken, whatever width the runner of the tests has."""
+    monkeypatch.setenv("COLUMNS", "1000")
 
 
 def run(capfd: Capture, *arguments: str) -> str:
@@ -71,13 +78,31 @@ def test_run_takes_weights_of_ones_own(capfd: Capture, tmp_path: pathlib.Path, p
 # -- list and show ---------------------------------------------------------------------------------------------------
 
 
-def test_list(capfd: Capture) -> None:
+def test_list(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     lines = run(capfd, "list").splitlines()
-    assert lines[0].split() == ["name", "weights", "parameters", "accuracy"]
-    assert lines[1].split()[:4] == ["digits", "embedded", "0.03", "M"]
+    assert lines[0].split() == ["name", "task", "params", "accuracy", "size", "licence", "cached"]
+    assert lines[1].split() == ["digits", "image-classification", *FACTS]
     assert [line.split()[0] for line in lines[1:]] == zoo.list()
     assert [line.split()[0] for line in run(capfd, "list", "digit*").splitlines()[1:]] == ["digits", "digitnet"]
     assert "digitnet" not in run(capfd, "list", "digit*", "--pretrained")
+
+
+def test_list_fits_a_narrow_terminal(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(capfd, "list").splitlines()
+    assert max(map(len, lines)) <= 80
+    indented = [line.split()[0] for line in lines[1:] if line.startswith("  ") and not line.startswith("   ")]
+    assert sorted(indented) == sorted(zoo.list())
+    headings = [line for line in lines[1:] if not line.startswith(" ")]
+    assert headings[0] == "image-classification"
+    assert headings[-1] == "your own weights (--arch)"
+    assert len(headings) == len(set(headings)) > 5
+    only = run(capfd, "list", "resnet50*", "--task", "image-classification", "--pretrained").splitlines()
+    row = next(line for line in only if line.startswith("  resnet50.tv2_in1k "))
+    assert row.split() == ["resnet50.tv2_in1k", "25.6", "M", "80.9", "top-1", "103", "MB"]  # torchvision's numbers
+    long = [i for i, line in enumerate(lines) if line == "  distilbert-base-uncased-finetuned-sst-2-english"]
+    assert "Apache-2.0" in lines[long[0] + 1]
 
 
 def test_list_prints_json(capfd: Capture) -> None:
@@ -105,7 +130,40 @@ def test_show_a_model(capfd: Capture) -> None:
 def test_show_an_architecture_and_weights_of_the_catalog(capfd: Capture) -> None:
     assert "--arch resnet18" in run(capfd, "show", "resnet18")
     assert json.loads(run(capfd, "show", "resnet18", "--json"))["parameters"] == 11_689_512
-    assert "resnet50-0676ba61.pth" in run(capfd, "show", "resnet50.tv_in1k")  # told without a download
+    out = run(capfd, "show", "resnet50.tv_in1k")  # told without a download
+    assert "resnet50-0676ba61.pth" in out
+    assert "76.13 % top-1 on ImageNet-1K" in out
+    assert "resnet50.tv_in1k" in run(capfd, "show", "resnet50")
+    assert "not for commercial use" in run(capfd, "show", "vit_l_16.tv_swag_e2e_in1k")
+
+
+def test_names_of_weights_that_are_architectures_too(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOONET_OFFLINE", "1")
+    assert zoo.list().count("gpt2") == 1
+    facts = json.loads(run(capfd, "show", "gpt2", "--layers", "--json"))
+    assert "hf://openai-community/gpt2" in facts["sources"][0]
+    assert facts["summary"]["parameters"] == facts["parameters"] == 124_439_808  # transformers' count
+
+
+def test_show_a_folder_of_a_text_model(capfd: Capture, tmp_path: pathlib.Path) -> None:
+    config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 4}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
+    np.savez(tmp_path / "w.npz", x=np.zeros(1, np.float32))
+    zoo.convert(tmp_path / "w.npz", tmp_path / "model.safetensors", verify=False)
+    facts = json.loads(run(capfd, "show", str(tmp_path), "--json"))
+    assert (facts["architecture"], facts["network"]) == ("gpt2", "GPT2LMHeadModel")
+    assert facts["parameters"] == 9 * 8 + 4 * 8 + 12 * 8 * 8 + 13 * 8 + 2 * 8  # embeddings, one block, the last norm
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
+    assert "cannot run:" in run(capfd, "show", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["digits", "resnet50", "resnet50.keras_in1k", "all-MiniLM-L6-v2", "yolox_s.onnx_coco"])
+def test_cards_fit_a_narrow_terminal(capfd: Capture, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(capfd, "show", name).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["name:", name]
+    assert json.loads(run(capfd, "show", name, "--json"))["name"] == name
 
 
 @pytest.mark.parametrize("name", ["m.safetensors", "m.npz", "m.pt", "folder"])
@@ -202,3 +260,15 @@ def test_standard_output_that_is_full() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("zoonet: ")
     assert "Traceback" not in done.stderr
+
+
+# -- bench -----------------------------------------------------------------------------------------------------------
+
+
+def test_bench_times_a_model(capfd: Capture) -> None:
+    found = json.loads(run(capfd, "bench", "digits", "--batch", "3", "--rounds", "4", "--json"))
+    assert (found["name"], found["device"], found["batch"]) == ("digits", "cpu", 3)
+    assert len(found["seconds"]) == 4
+    assert 0 < found["minimum"] <= found["median"] <= max(found["seconds"])
+    assert found["per_second"] == pytest.approx(3 / found["median"])
+    assert "median of 2 runs" in run(capfd, "bench", "resnet20", "--rounds", "2")

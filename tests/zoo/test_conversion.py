@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+from onnx_runtime import assert_equal, run, session_of
 
 from zoonet import formats, zoo
 from zoonet.ops.errors import ArgumentError, DTypeError, StateDictError, UnsupportedFormatError
@@ -120,7 +121,8 @@ def test_bad_requests_leave_nothing(tmp_path: pathlib.Path) -> None:
     source = write(tmp_path / "a.npz", state_dict())
     cases = [
         ((source, tmp_path / "b.xyz"), {}, UnsupportedFormatError, "unknown suffix"),
-        ((source, tmp_path / "b.onnx"), {}, UnsupportedFormatError, "only read"),
+        ((source, tmp_path / "b.onnx"), {}, StateDictError, "fit no architecture"),
+        ((source, tmp_path / "b.npz"), {"opset": 17}, ArgumentError, "opset"),
         ((source, source), {}, ArgumentError, "same file"),
         ((source, tmp_path / "b.npz"), {"dtype": "int8"}, DTypeError, "floating"),
         ((source, tmp_path / "b.npz"), {"dtype": "bfloat16"}, UnsupportedFormatError, "NumPy files cannot hold"),
@@ -132,6 +134,28 @@ def test_bad_requests_leave_nothing(tmp_path: pathlib.Path) -> None:
             zoo.convert(*arguments, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz"]
     assert set(formats.read(source)) == set(state_dict())
+
+
+def test_a_model_becomes_a_graph_and_weights_again(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "d.safetensors"
+    zoo.load("digits").save(source)
+    report = zoo.convert(source, tmp_path / "d.onnx", opset=15)
+    assert (report.architecture, report.tensors, report.compared, report.agrees) == ("digitnet", 17, 17, True)
+    assert report.lost == [
+        "what the outputs do not depend on: " + ", ".join(f"bn{i}.num_batches_tracked" for i in (1, 2, 3))
+    ]
+    assert report.relative is not None
+    assert report.relative < 1e-5
+    x = np.random.default_rng(0).normal(size=(2, 1, 24, 24)).astype(np.float32)
+    [found] = run(session_of(tmp_path / "d.onnx"), x)
+    assert_equal(zoo.load("digits")(x), found)
+    back = zoo.convert(tmp_path / "d.onnx", tmp_path / "e.safetensors")
+    assert (back.architecture, back.compared, back.agrees) == ("digitnet", 17, True)
+    assert zoo.load(tmp_path / "e.safetensors").run("examples/digit.png").label == "4"
+    assert main(["convert", "digits", str(tmp_path / "f.onnx"), "--opset", "13", "--dtype", "float16"]) == 0
+    assert "outputs agree" in capfd.readouterr().out
+    copy = zoo.convert(tmp_path / "d.onnx", tmp_path / "copy.onnx")
+    assert (copy.compared, copy.relative) == (17, 0.0)
 
 
 @pytest.mark.slow

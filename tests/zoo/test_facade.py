@@ -55,7 +55,7 @@ def test_the_list_begins_with_what_is_in_the_package() -> None:
     assert names[0] == "digits"
     assert len(set(names)) == len(names)
     assert {"resnet18", "resnet50", "resnet152", "resnext50_32x4d", "resnet20", "resnet50.tv_in1k"} <= set(names)
-    assert zoo.list("resnet*") == [name for name in names if name.startswith("resnet")]
+    assert zoo.list("resnet*") == [name for name in names if name.lower().startswith("resnet")]
     assert "resnet50" not in zoo.list(pretrained=True)
     assert zoo.list(task="no such task") == []
 

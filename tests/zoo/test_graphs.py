@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from zoonet import ops, zoo
-from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.errors import ArgumentError, InputError, TraceError
 
 RNG = np.random.default_rng(0)
 
@@ -110,3 +111,28 @@ def test_options_that_the_task_does_not_have(two_inputs: str) -> None:
         zoo.load(two_inputs, labels=["a"])
     with pytest.raises(ArgumentError, match="no option 'batch'"):
         zoo.load(two_inputs).run([], batch=3)
+
+
+@pytest.mark.parametrize("operator", ["RandomNormal", "RandomUniformLike", "Bernoulli", "Dropout"])
+@pytest.mark.parametrize("seeded", [False, True])
+def test_random_numbers_are_new_at_each_run_unless_they_have_a_seed(
+    operator: str, seeded: bool, tmp_path: pathlib.Path
+) -> None:
+    attributes = {"shape": [3, 50]} if operator == "RandomNormal" else {}
+    seed = {"seed": 5 if operator == "Dropout" else 5.0} if seeded else {}
+    inputs = {"RandomNormal": [], "Dropout": ["x", "ratio", "training"]}.get(operator, ["x"])
+    node = helper.make_node(operator, inputs, ["drawn"], **attributes, **seed)
+    path = written(
+        tmp_path / "random.onnx",
+        [node, helper.make_node("Add", ["drawn", "x"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 50])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 50])],
+        {"ratio": np.float32(0.5), "training": np.array(True)} if operator == "Dropout" else {},
+    )  # fmt: skip
+    model = zoo.load(path)
+    x = np.full((3, 50), 0.5, np.float32)
+    first, second = model(x), model(x)
+    assert (first == second).all() == seeded
+    assert np.unique(first).size > 1
+    with pytest.raises(TraceError, match="seed") if not seeded else contextlib.nullcontext():
+        ops.compile(ops.trace(model.network, x))

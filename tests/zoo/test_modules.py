@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoonet import ops, zoo
-from zoonet.ops.errors import ArgumentError, DTypeError, StateDictError
+from zoonet.ops.errors import ArgumentError, DTypeError, StateDictError, TraceError
 from zoonet.zoo.layers import BatchNorm2d, Conv2d, Linear, Sequential
 from zoonet.zoo.modules import Module, assign, functional_call, initialised_by, value_and_grad
 
@@ -292,3 +292,21 @@ def test_a_whole_training_step_is_one_graph(net: Net, x: Any) -> None:
     for name, found, expected in zip(names, compiled, step(x, *arrays), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=name)
     assert zoo.Module is Module
+
+
+def test_gradients_of_a_network_in_training_leave_it_whole() -> None:
+    """Its statistics move as in torch; an abstract trace, which has no statistics, is refused and changes nothing."""
+    network = BatchNorm2d(3)
+    network.train()
+    x = np.random.default_rng(0).standard_normal((4, 3, 5, 5)).astype(np.float32)
+    theirs = torch.nn.BatchNorm2d(3)
+    theirs(torch.from_numpy(x))
+    ops.grad(lambda x: ops.sum(network(x) * x))(x)
+    np.testing.assert_allclose(network.running_mean, theirs.running_mean.numpy(), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(network.running_var, theirs.running_var.numpy(), rtol=1e-5)
+    before = network.running_mean
+    with pytest.raises(TraceError, match="functional_call"):
+        ops.trace(network, x)
+    assert network.running_mean is before
+    network.eval()
+    assert network(x).shape == x.shape

@@ -1,4 +1,4 @@
-"""`zoonet convert`: weights from one file format to another."""
+"""`zoonet convert`: weights from one file format to another, or a whole model to ONNX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from zoonet.zoo.conversion import convert as convert_weights
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A name from `zoonet list`, or a weights file or folder.")],
+    source: Annotated[
+        str, typer.Argument(help="A name from `zoonet list`, a weights file or folder, org/name, or a URL.")
+    ],
     target: Annotated[
         str, typer.Argument(help="The file to write; its suffix names the format. A folder for a model on text.")
     ],
@@ -20,12 +22,13 @@ def convert(
     dtype: Annotated[str | None, typer.Option(help="Cast floating tensors: float32, float16, bfloat16.")] = None,
     verify: Annotated[bool, typer.Option(help="Read the result back, and run both where the network is known.")] = True,
     tolerance: Annotated[float | None, typer.Option(help="Of the relative difference of outputs.")] = None,
+    opset: Annotated[int | None, typer.Option(help="Of a target that ends with .onnx: 13 or newer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Convert weights, and show that the outputs agree; status 1 where they do not."""
     with progress_bar("tensors") as progress:
         report = convert_weights(
-            source, target, arch, dtype=dtype, verify=verify, tolerance=tolerance, progress=progress
+            source, target, arch, dtype=dtype, verify=verify, tolerance=tolerance, progress=progress, opset=opset
         )
     print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)
     if not report.agrees:

@@ -9,12 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from zoonet import formats
-from zoonet.ops.errors import UnknownModelError, ZoonetError
+from zoonet.ops.errors import ArgumentError, ZoonetError
 from zoonet.zoo import architectures, graphs
-from zoonet.zoo.commands.output import console
+from zoonet.zoo.commands.card import catalog_entry, catalog_facts
+from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
-from zoonet.zoo.sources import EMBEDDED
-from zoonet.zoo.storage import create, is_picture_model, is_text_model, load, read, read_card, weights_file
+from zoonet.zoo.sources import EMBEDDED, resolved, runs
+from zoonet.zoo.storage import (
+    changes_of,
+    create,
+    is_darknet,
+    is_text_model,
+    load,
+    read,
+    read_card,
+    weights_file,
+)
+from zoonet.zoo.summary import Summary
 
 
 def show(
@@ -27,26 +38,30 @@ def show(
     facts: dict[str, Any]
     path = pathlib.Path(name)
     is_file = name not in EMBEDDED and path.exists()
-    if is_file:
+    if is_file and is_darknet(path):
+        facts = model_facts(load(name, arch))
+    elif is_file:
         facts = file_facts(path, arch)
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
+    elif (entry := catalog_entry(name)) is not None and (entry.name == name or name not in architectures.names()):
+        facts = catalog_facts(entry)
     elif name in architectures.names():
-        facts = model_facts(create(name, seed=None)) | {
-            "notes": f"an architecture, for weights of your own: --arch {name}"
-        }
+        facts = architecture_facts(name)
     else:
-        facts = catalog_facts(name)
+        resolved(name)  # says what is near, where the name is no reference
+        facts = {"name": name, **file_facts(_downloaded(name), arch)}
+        is_file = True
     summary = None
     if layers:
-        model = load(name, arch) if is_file or name in EMBEDDED else create(facts["architecture"], seed=None)
-        summary = model.summary()
+        summary = _summary(name, None if is_file else facts["architecture"], arch)
     if as_json:
-        print(json.dumps(facts | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False))
+        print(
+            json.dumps(plain(facts) | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False)
+        )
         return
     tensors = facts.pop("tensors", None)
-    shown = {key: value for key, value in facts.items() if value not in ("", None, {})}
-    print("\n".join(f"{key + ':':<16}{printable(_text(value))}" for key, value in shown.items()))
+    print(facts_text(facts))
     if summary:
         print(f"\n{summary}")
     elif tensors:
@@ -63,7 +78,26 @@ def show(
         console().print(table)
 
 
+def _summary(name: str, architecture: str | None, arch: str | None) -> Summary:
+    """The layers of a model; what is known only from the catalog is made without weights where that can be."""
+    known = architectures.names()
+    made = next((found for found in (name, architecture) if found in known), None)
+    if architecture is None or name in EMBEDDED or made is None:
+        return load(name, arch).summary()
+    return create(made, seed=None).summary()
+
+
 _PLAIN = str | int | float | bool
+
+
+def _downloaded(name: str) -> pathlib.Path:
+    """Where the weights of a reference are on this machine; nothing is downloaded."""
+    from zoonet import weights
+
+    path = weights.cached(name)
+    if path is None:
+        raise ArgumentError(f"{name} is not on this machine", fix=f"`zoonet download {name}`, then show it")
+    return path
 
 
 def model_facts(model: Any) -> dict[str, Any]:
@@ -82,6 +116,40 @@ def model_facts(model: Any) -> dict[str, Any]:
     }
 
 
+def architecture_facts(name: str) -> dict[str, Any]:
+    """What is known of an architecture, and the names of its weights in the catalog."""
+    from zoonet import weights
+
+    named = [entry.name for entry in weights.entries() if runs(entry) and entry.architecture == name]
+    default = catalog_entry(name)
+    known = f"`{name}` alone is {default.name}" if default else ""
+    return {
+        **model_facts(create(name, seed=None)),
+        "notes": f"an architecture, for weights of your own: --arch {name}",
+        "weights": (*named, *([known] if known else [])),
+    }
+
+
+def text_facts(path: pathlib.Path) -> dict[str, Any]:
+    """What config.json says of a folder of a model on text; nothing for other folders and for files."""
+    if not (path.is_dir() and is_text_model(path)):
+        return {}
+    from zoonet.zoo.transformers.pretrained import network_for, read_config
+
+    config = read_config(path)
+    try:
+        network = network_for(config)
+    except ZoonetError as error:
+        return {"cannot run": str(error)}
+    classes = config.get("architectures")
+    return {
+        "architecture": config["model_type"],
+        "network": ", ".join(map(str, classes)) if isinstance(classes, list) else None,
+        "parameters": sum(int(array.size) for _, array in network.named_parameters()),
+        "looks like": "",
+    }
+
+
 def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     """What a weights file (or the folder of one) holds, told from its header and its configuration."""
     checkpoint, config = read(path)
@@ -90,9 +158,11 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     found = [named] if named else architectures.recognise(checkpoint)
     looks, classes = "", None
     if len(found) == 1:
-        classes = getattr(architectures.fitted(found[0], checkpoint).config, "classes", None)  # type: ignore[attr-defined]
+        network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
+        classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
+        looks = "" if named else _recognised(found[0], [tensor.name for tensor in described.tensors], classes)
     elif found:
-        looks = " or ".join(found)
+        looks = " or ".join(found) + " (ambiguous: --arch decides)"
     else:
         near = architectures.closest(checkpoint)
         looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
@@ -109,6 +179,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
+        **text_facts(path),
         **{key: config[key] for key in ("task", "labels", "preprocessing") if key in config},
         "metadata": {k: v for k, v in described.metadata.items() if k != "zoonet" and isinstance(v, _PLAIN)},
         "tensors": [
@@ -117,12 +188,28 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     }
 
 
+def _recognised(architecture: str, names: list[str], classes: int | None) -> str:
+    """What a bare state dict was recognised as: "resnet50, torchvision names, 37 classes"."""
+    from zoonet.weights.vocabularies import vocabulary_of
+
+    vocabulary = vocabulary_of(architecture, names)
+    parts = [architecture, f"{vocabulary} names" if vocabulary else "", f"{classes} classes" if classes else ""]
+    return ", ".join(part for part in parts if part)
+
+
 def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     """The inputs and outputs of a file that holds a graph, or why it cannot run; nothing for other files."""
     if graphs.importer_of(path) is None:
         return {}
     try:
-        facts: dict[str, Any] = graphs.load(path, task=None, device="cpu", dtype=None, given={}).task.to_config()
+        model = graphs.load(path, task=None, device="cpu", dtype=None, given={})
+        ports = model.network.config  # type: ignore[attr-defined]
+        facts: dict[str, Any] = {
+            "task": model.task.name,
+            "inputs": {port.name: str(port) for port in ports.inputs},
+            "outputs": {port.name: str(port) for port in ports.outputs},
+            **({} if model.task.name == "arrays" else model.task.to_config()),
+        }
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts
@@ -130,44 +217,8 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
 
 def folder_facts(path: pathlib.Path) -> dict[str, Any]:
     """Kind and task of a folder in Hugging Face's layout or a llama2.c checkpoint; nothing for other files."""
-    if is_picture_model(path):
-        return {"architecture": "vision transformer", "task": "image-classification", "looks like": ""}
     if is_text_model(path):
         from zoonet.zoo.text import loading
 
         return {**loading.describe(path), "looks like": ""}
     return {}
-
-
-def catalog_facts(name: str) -> dict[str, Any]:
-    """What the catalog says of weights; nothing is downloaded."""
-    from zoonet import weights
-
-    try:
-        entry = weights.find(name)
-    except UnknownModelError:
-        load(name)  # says what is near; a name that neither knows cannot load
-        raise
-    return {
-        "name": entry.name,
-        "architecture": entry.architecture,
-        "task": entry.task,
-        "parameters": entry.parameters,
-        "accuracy": ", ".join(f"{m.value:g} % {m.name} on {m.dataset}" for m in entry.metrics),
-        "licence": entry.licence,
-        "source": entry.sources[0].file_name,
-        "citation": entry.citation,
-        "note": entry.note,
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        texts = list(map(str, value))
-        return ", ".join(texts[:10]) + (f", … ({len(texts)} in all)" if len(texts) > 10 else "")
-    if isinstance(value, dict):
-        text = ", ".join(
-            f"{key}={item:.6g}" if isinstance(item, float) else f"{key}={item}" for key, item in value.items()
-        )
-        return text if len(text) <= 500 else text[:500] + " …"
-    return f"{value:,}" if isinstance(value, int) else str(value)

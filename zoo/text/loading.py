@@ -12,6 +12,7 @@ from zoonet import formats
 from zoonet.formats.files import atomic_path
 from zoonet.formats.json_data import parse_json, parse_json_object
 from zoonet.ops.errors import ArgumentError, MissingFileError, UnsupportedFormatError, ZoonetError
+from zoonet.zoo.hugging_face import IMAGE_TYPES
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
@@ -39,10 +40,11 @@ _HEADS = {task: kind for kind, task in _TASKS.items() if kind in HEADS}
 
 
 def is_text_model(path: Path) -> bool:
-    """Whether a path is a folder whose config.json has a model_type, or a llama2.c checkpoint."""
+    """Whether a path is a folder whose config.json has a model_type, not one of pictures, or a llama2.c checkpoint."""
     if path.is_dir():
         try:
-            return "model_type" in read_config(path)
+            config = read_config(path)
+            return "model_type" in config and config["model_type"] not in tuple(IMAGE_TYPES)
         except ZoonetError:
             return False
     try:

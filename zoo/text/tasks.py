@@ -59,6 +59,8 @@ def network_kind(network: Module) -> str:
         return network.head
     if hasattr(network, "decode"):
         return "encoder-decoder"
+    if hasattr(network, "kind"):  # an imported graph
+        return str(network.kind)
     return "decoder" if hasattr(network, "positions") else type(network).__name__
 
 

@@ -56,7 +56,8 @@ def _checked(what: str) -> Iterator[None]:
 class Tokenizer:
     """Around a pipeline of the `tokenizers` package.
 
-    padding: the token that fills batches. names: special tokens by role (bos_token, …). template: of conversations.
+    padding: the token that fills batches. names: special tokens by role (bos_token, …); a role that is left out has the
+    token with its usual name, if there is one. template: of conversations.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Tokenizer:
         pipeline.no_truncation()
         self.pipeline = pipeline
         self.padding = padding
-        self.names = dict(names or {})
+        self.names = {**usual_names(pipeline), **(names or {})}
         self.template = template
         self._lock = threading.Lock()
 
@@ -214,11 +215,11 @@ def read_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     if (place / "special_tokens_map.json").is_file():
         older = parse_json_object((place / "special_tokens_map.json").read_bytes(), "special_tokens_map.json")
         settings = {**older, **settings}
-    names = {**_usual_names(pipeline), **special_names(settings)}
+    names = {**usual_names(pipeline), **special_names(settings)}
     return Tokenizer(pipeline, _padding(pipeline, names), names, read_chat_template(place, settings, names))
 
 
-def _usual_names(pipeline: Any) -> dict[str, str]:
+def usual_names(pipeline: Any) -> dict[str, str]:
     """Special tokens that a vocabulary has under the names that they usually have, by role."""
     usual = {
         "bos_token": ("<s>", "<|endoftext|>"),
@@ -235,7 +236,8 @@ def _usual_names(pipeline: Any) -> dict[str, str]:
 
 def _pipeline(place: Path, settings: Mapping[str, Any]) -> Any:
     if (place / "tokenizer.json").is_file():
-        return _from_json(place / "tokenizer.json")
+        path = check_path(place / "tokenizer.json")
+        return pipeline_of(path.read_bytes(), path.name)
     if (place / "tokenizer.model").is_file():
         start, end = settings.get("add_bos_token") is not False, settings.get("add_eos_token") is True
         return build.sentence_piece(read_sentencepiece(place / "tokenizer.model"), start=start, end=end)
@@ -283,13 +285,14 @@ def _lines(path: Path) -> list[str]:
         raise FormatError(f"{path.name} is no UTF-8", received=str(error)[:200]) from error
 
 
-def _from_json(path: Path) -> Any:
+def pipeline_of(data: bytes, name: str) -> Any:
+    """The pipeline that the contents of a tokenizer.json describe. Raises FormatError naming the file."""
     import tokenizers
 
     try:
-        return tokenizers.Tokenizer.from_str(check_path(path).read_bytes().decode())
+        return tokenizers.Tokenizer.from_str(data.decode())
     except Exception as error:  # the package raises plain exceptions
-        raise FormatError(f"{path.name} is not read by the tokenizers package", received=str(error)[:300]) from error
+        raise FormatError(f"{name} is not read by the tokenizers package", received=str(error)[:300]) from error
 
 
 def _from_merges(vocabulary: Path, merges: Path, prefix: bool) -> Any:

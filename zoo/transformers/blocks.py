@@ -124,6 +124,13 @@ class Cache:
         keys[:, :, self.length : stop], values[:, :, self.length : stop] = key, value
         return keys[:, :, :stop], values[:, :, :stop]
 
+    def kept(self, layer: int) -> tuple[Array, Array] | None:
+        """The keys and values that are kept, views (N, H, length, D); None before the first `append`."""
+        if layer not in self._arrays:
+            return None
+        keys, values = self._arrays[layer]
+        return keys[:, :, : self.length], values[:, :, : self.length]
+
     def memory(self, layer: int, make: Callable[[], tuple[Array, Array]]) -> tuple[Array, Array]:
         """Keys and values (N, H, S, D) of an encoder's output: made the first time, kept afterwards."""
         if layer not in self._memory:

@@ -17,6 +17,8 @@ from zoonet import formats
 from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import ArgumentError, FormatError, MissingFileError, UnsupportedFormatError
+from zoonet.weights.source import WEIGHTS
+from zoonet.zoo.hugging_face import IMAGE_TYPES
 from zoonet.zoo.modules import Module, initialised_by
 from zoonet.zoo.transformers import t5
 from zoonet.zoo.transformers.bert import FAMILIES, HEADS, BertConfig, BertModel, BertWithHead
@@ -24,7 +26,8 @@ from zoonet.zoo.transformers.configurations import count
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
 from zoonet.zoo.transformers.llama import CLASSES, LlamaConfig, LlamaForCausalLM
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+#: Every model_type of config.json that there is a network for.
+MODEL_TYPES = ("gpt2", "xlm-roberta", *CLASSES, *t5.CLASSES, *FAMILIES)
 #: Arrays of old checkpoints that are computed, not learned.
 _COMPUTED = (".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids", "inv_freq")
 
@@ -41,11 +44,10 @@ def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
     UnsupportedFormatError for a model_type that is not known, FormatError for fields that make no network.
     """
     kind = config.get("model_type")
-    known = ["gpt2", "xlm-roberta", *CLASSES, *t5.CLASSES, *FAMILIES]
-    if kind not in known:
+    if kind not in MODEL_TYPES:
         raise UnsupportedFormatError(
             "config.json: a model_type that zoonet does not have",
-            expected=", ".join(known),
+            expected=", ".join([*MODEL_TYPES, *IMAGE_TYPES]),
             received=repr(kind)[:100],
         )
     with initialised_by(None):
@@ -94,9 +96,9 @@ def check_layers(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> No
 
 def weights_of(folder: Path) -> Path:
     """The file of the weights in a folder, or the index of several. Raises MissingFileError."""
-    path = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
-        raise MissingFileError(f"{folder} has no weights", expected=" or ".join(_WEIGHTS))
+        raise MissingFileError(f"{folder} has no weights", expected=" or ".join(WEIGHTS))
     return path
 
 

@@ -1,6 +1,6 @@
 """Vision transformers: ViT (Dosovitskiy et al., arXiv:2010.11929) and DeiT (Touvron et al., arXiv:2012.12877).
 
-Parameter names are timm's; `vit_names` knows those of Hugging Face and torchvision.
+Parameter names are timm's; `weights/vit_names.py` knows those of Hugging Face and torchvision.
 """
 
 from __future__ import annotations
@@ -104,8 +104,9 @@ class ViT(Module):
 
     @classmethod
     def fit(cls, config: ViTConfig, shapes: Mapping[str, Any]) -> ViTConfig:
-        """The configuration with as many classes and channels as the arrays of a state dict have."""
-        return replace(config, **sizes(shapes, classes=("head.weight", 0), channels=("patch_embed.proj.weight", 1)))
+        """The configuration with as many classes, channels and output layers as the arrays of a state dict have."""
+        fitted = sizes(shapes, classes=("head.weight", 0), channels=("patch_embed.proj.weight", 1))
+        return replace(config, heads_mean=config.distilled and "head_dist.weight" in shapes, **fitted)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Matrices, tokens and positions normal with deviation 0.02; biases zero."""

@@ -12,7 +12,9 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.onnx.arithmetic import number
 from zoonet.ops.sets.onnx.common import dtype_of
-from zoonet.ops.sets.onnx.registry import onnx_operator
+from zoonet.ops.sets.onnx.control import call
+from zoonet.ops.sets.onnx.elementwise import softmax
+from zoonet.ops.sets.onnx.registry import Subgraph, onnx_operator
 from zoonet.ops.types import Array
 
 
@@ -62,6 +64,13 @@ def _bias(mask: Array, total: int, dtype: Any) -> Array:
     return ops.cast(mask, dtype)
 
 
+def probabilities(scores: Array) -> Array:
+    """softmax over the last axis; 0 where every score is -inf."""
+    empty = ops.equal(ops.max(scores, -1, True), number(-math.inf, scores.dtype))
+    safe = ops.where(empty, ops.zeros_like(scores), scores)
+    return ops.where(empty, ops.zeros_like(scores), softmax(safe, -1))
+
+
 def attend(
     query: Array,
     key: Array,
@@ -90,11 +99,7 @@ def attend(
     if bias is not None:
         scores = ops.add(scores, bias)
     stages.append(scores)
-    wide = ops.cast(scores, precision)
-    empty = ops.equal(ops.max(wide, -1, True), number(-math.inf, wide.dtype))
-    safe = ops.where(empty, ops.zeros_like(wide), wide)
-    weights = ops.where(empty, ops.zeros_like(wide), ops.softmax(safe, -1))
-    weights = ops.cast(weights, dtype)
+    weights = ops.cast(probabilities(ops.cast(scores, precision)), dtype)
     stages.append(weights)
     return ops.matmul(weights, value), stages[mode]
 
@@ -230,6 +235,50 @@ def attention_25(
     )  # fmt: skip
 
 
+@onnx_operator("FlexAttention", domain="ai.onnx.preview")
+def flex_attention(
+    Q: Array,
+    K: Array,
+    V: Array,
+    /,
+    prob_mod: Subgraph | None = None,
+    scale: float | None = None,
+    score_mod: Subgraph | None = None,
+    softmax_precision: int | None = None,
+) -> Array:
+    """Attention whose scores and probabilities (batch, heads, queries, keys) sub-graphs may change."""
+    shapes = tuple(Q.shape), tuple(K.shape), tuple(V.shape)
+    fits = all(len(shape) == 4 for shape in shapes) and shapes[1][:3] == shapes[2][:3]
+    if not fits or not shapes[1][1] or shapes[0][1] % shapes[1][1] or shapes[0][3] != shapes[1][3]:
+        raise ShapeError(
+            "FlexAttention: shapes do not agree", expected="(batch, heads, length, size) of each", received=shapes
+        )
+    kind = dtype_of(softmax_precision) if softmax_precision is not None else np.dtype(np.float32)
+    if softmax_precision is None and Q.dtype == np.float64:
+        kind = Q.dtype
+    root = number(math.sqrt(1.0 / math.sqrt(Q.shape[-1]) if scale is None else scale), Q.dtype)
+    keys = ops.multiply(_grouped(K, Q.shape[1]), root)
+    scores = ops.cast(ops.matmul(ops.multiply(Q, root), ops.swapaxes(keys, -1, -2)), kind)
+    if score_mod is not None:
+        scores = _modified(score_mod, scores)
+    weights = probabilities(scores)
+    if prob_mod is not None:
+        weights = _modified(prob_mod, weights)
+    return ops.cast(ops.matmul(weights, ops.cast(_grouped(V, Q.shape[1]), kind)), V.dtype)
+
+
+def _modified(graph: Subgraph, x: Array) -> Array:
+    results = call(graph, x)
+    if len(results) != 1 or tuple(results[0].shape) != tuple(x.shape):
+        raise ShapeError(
+            "FlexAttention: a sub-graph changes the shape",
+            expected=list(x.shape),
+            received=[list(y.shape) for y in results],
+        )
+    y: Array = ops.cast(results[0], x.dtype)
+    return y
+
+
 @onnx_operator("RotaryEmbedding", since=23)
 def rotary_embedding(
     X: Array,
@@ -249,6 +298,15 @@ def rotary_embedding(
         cos, sin = ops.take(cos, position_ids, 0), ops.take(sin, position_ids, 0)
     if cos.shape[-1] != size // 2:
         raise ShapeError("RotaryEmbedding: the cache does not fit", expected=size // 2, received=cos.shape[-1])
+    y = rotated(x, cos, sin, interleaved)
+    return joined_heads(y) if len(X.shape) == 3 else y
+
+
+def rotated(x: Array, cos: Array, sin: Array, interleaved: int) -> Array:
+    """Heads (batch, heads, length, size) with pairs of their first elements turned by angles (batch, length, pairs)."""
+    size = 2 * cos.shape[-1]
+    if size > x.shape[-1]:
+        raise ShapeError("rotary positions turn more elements than there are", expected=x.shape[-1], received=size)
     cos, sin = ops.expand_dims(cos, 1), ops.expand_dims(sin, 1)  # (batch, 1, length, size / 2)
     turned, rest = (x, None) if size == x.shape[-1] else ops.split(x, (size,), -1)
     if interleaved:
@@ -262,8 +320,7 @@ def rotary_embedding(
         y = ops.reshape(ops.stack([real, imaginary], -1), tuple(turned.shape))
     else:
         y = ops.concat([real, imaginary], -1)
-    y = y if rest is None else ops.concat([y, rest], -1)
-    return joined_heads(y) if len(X.shape) == 3 else y
+    return y if rest is None else ops.concat([y, rest], -1)
 
 
 @onnx_operator("LinearAttention", since=27)

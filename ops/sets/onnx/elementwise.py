@@ -179,12 +179,6 @@ def shrink(input: Array, /, bias: float = 0.0, lambd: float = 0.5) -> Array:
     return ops.where(ops.less(input, low), ops.add(input, shift), above)
 
 
-@onnx_operator("Affine", since=1)
-def affine(X: Array, /, alpha: float = 1.0, beta: float = 0.0) -> Array:
-    """alpha X + beta."""
-    return ops.add(ops.multiply(X, number(alpha, X.dtype)), number(beta, X.dtype))
-
-
 @onnx_operator("Gelu", since=20)
 def gelu(X: Array, /, approximate: str = "none") -> Array:
     """X times the normal distribution function of X, by erf or approximately by tanh."""
@@ -238,6 +232,17 @@ def softmaxes(name: str, function: Callable[..., Array]) -> None:
     onnx_operator(name, since=13)(since_13)
 
 
-softmaxes("Softmax", ops.softmax)
+def softmax(x: Array, axis: int) -> Array:
+    """The softmax; of 16-bit floats by the steps of its definition, each rounded.
+
+    Attention asks for the precision of its input where it names no other, and defines itself by Softmax.
+    """
+    if x.dtype.itemsize > 2:
+        return ops.softmax(x, axis)
+    powers = ops.exp(ops.subtract(x, ops.max(x, axis, True)))
+    return ops.divide(powers, ops.sum(powers, axis, True))
+
+
+softmaxes("Softmax", softmax)
 softmaxes("LogSoftmax", ops.log_softmax)
 softmaxes("Hardmax", hardmax)

@@ -1,4 +1,4 @@
-"""Operators of com.microsoft that optimised and quantised models have: fused ones, and those of quantised numbers.
+"""Operators of com.microsoft that optimised models have: fused ones, those with channels last, and others.
 
 Source: ONNX Runtime's documentation of contributed operators.
 """
@@ -14,10 +14,14 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
 from zoonet.ops.sets.onnx.arithmetic import number
+from zoonet.ops.sets.onnx.common import scalar
+from zoonet.ops.sets.onnx.elementwise import softmax_2d
+from zoonet.ops.sets.onnx.indexing import gather_nd, unique
 from zoonet.ops.sets.onnx.linear import product
-from zoonet.ops.sets.onnx.quantization import dequantized, dynamic_quantize, quantized, rounded
 from zoonet.ops.sets.onnx.registry import onnx_operator
-from zoonet.ops.sets.onnx.windows import conv, shifted
+from zoonet.ops.sets.onnx.resampling import grid_sample_16
+from zoonet.ops.sets.onnx.shape import number_range, pad_11, trilu_of
+from zoonet.ops.sets.onnx.windows import conv, max_pool
 from zoonet.ops.types import Array
 
 DOMAIN = "com.microsoft"
@@ -162,140 +166,225 @@ def skip_rms_norm(
     return ops.rms_norm(total, tuple(gamma.shape), gamma, epsilon), None, None, total
 
 
-# -- quantised numbers -------------------------------------------------------------------------------------------
+# -- pictures with channels last ---------------------------------------------------------------------------------
 
 
-@declared("QuantizeLinear")
-def quantize(x: Array, y_scale: Array, y_zero_point: Array | None = None, /, axis: int = 1) -> Array:
-    """As that of ai.onnx, for 16 bits and fewer."""
-    return quantized(x, y_scale, y_zero_point, axis)
+def channels_first(x: Array) -> Array:
+    """(N, spatial…, C) -> (N, C, spatial…)."""
+    rank = len(x.shape)
+    return ops.transpose(x, (0, rank - 1, *range(1, rank - 1)))
 
 
-@declared("DequantizeLinear")
-def dequantize(x: Array, x_scale: Array, x_zero_point: Array | None = None, /, axis: int = 1) -> Array:
-    """As that of ai.onnx, for 16 bits and fewer."""
-    return dequantized(x, x_scale, x_zero_point, axis)
+def channels_last(x: Array) -> Array:
+    """(N, C, spatial…) -> (N, spatial…, C)."""
+    return ops.transpose(x, (0, *range(2, len(x.shape)), 1))
 
 
-@declared("QGemm")
-def qgemm(
-    A: Array,
-    a_scale: Array,
-    a_zero_point: Array,
-    B: Array,
-    b_scale: Array,
-    b_zero_point: Array,
-    C: Array | None = None,
-    y_scale: Array | None = None,
-    y_zero_point: Array | None = None,
-    /,
-    alpha: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
-) -> Array:
-    """alpha · A' B' + C of quantised matrices, quantised where there is a scale for it, else float32. C is int32."""
-    a, b = shifted(A, a_zero_point, -2), shifted(B, b_zero_point, -2 if transB else -1)
-    sums = ops.matmul(ops.swapaxes(a, 0, 1) if transA else a, ops.swapaxes(b, 0, 1) if transB else b)
-    if C is not None:
-        sums = ops.add(sums, C)
-    factor = ops.multiply(ops.multiply(a_scale, b_scale), number(alpha, a_scale.dtype))
-    real = ops.multiply(ops.cast(sums, np.float32), factor)
-    if y_scale is None or y_zero_point is None:
-        return real
-    return rounded(ops.divide(real, y_scale), y_zero_point, y_zero_point.dtype)
-
-
-def _elementwise(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    def operator(
-        A: Array,
-        A_scale: Array,
-        A_zero_point: Array | None,
-        B: Array,
-        B_scale: Array,
-        B_zero_point: Array | None,
-        C_scale: Array,
-        C_zero_point: Array | None = None,
-        /,
-    ) -> Array:
-        y = function(dequantized(A, A_scale, A_zero_point, 1), dequantized(B, B_scale, B_zero_point, 1))
-        return rounded(ops.divide(y, C_scale), C_zero_point, A.dtype)
-
-    return operator
-
-
-declared("QLinearAdd")(_elementwise(ops.add))
-declared("QLinearMul")(_elementwise(ops.multiply))
-
-
-def _unary(function: Callable[[Array], Array], x: Array, scales: tuple[Array, ...], zeros: tuple[Any, Any]) -> Array:
-    y = function(dequantized(x, scales[0], zeros[0], 1))
-    return rounded(ops.divide(y, scales[1]), zeros[1], x.dtype)
-
-
-@declared("QLinearSigmoid")
-def qlinear_sigmoid(
-    X: Array, X_scale: Array, X_zero_point: Array | None, Y_scale: Array, Y_zero_point: Array | None = None, /
-) -> Array:
-    """The sigmoid of quantised numbers, quantised."""
-    return _unary(ops.sigmoid, X, (X_scale, Y_scale), (X_zero_point, Y_zero_point))
-
-
-@declared("QLinearLeakyRelu")
-def qlinear_leaky_relu(
+@declared("NhwcConv")
+def nhwc_conv(
     X: Array,
-    X_scale: Array,
-    X_zero_point: Array | None,
-    Y_scale: Array,
-    Y_zero_point: Array | None = None,
+    W: Array,
+    B: Array | None = None,
     /,
-    alpha: float = 0.01,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
 ) -> Array:
-    """The leaky ReLU of quantised numbers, quantised."""
-    return _unary(lambda x: ops.leaky_relu(x, alpha), X, (X_scale, Y_scale), (X_zero_point, Y_zero_point))
+    """A convolution of X (N, spatial…, C) with W (M, C/group, kernel…): (N, spatial…, M)."""
+    return channels_last(conv(channels_first(X), W, B, auto_pad, dilations, group, kernel_shape, pads, strides))
 
 
-@declared("QLinearGlobalAveragePool")
-def qlinear_global_average_pool(
-    X: Array, x_scale: Array, x_zero_point: Array, y_scale: Array, y_zero_point: Array, /, channels_last: int = 0
+@declared("NhwcFusedConv")
+def nhwc_fused_conv(
+    X: Array,
+    W: Array,
+    B: Array | None = None,
+    Z: Array | None = None,
+    /,
+    activation: str = "",
+    activation_params: Sequence[float] | None = None,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
 ) -> Array:
-    """The mean over the spatial axes of quantised pictures, quantised."""
-    rank = len(X.shape)
-    axes = tuple(range(1, rank - 1)) if channels_last else tuple(range(2, rank))
-    return _unary(lambda x: ops.mean(x, axes, True), X, (x_scale, y_scale), (x_zero_point, y_zero_point))
+    """NhwcConv, plus Z, through an activation."""
+    y = nhwc_conv(X, W, B, auto_pad, dilations, group, kernel_shape, pads, strides)
+    return activated(y if Z is None else ops.add(y, Z), activation, activation_params or ())
 
 
-@declared("QLinearConcat", variadic=True)
-def qlinear_concat(inputs: Sequence[Array], /, axis: int) -> Array:
-    """Quantised tensors joined along an axis and quantised anew: scale and zero point of the result, then triples."""
-    scale, zero, rest = inputs[0], inputs[1], inputs[2:]
-    triples = [rest[i : i + 3] for i in range(0, len(rest), 3)]
-    whole = ops.concat([dequantized(x, s, z, 1) for x, s, z in triples], axis)
-    return rounded(ops.divide(whole, scale), zero, zero.dtype)
+@declared("NhwcMaxPool")
+def nhwc_max_pool(
+    x: Array,
+    /,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """The maximum of each window of x (N, spatial…, C)."""
+    (y,) = max_pool(channels_first(x), auto_pad, ceil_mode, dilations, kernel_shape, pads, 0, strides, 1)
+    return channels_last(y)
 
 
-@declared("MatMulIntegerToFloat")
-def matmul_integer_to_float(
-    A: Array,
-    B: Array,
-    a_scale: Array,
-    b_scale: Array,
-    a_zero_point: Array | None = None,
-    b_zero_point: Array | None = None,
+def _group_norm(x: Array, gamma: Array, beta: Array, groups: int, epsilon: float, last: int, activation: int) -> Array:
+    data = channels_first(x) if last else x
+    scale, shift = ops.cast(gamma, x.dtype), ops.cast(beta, x.dtype)
+    y = ops.group_norm(data, groups, scale, shift, epsilon)
+    if activation not in (0, 1):
+        raise ArgumentError("GroupNorm: unknown activation", expected="0 (none) or 1 (SiLU)", received=activation)
+    y = ops.silu(y) if activation else y
+    return channels_last(y) if last else y
+
+
+@declared("GroupNorm")
+def group_norm(
+    X: Array,
+    gamma: Array,
+    beta: Array,
+    /,
+    activation: int = 0,
+    groups: int = 0,
+    channels_last: int = 1,
+    epsilon: float = 1e-5,
+) -> Array:
+    """Groups of channels normalised together, through SiLU where activation is 1."""
+    return _group_norm(X, gamma, beta, groups, epsilon, channels_last, activation)
+
+
+@declared("SkipGroupNorm")
+def skip_group_norm(
+    X: Array,
+    gamma: Array,
+    beta: Array,
+    skip: Array,
     bias: Array | None = None,
     /,
-) -> Array:
-    """The product of quantised matrices in float32, plus a bias."""
-    sums = ops.matmul(shifted(A, a_zero_point, -2), shifted(B, b_zero_point, -1))
-    y = functools.reduce(ops.multiply, [ops.cast(sums, np.float32), a_scale, b_scale])
-    return y if bias is None else ops.add(y, bias)
+    activation: int = 0,
+    groups: int = 0,
+    channels_last: int = 1,
+    epsilon: float = 1e-5,
+    outputs: int = 1,
+) -> tuple[Array, ...]:
+    """GroupNorm of X + skip + bias, and that sum. skip: as X, or one value for each picture and channel."""
+    around = [1] * (len(X.shape) - 2)
+    if len(skip.shape) == 2:
+        shape = (skip.shape[0], *around, skip.shape[1]) if channels_last else (*skip.shape, *around)
+        skip = ops.reshape(skip, shape)
+    total = ops.add(X, skip)
+    if bias is not None:
+        total = ops.add(total, bias if channels_last else ops.reshape(bias, (-1, *around)))
+    return _group_norm(total, gamma, beta, groups, epsilon, channels_last, activation), total
 
 
-@declared("DynamicQuantizeMatMul")
-def dynamic_quantize_matmul(
-    A: Array, B: Array, b_scale: Array, b_zero_point: Array | None = None, bias: Array | None = None, /
-) -> Array:
-    """The product of a matrix, quantised as it comes, and a quantised one."""
-    quantised, scale, zero = dynamic_quantize(A)
-    sums = ops.matmul(shifted(quantised, zero, -2), shifted(B, b_zero_point, -1))
-    y = functools.reduce(ops.multiply, [ops.cast(sums, np.float32), scale, b_scale])
-    return y if bias is None else ops.add(y, bias)
+# -- others ------------------------------------------------------------------------------------------------------
+
+
+@declared("BiasSoftmax")
+def bias_softmax(data: Array, bias: Array, /, is_inner_broadcast: int, axis: int = 1) -> Array:
+    """The softmax over the axes from `axis` on of data plus a bias, which lacks axes inside or in front of them."""
+    rank = len(data.shape)
+    axis = axis % max(rank, 1)
+    if is_inner_broadcast and len(bias.shape) < rank:
+        outer = len(bias.shape) - (rank - axis)
+        bias = ops.reshape(bias, (*bias.shape[:outer], *[1] * (rank - len(bias.shape)), *bias.shape[outer:]))
+    return softmax_2d(ops.softmax, ops.add(data, bias), axis)
+
+
+@declared("BiasAdd")
+def bias_add(X: Array, bias: Array, skip: Array, /) -> Array:
+    """X plus a bias of its last axis plus skip."""
+    return ops.add(ops.add(X, bias), skip)
+
+
+@declared("BiasSplitGelu")
+def bias_split_gelu(X: Array, bias: Array, /) -> Array:
+    """Of X + bias the first half of the last axis times the Gelu of the second."""
+    first, second = ops.split(ops.add(X, bias), 2, -1)
+    return ops.multiply(first, ops.gelu(second))
+
+
+@declared("Inverse")
+def inverse(X: Array, /) -> Array:
+    """The inverse matrices."""
+    return ops.inv(X)
+
+
+@declared("CDist")
+def cdist(A: Array, B: Array, /, metric: str = "sqeuclidean") -> Array:
+    """The distances of the rows of A (M, N) and B (K, N): (M, K)."""
+    if metric not in ("sqeuclidean", "euclidean"):
+        raise ArgumentError("CDist: unknown metric", expected="sqeuclidean or euclidean", received=metric)
+    squares = ops.sum(ops.square(ops.subtract(ops.expand_dims(A, 1), ops.expand_dims(B, 0))), -1)
+    return squares if metric == "sqeuclidean" else ops.sqrt(squares)
+
+
+@declared("ExpandDims")
+def expand_dims(X: Array, axis: Array, /) -> Array:
+    """X with a new axis of size 1."""
+    return ops.expand_dims(X, int(scalar(axis, "the axis of ExpandDims")))
+
+
+@declared("Range")
+def range_(start: Array, limit: Array, delta: Array | None = None, /) -> Array:
+    """Numbers from start to limit by delta, 1 by default."""
+    return number_range(start, limit, np.ones((), start.dtype) if delta is None else delta, False)
+
+
+@declared("IsAllFinite", variadic=True)
+def is_all_finite(input: Sequence[Array], /, isinf_only: int = 0, isnan_only: int = 0) -> Array:
+    """Whether no operand has an infinity or NaN, or one of the two alone."""
+    found = []
+    for x in input:
+        kinds = [] if isnan_only else [ops.isinf(x)]
+        kinds += [] if isinf_only else [ops.isnan(x)]
+        found += [ops.any(kind) for kind in kinds]
+    return ops.logical_not(functools.reduce(ops.logical_or, found))
+
+
+@declared("Rfft")
+def rfft(X: Array, /, normalized: int = 0, onesided: int = 1, signal_ndim: int = 1) -> Array:
+    """Half of the frequencies of real signals on the last axis, as pairs."""
+    _one_axis(normalized, onesided, signal_ndim)
+    return ops.dft(ops.expand_dims(X, -1), -2, None, False, True)
+
+
+@declared("Irfft")
+def irfft(X: Array, /, signal_ndim: int, normalized: int = 0, onesided: int = 1) -> Array:
+    """The real signals of half of their frequencies, given as pairs."""
+    _one_axis(normalized, onesided, signal_ndim)
+    return ops.squeeze(ops.dft(X, -2, None, True, True), -1)
+
+
+def _one_axis(normalized: int, onesided: int, signal_ndim: int) -> None:
+    if (normalized, onesided, signal_ndim) != (0, 1, 1):
+        raise ArgumentError(
+            "Rfft and Irfft are one-sided, of one axis and not normalised",
+            expected="normalized=0, onesided=1, signal_ndim=1",
+            received=(normalized, onesided, signal_ndim),
+        )
+
+
+@declared("Unique")
+def unique_in_order(x: Array, /, outputs: int = 3) -> tuple[Array, ...]:
+    """The distinct elements in the order in which they come, which each element is, and how often each comes."""
+    values, _, places, counts = unique(x, None, 0, 4)
+    return values, places, counts
+
+
+@declared("Pad")
+def pad(data: Array, pads: Array, value: Array | None = None, /, mode: str = "constant") -> Array:
+    """The data padded on each axis."""
+    return pad_11(data, ops.reshape(pads, (-1,)), value, mode)
+
+
+declared("Trilu")(trilu_of)
+declared("GridSample")(grid_sample_16)
+declared("GatherND")(gather_nd)

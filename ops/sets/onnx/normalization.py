@@ -174,6 +174,20 @@ def layer_norm(
     return (y if B is None else ops.add(y, B)), mean, inverse
 
 
+@onnx_operator("SimplifiedLayerNormalization")
+def simplified_layer_norm(
+    X: Array, scale: Array, /, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1, outputs: int = 1
+) -> tuple[Array, ...]:
+    """RMSNormalization as ONNX Runtime named it before opset 23; also the inverse of the root mean square."""
+    y = rms_norm(X, scale, axis, epsilon, stash_type)
+    if outputs == 1:
+        return (y,)
+    first = normalized_axis(axis, len(X.shape), "SimplifiedLayerNormalization")
+    wide = ops.cast(X, dtype_of(stash_type))
+    square = ops.mean(ops.square(wide), tuple(range(first, len(X.shape))), True)
+    return y, ops.reciprocal(ops.sqrt(ops.add(square, number(epsilon, wide.dtype))))
+
+
 @onnx_operator("RMSNormalization", since=23)
 def rms_norm(X: Array, scale: Array, /, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Array:
     """The axes from `axis` on divided by the root of their mean square, times scale."""

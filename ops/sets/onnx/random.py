@@ -11,16 +11,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoonet import ops
+from zoonet.ops.errors import TraceError
 from zoonet.ops.sets.onnx.common import affordable, dtype_of
 from zoonet.ops.sets.onnx.registry import declare
+from zoonet.ops.tracing import is_tracing_types
 from zoonet.ops.types import Array, DType
 
 _generator = np.random.default_rng()
 
 
 def key_of(seed: float | None) -> Array:
-    """The key of a seed, or a new one for each call where there is none."""
+    """The key of a seed, or a new one for each call where there is none.
+
+    Raises TraceError where a call without a seed would be recorded, as each run of the record would repeat it.
+    """
     if seed is None:
+        if is_tracing_types():
+            raise TraceError(
+                "a random operator without a seed gives other numbers at each run, so it cannot be traced",
+                fix="give it a seed, or run the graph on arrays",
+            )
         return ops.random_key(int(_generator.integers(1 << 62)))
     return ops.random_key(int.from_bytes(struct.pack("<d", float(seed)), "little") >> 2)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoonet.ops.errors import ArgumentError, OperatorError, UnsupportedFormatError
+from zoonet.ops.devices import constants_follow
+from zoonet.ops.errors import ArgumentError, DTypeError, OperatorError, UnsupportedFormatError, ZoonetError
 from zoonet.ops.registry import Op, composite
 
 __all__ = ["DOMAINS", "Operator", "Subgraph", "declare", "find_operator", "onnx_operator", "operators"]
@@ -32,7 +33,8 @@ Subgraph = tuple[Any, tuple[Any, ...]]
 class Operator:
     """One version of an ONNX operator.
 
-    inputs: names of the parameters that are inputs. variadic: the last of them takes all that remain.
+    inputs: names of the parameters that are inputs; optional: of those that may be absent (with a default, or of a type
+    that allows None). variadic: the last of them takes all that remain.
     attributes: names of the parameters that are attributes. many: it takes the number of wanted outputs, and returns
     a tuple of as many.
     """
@@ -42,6 +44,7 @@ class Operator:
     name: str
     since: int
     inputs: tuple[str, ...]
+    optional: frozenset[str]
     variadic: bool
     attributes: frozenset[str]
     required: frozenset[str]
@@ -66,9 +69,13 @@ def onnx_operator(
         parameters = list(inspect.signature(function).parameters.values())
         inputs = tuple(p.name for p in parameters if p.kind == inspect.Parameter.POSITIONAL_ONLY)
         rest = [p for p in parameters if p.name not in inputs and p.name != "outputs"]
+        optional = frozenset(
+            p.name for p in parameters if p.default is not inspect.Parameter.empty or "None" in str(p.annotation)
+        )
         many = any(p.name == "outputs" for p in parameters)
-        body = _cut_outputs(function) if many else function
+        plain = _cut_outputs(function) if many else function
         for name in names:
+            body = _checked(plain, _Signature(domain, name, since, len(inputs), variadic))
             prefix = f"onnx.{domain}." if domain else "onnx."
             op: Op[..., Any] = composite(inline=True, exact=True, name=f"{prefix}{name}-{since}")(body)
             entry = Operator(
@@ -77,6 +84,7 @@ def onnx_operator(
                 name,
                 since,
                 inputs,
+                optional.intersection(inputs),
                 variadic,
                 frozenset(p.name for p in rest),
                 frozenset(p.name for p in rest if p.default is inspect.Parameter.empty),
@@ -94,6 +102,74 @@ def declare(name: str, function: Callable[..., Any], since: Sequence[int]) -> No
     """Declare the same function for several versions, which differ in the types that they take."""
     for version in since:
         onnx_operator(name, since=version)(function)
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """A version of an operator, and how many inputs it has."""
+
+    domain: str
+    name: str
+    since: int
+    count: int
+    variadic: bool
+
+    @functools.cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Positions of inputs that the specification wants of one data type."""
+        import onnx
+
+        try:
+            schema = onnx.defs.get_schema(self.name, self.since, self.domain)
+        except onnx.defs.SchemaError:
+            return ()
+        if len(schema.inputs) != self.count:
+            return ()
+        places: dict[str, list[int]] = {}
+        for position, entry in enumerate(schema.inputs):
+            several = entry.option == onnx.defs.OpSchema.FormalParameterOption.Variadic
+            if several and not (entry.is_homogeneous and self.variadic and position == self.count - 1):
+                continue
+            places.setdefault(entry.type_str, []).append(position)
+        last = self.count - 1 if self.variadic else -1
+        return tuple(tuple(group) for group in places.values() if len(group) > 1 or group == [last])
+
+    def check(self, args: tuple[Any, ...]) -> None:
+        """Raise DTypeError where operands differ in data type that may not."""
+        for group in self.groups:
+            found: dict[Any, None] = {}
+            for position in group:
+                value = args[position]
+                for operand in value if isinstance(value, tuple) else (value,):
+                    if hasattr(operand, "dtype"):
+                        found[operand.dtype] = None
+            if len(found) > 1:
+                raise DTypeError(
+                    f"{self.name} takes operands of one data type",
+                    received=" and ".join("string" if d.kind == "O" else d.name for d in found),
+                    fix="put a Cast before it",
+                )
+
+
+def _checked(function: Callable[..., Any], signature: _Signature) -> Callable[..., Any]:
+    """The function, whose operands are checked; what it raises where no check foresaw it becomes an ArgumentError."""
+
+    @functools.wraps(function)
+    def body(*args: Any) -> Any:
+        signature.check(args)
+        try:
+            with constants_follow():
+                return function(*args)
+        except ZoonetError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"operands or attributes do not fit the operator ({error or type(error).__name__})",
+                expected="what its specification says",
+                received=", ".join(f"{a.dtype}{list(a.shape)}" if hasattr(a, "dtype") else repr(a)[:60] for a in args),
+            ) from error
+
+    return body
 
 
 def _cut_outputs(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -154,6 +154,8 @@ def split_parts(input: Array, sizes: Sequence[int] | None, axis: int, parts: int
     axis = normalized_axis(axis, len(input.shape), "Split")
     extent = input.shape[axis]
     if sizes is None:
+        if parts > 1 << 16:
+            raise ShapeError("Split: more parts than can be", expected=f"at most {1 << 16}", received=parts)
         step = -(-extent // max(parts, 1))
         sizes = [max(min(step, extent - i * step), 0) for i in range(parts)]
     if sum(sizes) != extent or any(n < 0 for n in sizes):
@@ -415,11 +417,13 @@ def center_crop_pad(input_data: Array, shape: Array, /, axes: Sequence[int] | No
     return padded(cropped, [b for b, _ in pads] + [a for _, a in pads], "constant", 0)
 
 
-@onnx_operator("Trilu", since=14)
-def trilu(input: Array, k: Array | None = None, /, upper: int = 1) -> Array:
+def trilu_of(input: Array, k: Array | None = None, /, upper: int = 1) -> Array:
     """The upper or lower triangle of matrices, from diagonal k."""
     diagonal = 0 if k is None else int(scalar(k, "k of Trilu"))
     return (ops.triu if upper else ops.tril)(input, diagonal)
+
+
+declare("Trilu", trilu_of, (14,))
 
 
 @onnx_operator("EyeLike", since=9)

@@ -58,24 +58,49 @@ def leaves(
         ]
     except KeyError as error:
         raise FormatError("a tree's node has a child that is not there", received=error) from None
-    thresholds = np.asarray(values, x.dtype if x.dtype.kind == "f" else np.float32)
-    kinds = np.asarray(modes)
-    track = np.asarray(missing or [0] * count, bool)
-    current = _roots(place, targets, is_leaf)
-    at = np.broadcast_to(current, (len(x), len(current))).copy()
-    for _ in range(count):
-        moving = ~is_leaf[at]
+    at = descended(
+        x,
+        _roots(place, targets, is_leaf),
+        modes=np.where(is_leaf, "", np.asarray(modes)),
+        columns=columns,
+        thresholds=np.asarray(values, x.dtype if x.dtype.kind == "f" else np.float32),
+        children=targets,
+        track=np.asarray(missing or [0] * count, bool),
+    )
+    return at, place
+
+
+def descended(
+    x: np.ndarray[Any, Any],
+    roots: Any,
+    modes: np.ndarray[Any, Any],
+    columns: np.ndarray[Any, Any],
+    thresholds: np.ndarray[Any, Any],
+    children: Sequence[np.ndarray[Any, Any]],
+    track: np.ndarray[Any, Any],
+    members: Sequence[np.ndarray[Any, Any]] = (),
+) -> np.ndarray[Any, Any]:
+    """The leaf (mode "") of each row of x in each tree, (rows, trees). members: the sets of nodes that ask for one,
+    whose thresholds are the set's place in it. Raises FormatError for a cycle."""
+    at = np.broadcast_to(roots, (len(x), len(roots))).copy()
+    rows = np.broadcast_to(np.arange(len(x))[:, None], at.shape)
+    for _ in range(len(modes) + 1):
+        kinds = modes[at]
+        moving = kinds != ""
         if not moving.any():
-            return at, place
-        rows = np.broadcast_to(np.arange(len(x))[:, None], at.shape)
+            return at
         seen, limits = x[rows, columns[at]], thresholds[at]
         holds = np.zeros(at.shape, bool)
         for mode, compare in _COMPARISONS.items():
-            chosen = kinds[at] == mode
+            chosen = kinds == mode
             if chosen.any():
                 holds = np.where(chosen, compare(seen, limits), holds)
+        chosen = kinds == "BRANCH_MEMBER"
+        for place in np.unique(limits[chosen]).astype(int):
+            asked = chosen & (limits == place)
+            holds[asked] = np.isin(seen[asked], members[place])
         holds |= np.isnan(seen) & track[at]
-        at = np.where(moving, np.where(holds, targets[0][at], targets[1][at]), at)
+        at = np.where(moving, np.where(holds, children[0][at], children[1][at]), at)
     raise FormatError("a tree has a cycle")
 
 
@@ -158,6 +183,20 @@ def classified(X: Array, options: dict[str, Any]) -> tuple[Any, ...]:
     return labelled(best, ints, names), transformed(pair, post)
 
 
+def aggregated(values: np.ndarray[Any, Any], present: np.ndarray[Any, Any], kind: str) -> np.ndarray[Any, Any]:
+    """Weights of leaves (rows, trees, targets), those that are present, over the trees: (rows, targets)."""
+    total: np.ndarray[Any, Any]
+    if kind in ("SUM", "AVERAGE"):
+        total = values.sum(1) / (values.shape[1] if kind == "AVERAGE" else 1)
+    elif kind in ("MIN", "MAX"):
+        gap = np.inf if kind == "MIN" else -np.inf
+        held = np.where(present, values, gap)
+        total = np.where(present.any(1), held.min(1) if kind == "MIN" else held.max(1), 0)
+    else:
+        raise ArgumentError("unknown aggregate_function", expected="SUM, AVERAGE, MIN, MAX", received=kind)
+    return total
+
+
 def regressed(X: Array, options: dict[str, Any]) -> Array:
     """Targets of a TreeEnsembleRegressor."""
     at, place = _evaluate(X, options)
@@ -171,16 +210,7 @@ def regressed(X: Array, options: dict[str, Any]) -> Array:
         options["n_targets"] or 1,
     )
     values, present = table[at], given[at]  # (rows, trees, targets)
-    kind = options["aggregate_function"]
-    if kind in ("SUM", "AVERAGE"):
-        y = values.sum(1) / (at.shape[1] if kind == "AVERAGE" else 1)
-    elif kind in ("MIN", "MAX"):
-        gap = np.inf if kind == "MIN" else -np.inf
-        held = np.where(present, values, gap)
-        y = held.min(1) if kind == "MIN" else held.max(1)
-        y = np.where(present.any(1), y, 0)
-    else:
-        raise ArgumentError("unknown aggregate_function", expected="SUM, AVERAGE, MIN, MAX", received=kind)
+    y = aggregated(values, present, options["aggregate_function"])
     base = np.asarray(_numbers(options["base_values"], options.get("base_values_as_tensor")), np.float64)
     y = y + base if len(base) else y
     return transformed(y.astype(np.float32), options["post_transform"])
@@ -301,3 +331,90 @@ onnx_operator("TreeEnsembleRegressor", since=1, domain=ML)(tree_regressor_1)
 for _version in (3, 5):
     onnx_operator("TreeEnsembleClassifier", since=_version, domain=ML)(tree_classifier_3)
     onnx_operator("TreeEnsembleRegressor", since=_version, domain=ML)(tree_regressor_3)
+
+
+_MODES = (*_COMPARISONS, "BRANCH_MEMBER")
+_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
+
+
+def _child(ids: Sequence[int], leaf: Sequence[int], nodes: int, leaves: int) -> np.ndarray[Any, Any]:
+    """Children of nodes, where leaves are numbered after the nodes."""
+    child, is_leaf = np.asarray(ids, np.int64), np.asarray(leaf, bool)
+    limit = np.where(is_leaf, leaves, nodes)
+    if len(child) != nodes or len(is_leaf) != nodes or (child < 0).any() or (child >= limit).any():
+        raise FormatError("a tree's node has a child that is not there", expected=f"{nodes} nodes, {leaves} leaves")
+    return np.concatenate([np.where(is_leaf, child + nodes, child), np.arange(nodes, nodes + leaves)])
+
+
+def _members(values: Any, count: int) -> list[np.ndarray[Any, Any]]:
+    """The sets of nodes that ask for membership, which NaN divides."""
+    array = concrete(values, "membership values").reshape(-1) if values is not None else np.zeros(0)
+    ends = np.flatnonzero(np.isnan(array.astype(np.float64)))
+    sets = [part[~np.isnan(part.astype(np.float64))] for part in np.split(array, ends)]
+    if len(sets) < count:
+        raise FormatError("a tree ensemble lacks membership values", expected=count, received=len(sets))
+    return sets
+
+
+@onnx_operator("TreeEnsemble", since=5, domain=ML)
+def tree_ensemble(
+    X: Array,
+    /,
+    leaf_targetids: Sequence[int],
+    leaf_weights: Array,
+    nodes_falseleafs: Sequence[int],
+    nodes_falsenodeids: Sequence[int],
+    nodes_featureids: Sequence[int],
+    nodes_modes: Array,
+    nodes_splits: Array,
+    nodes_trueleafs: Sequence[int],
+    nodes_truenodeids: Sequence[int],
+    tree_roots: Sequence[int],
+    aggregate_function: int = 1,
+    membership_values: Array | None = None,
+    n_targets: int | None = None,
+    nodes_hitrates: Array | None = None,
+    nodes_missing_value_tracks_true: Sequence[int] | None = None,
+    post_transform: int = 0,
+) -> Array:
+    """Targets (N, n_targets): leaves that the rows of X (N, features) reach in each tree, joined by their targets."""
+    x = concrete(X, "the features of a tree ensemble")
+    weights = concrete(leaf_weights, "the weights of leaves").reshape(-1)
+    splits = concrete(nodes_splits, "the splits of nodes").reshape(-1)
+    kinds = concrete(nodes_modes, "the modes of nodes").reshape(-1).astype(int)
+    nodes, count, targets = len(splits), len(weights), n_targets or 1
+    features, roots = np.asarray(nodes_featureids, np.int64), np.asarray(tree_roots, np.int64)
+    to = np.asarray(leaf_targetids, np.int64)
+    track = np.asarray(nodes_missing_value_tracks_true or [0] * nodes, bool)
+    sound = len(kinds) == len(features) == len(track) == nodes > 0 and len(to) == count > 0 and len(roots) > 0
+    if x.ndim != 2 or not sound:
+        raise FormatError("a tree ensemble has attributes of different lengths, or X no rows", received=x.shape)
+    ranges = ((features, x.shape[1]), (kinds, len(_MODES)), (to, targets), (roots, nodes))
+    if any((values < 0).any() or (values >= limit).any() for values, limit in ranges):
+        raise FormatError("a tree ensemble names a feature, mode, target or root that is not there")
+    asks = kinds == len(_MODES) - 1
+    thresholds = np.where(asks, np.cumsum(asks) - 1, splits)
+    padding = np.zeros(count)
+    at = descended(
+        x,
+        roots,
+        modes=np.asarray([*(_MODES[kind] for kind in kinds), *[""] * count]),
+        columns=np.concatenate([features, padding.astype(np.int64)]),
+        thresholds=np.concatenate([thresholds, padding]).astype(x.dtype),
+        children=[
+            _child(nodes_truenodeids, nodes_trueleafs, nodes, count),
+            _child(nodes_falsenodeids, nodes_falseleafs, nodes, count),
+        ],
+        track=np.concatenate([track, padding.astype(bool)]),
+        members=_members(membership_values, int(asks.sum())) if asks.any() else (),
+    )
+    reached = at - nodes
+    values = np.zeros((*reached.shape, targets))
+    np.put_along_axis(values, to[reached][..., None], weights[reached][..., None].astype(np.float64), 2)
+    given = np.zeros(values.shape, bool)
+    np.put_along_axis(given, to[reached][..., None], True, 2)
+    names = ("AVERAGE", "SUM", "MIN", "MAX")
+    if not 0 <= aggregate_function < len(names) or not 0 <= post_transform < len(_TRANSFORMS):
+        raise ArgumentError("TreeEnsemble: unknown aggregate_function or post_transform")
+    y = aggregated(values, given, names[aggregate_function]).astype(weights.dtype)
+    return transformed(y, _TRANSFORMS[post_transform])

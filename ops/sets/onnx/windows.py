@@ -9,12 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoonet import ops
+from zoonet.ops.convolution import convolution_windows
+from zoonet.ops.deformation import check_deformation, deformed
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.onnx.common import affordable, integers
 from zoonet.ops.sets.onnx.registry import declare, onnx_operator
 from zoonet.ops.types import Array
 
 Pairs = tuple[tuple[int, int], ...]
+
+
+#: Most cells of a window: what a pool over a picture of 2048 x 2048 has.
+_LARGEST = 1 << 22
 
 
 def padding_of(
@@ -69,6 +75,42 @@ def conv(
 
 
 declare("Conv", conv, (1, 11, 22))
+
+
+def deform_conv(
+    X: Array,
+    W: Array,
+    offset: Array,
+    B: Array | None = None,
+    mask: Array | None = None,
+    /,
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    offset_group: int = 1,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """A convolution whose taps read at places moved by an offset, each multiplied by a mask."""
+    kernel, rank = tuple(W.shape[2:]), len(W.shape) - 2
+    if kernel_shape and tuple(kernel_shape) != kernel:
+        raise ShapeError("DeformConv: kernel_shape differs from the weight", expected=kernel, received=kernel_shape)
+    if W.shape[1] * group != X.shape[1] or offset.shape[1] != offset_group * math.prod(kernel) * rank:
+        raise ShapeError(
+            "DeformConv: groups do not fit the shapes",
+            expected=f"{W.shape[1] * group} channels and {offset_group * math.prod(kernel) * rank} offsets",
+            received=f"{X.shape[1]} and {offset.shape[1]}",
+        )
+    pairs = padding_of("NOTSET", pads, X.shape[2:], kernel, strides, dilations)
+    stride, dilation = sizes(strides, rank), sizes(dilations, rank)
+    if rank == 2:
+        return ops.deform_conv2d(X, offset, W, B, stride, pairs, dilation, mask)
+    windows, _ = convolution_windows("DeformConv", X.shape[2:], kernel, stride, pairs, dilation)
+    check_deformation("DeformConv", X, offset, W, B, mask, windows)
+    return deformed(X, offset, W, B, mask, windows, offset_group)
+
+
+declare("DeformConv", deform_conv, (19, 22))
 
 
 @onnx_operator("ConvInteger", since=10)
@@ -180,6 +222,8 @@ def _window(
             f"{name}: kernel_shape does not fit", expected=f"{len(x.shape) - 2} sizes", received=kernel_shape
         )
     kernel = tuple(kernel_shape)
+    if min(kernel) < 1 or math.prod(kernel) > _LARGEST:
+        raise ArgumentError(f"{name}: impossible kernel_shape", expected=f"1 to {_LARGEST} cells", received=kernel)
     padding = padding_of(auto_pad, pads, x.shape[2:], kernel, strides, dilations)
     return kernel, padding, sizes(strides, len(kernel)), sizes(dilations, len(kernel))
 

@@ -12,12 +12,12 @@ import pytest
 import resnet_parity
 import torch
 
-from zoonet import ops, zoo
+from zoonet import formats, ops, zoo
 from zoonet.ops.errors import ArgumentError, FormatError, InputError, StateDictError
+from zoonet.weights.vit_names import renamed
 from zoonet.zoo import architectures
 from zoonet.zoo.modules import initialised_by, value_and_grad
 from zoonet.zoo.transformers.vit import VITS, ViT, ViTConfig
-from zoonet.zoo.transformers.vit_names import renamed
 
 try:
     from transformer_oracles import drawn, transformers
@@ -140,7 +140,6 @@ def test_bad_input(tmp_path: pathlib.Path) -> None:
     (tmp_path / "hf").mkdir()
     for fields in ({"model_type": "vit"}, {"model_type": "vit", "hidden_size": 7, "num_attention_heads": 2}):
         (tmp_path / "hf" / "config.json").write_text(json.dumps(fields))
-        np.savez(tmp_path / "hf" / "x.npz", a=np.zeros(1))
-        (tmp_path / "hf" / "model.safetensors").write_bytes((tmp_path / "m.safetensors").read_bytes())
+        formats.write(model.network.state_dict(), tmp_path / "hf" / "model.safetensors")
         with pytest.raises(FormatError, match=r"config\.json"):
             zoo.load(tmp_path / "hf")

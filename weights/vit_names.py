@@ -47,12 +47,25 @@ def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Values are arrays or lazy tensors; queries, keys and values become one matrix.
     """
-    if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state):
+    if _is_of_hugging_face(state):
         given = {name.replace("distillation_classifier", "distillation_head"): state[name] for name in state}
         return _joined({_replaced(name, _HUGGING_FACE): tensor for name, tensor in given.items()})
-    if "conv_proj.weight" in state and "class_token" in state:
+    if _is_of_torchvision(state):
         return {_replaced(name, _TORCHVISION): tensor for name, tensor in state.items()}
     return state
+
+
+def is_foreign_vit(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict is of Hugging Face's or torchvision's ViT."""
+    return _is_of_hugging_face(state) or _is_of_torchvision(state)
+
+
+def _is_of_hugging_face(state: Mapping[str, Any]) -> bool:
+    return any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in state)
+
+
+def _is_of_torchvision(state: Mapping[str, Any]) -> bool:
+    return "conv_proj.weight" in state and "class_token" in state
 
 
 def _replaced(name: str, rules: tuple[tuple[str, str], ...]) -> str:

@@ -1,0 +1,149 @@
+"""HDF5 files that reach for other files, never end, or claim more than they hold; Keras archives around them."""
+
+from __future__ import annotations
+
+import pathlib
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError, ZoonetError
+
+Attack = Callable[..., ZoonetError]
+
+
+def external_link(file: h5py.File, folder: pathlib.Path) -> None:
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["secret"] = np.ones(3)
+    file["weights"] = h5py.ExternalLink(str(folder / "other.h5"), "secret")
+
+
+def external_storage(file: h5py.File, folder: pathlib.Path) -> None:
+    (folder / "secret").write_bytes(bytes(12))
+    file.create_dataset("weights", (3,), "f4", external=[(str(folder / "secret"), 0, 12)])
+
+
+def external_storage_of_a_device(file: h5py.File, folder: pathlib.Path) -> None:
+    file.create_dataset("weights", (3,), "f4", external=[("/dev/zero", 0, 12)])
+
+
+def virtual_dataset(file: h5py.File, folder: pathlib.Path) -> None:
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["secret"] = np.ones(3)
+    layout = h5py.VirtualLayout((3,), "f8")
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "secret", (3,))
+    file.create_virtual_dataset("weights", layout)
+
+
+def soft_link(file: h5py.File, folder: pathlib.Path) -> None:
+    file["weights"] = h5py.SoftLink("/weights")
+
+
+def root_inside_itself(file: h5py.File, folder: pathlib.Path) -> None:
+    file.create_group("inner")["again"] = file["/"]
+
+
+def deep_groups(file: h5py.File, folder: pathlib.Path) -> None:
+    group = file
+    for _ in range(300):
+        group = group.create_group("g")
+    group["weights"] = np.ones(3)
+
+
+def exponential_groups(file: h5py.File, folder: pathlib.Path) -> None:
+    """2^40 paths through 40 groups."""
+    below = file.create_group("g0")
+    below["weights"] = np.ones(3)
+    for level in range(1, 40):
+        group = file.create_group(f"g{level}")
+        group["left"] = group["right"] = below
+        below = group
+
+
+def enormous_chunked(file: h5py.File, folder: pathlib.Path) -> None:
+    file.create_dataset("weights", (1 << 20, 1 << 20), "f8", chunks=(1 << 10, 1 << 10))
+
+
+def enormous_contiguous(file: h5py.File, folder: pathlib.Path) -> None:
+    file.create_dataset("weights", (1 << 40,), "f8")
+
+
+def bomb(file: h5py.File, folder: pathlib.Path) -> None:
+    data = np.zeros((64, 1 << 20), np.float32)
+    file.create_dataset("weights", data=data, chunks=(1, 1 << 20), compression="gzip", compression_opts=9)
+
+
+def unknown_filter(file: h5py.File, folder: pathlib.Path) -> None:
+    kinds, shape, dtype = h5py.h5p.create(h5py.h5p.DATASET_CREATE), h5py.h5s.create_simple((8,)), h5py.h5t.IEEE_F32LE
+    kinds.set_chunk((8,))
+    kinds.set_filter(40_000, h5py.h5z.FLAG_OPTIONAL, ())
+    h5py.h5d.create(file.id, b"weights", dtype, shape, kinds)
+
+
+def references(file: h5py.File, folder: pathlib.Path) -> None:
+    file["target"] = np.ones(3)
+    file.create_dataset("weights", data=np.array([file["target"].ref], dtype=h5py.ref_dtype))
+
+
+def named_type(file: h5py.File, folder: pathlib.Path) -> None:
+    file["weights"] = np.dtype("f4")
+
+
+ATTACKS = [
+    (external_link, UnsafeFileError, "link to elsewhere"),
+    (external_storage, UnsafeFileError, "from other files"),
+    (external_storage_of_a_device, UnsafeFileError, "from other files"),
+    (virtual_dataset, UnsafeFileError, "from other files"),
+    (soft_link, UnsafeFileError, "link to elsewhere"),
+    (root_inside_itself, UnsafeFileError, "contains itself"),
+    (deep_groups, UnsafeFileError, "nested too deeply"),
+    (exponential_groups, UnsafeFileError, "more objects than the file can hold"),
+    (enormous_chunked, UnsafeFileError, "beyond measure"),
+    (enormous_contiguous, UnsafeFileError, "beyond measure"),
+    (bomb, UnsafeFileError, "beyond measure"),
+    (unknown_filter, UnsupportedFormatError, "unknown filter"),
+    (references, UnsupportedFormatError, "not of numbers"),
+    (named_type, UnsupportedFormatError, "neither a group nor a dataset"),
+]
+
+
+def build(make: Callable[..., None], path: pathlib.Path, dialect: str) -> None:
+    """An HDF5 file with the attack in a place where the reader of a dialect looks."""
+    with h5py.File(path, "w", libver="latest") as file:
+        if dialect == "legacy":
+            file.attrs["layer_names"] = np.array([b"layer"])
+            file.create_group("layer").attrs["weight_names"] = np.array([b"weights"])
+            make(file["layer"], path.parent)
+        else:
+            file.create_group("layers").create_group("dense")
+            variables = file["layers/dense"].create_group("vars")
+            variables["0"] = np.ones(3)
+            make(variables, path.parent)
+
+
+@pytest.mark.parametrize(("make", "error", "message"), ATTACKS, ids=[row[0].__name__ for row in ATTACKS])
+@pytest.mark.parametrize("dialect", ["legacy", "weights", "archive"])
+def test_attacks(
+    tmp_path: pathlib.Path, attack: Attack, dialect: str, make: Any, error: type[ZoonetError], message: str
+) -> None:
+    path = tmp_path / ("a.h5" if dialect == "legacy" else "a.weights.h5")
+    build(make, path, dialect)
+    if dialect == "archive":
+        with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+            archive.writestr("config.json", '{"class_name": "Sequential", "config": {"layers": []}}')
+            archive.writestr("metadata.json", '{"keras_version": "3.0.0"}')
+            archive.write(path, "model.weights.h5")
+        path = tmp_path / "a.keras"
+    attack(path, error, message)
+
+
+def test_configurations_that_are_no_json(tmp_path: pathlib.Path, attack: Attack) -> None:
+    for text in ("[" * 100_000, "{", '{"a": ' * 20_000, "\ud800".encode("utf-8", "surrogatepass")):
+        with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+            archive.writestr("config.json", text)
+            archive.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n")
+        attack(tmp_path / "a.keras", FormatError)

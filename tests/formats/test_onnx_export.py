@@ -1,0 +1,315 @@
+"""Functions written as ONNX: each operator's samples, free sizes, names and errors, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_runtime import assert_equal, run, session_of
+
+from zoonet import ops
+from zoonet.formats import onnx as onnx_format
+from zoonet.formats.onnx.writing.table import EMITTERS
+from zoonet.ops.errors import ArgumentError, TraceError, UnsupportedFormatError
+from zoonet.ops.registry import REGISTRY
+from zoonet.ops.types import is_floating
+
+RNG = np.random.default_rng(0)
+export = onnx_format.export
+
+#: Operators that the table does not have, and why.
+MISSING = {
+    **dict.fromkeys(
+        [
+            "random_split",
+            "random_fold_in",
+            "random_bits",
+            "random_uniform",
+            "random_normal",
+            "random_bernoulli",
+            "random_integers",
+            "random_permutation",
+            "random_shuffle",
+            "random_categorical",
+            "dropout",
+        ],
+        "ONNX's random operators take no key: training with dropout is traced with its masks as inputs",
+    ),
+    **dict.fromkeys(
+        [
+            "nonzero",
+            "masked_select",
+            "compress",
+            "nms",
+            "batched_nms",
+            "soft_nms",
+            "remove_small_boxes",
+            "unique",
+            "bincount",
+        ],
+        "the shape of the result depends on contents, so that it cannot be traced",
+    ),
+    **dict.fromkeys(
+        ["bitwise_left_shift", "bitwise_right_shift", "inv", "max_unpool", "nextafter", "searchsorted"],
+        "ONNX has no operator for it on these types",
+    ),
+    **dict.fromkeys(["roi_pool", "roi_pool_indices"], "ONNX rounds regions in another way"),
+}
+#: Samples that are refused although the operator is written: (operator, sample) -> words of the error.
+REFUSED = {
+    ("einsum", 8): "ellipses",
+    ("recurrent_layer", 2): "one of its results",
+    ("recurrent_layer", 3): "one of its results",
+    ("recurrent_layer", 4): "projection",
+    ("recurrent_layer", 8): "no steps",
+    ("lstm", 3): "projection",
+}
+#: Operators whose gradients need another that is missing.
+NO_GRADIENT = {
+    **dict.fromkeys(["roi_align"], "roi_align.gradient"),
+    **dict.fromkeys(["adaptive_max_pool"], "adaptive_max_pool.indices"),
+    **dict.fromkeys(["lstm"], "one of its results"),
+    **dict.fromkeys(["det"], "inv"),
+}
+CASES = [
+    pytest.param(name, index, id=f"{name}-{index}")
+    for name, op in REGISTRY.items()
+    if op.__module__.startswith("zoonet.ops") and not op.inline and "." not in name and name not in MISSING
+    for index in range(len(op.samples))
+]
+
+
+def sampled(name: str, index: int) -> tuple[Any, list[Any]]:
+    """A function of the arrays of an operator's sample, and these arrays, in float32."""
+    op = REGISTRY[name]
+    args, kwargs = op.samples[index].make(zlib.crc32(f"{name}-{index}".encode()), ops.as_dtype("float32"))
+    arguments = op.bind(args, kwargs)
+    arrays = [a for a in op.operands(arguments) if hasattr(a, "dtype")]
+
+    def function(*given: Any) -> Any:
+        remaining = iter(given)
+        return op.apply(op, op.map_operands(arguments, lambda _: next(remaining)))
+
+    return function, arrays
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_each_operator_runs_in_onnx_runtime(name: str, index: int) -> None:
+    function, arrays = sampled(name, index)
+    if not arrays or any(np.iscomplexobj(a) for a in arrays):
+        pytest.skip("takes no arrays, or complex ones, which ONNX's operators do not")
+    names = [f"x{i}" for i in range(len(arrays))]
+    if (name, index) in REFUSED:
+        with pytest.raises(UnsupportedFormatError, match=REFUSED[name, index]):
+            export(function, *arrays, dynamic={}, opset=20, inputs=names)
+        return
+    try:
+        session = session_of(export(function, *arrays, dynamic={}, opset=20, inputs=names).proto())
+    except Exception as error:  # ONNX Runtime has no kernel for every type
+        if "NOT_IMPLEMENTED" in str(error):
+            pytest.skip(str(error)[:100])
+        raise
+    expected = function(*arrays)
+    feeds = {n: np.array(a, order="C") for n, a in zip(names, arrays, strict=True)}
+    found = session.run(None, {port.name: feeds[port.name] for port in session.get_inputs()})
+    for ours, theirs in zip(expected if isinstance(expected, tuple) else (expected,), found, strict=True):
+        assert_equal(ours, theirs)
+
+
+def projected(function: Any, *arrays: Any) -> Any:
+    """A number that depends on all floating results."""
+    results = function(*arrays)
+    total: Any = np.float32(0)
+    for result in results if isinstance(results, tuple) else (results,):
+        if is_floating(result.dtype):
+            weight = np.random.default_rng(1).normal(size=result.shape).astype(np.float32)
+            total = total + ops.sum(result * weight)
+    return total
+
+
+GRADIENTS = [
+    pytest.param(*case.values, id=case.id, marks=[] if case.values[1] == 0 else pytest.mark.slow)
+    for case in CASES
+    if REGISTRY[case.values[0]].differentiable and case.values[0] != "recurrent_layer"
+]
+
+
+@pytest.mark.parametrize(("name", "index"), GRADIENTS)
+def test_gradients_run_in_onnx_runtime(name: str, index: int) -> None:
+    function, arrays = sampled(name, index)
+    places = [i for i, array in enumerate(arrays) if is_floating(array.dtype)]
+    if not places or any(np.iscomplexobj(a) for a in arrays) or (name, index) in REFUSED:
+        pytest.skip("no gradient in real numbers")
+    gradient = ops.grad(lambda *given: projected(function, *given), places)
+    names = [f"x{i}" for i in range(len(arrays))]
+    if name in NO_GRADIENT:
+        with pytest.raises(UnsupportedFormatError, match=NO_GRADIENT[name]):
+            export(lambda *given: gradient(*given), *arrays, dynamic={}, opset=20, inputs=names)
+        return
+    session = session_of(export(lambda *given: gradient(*given), *arrays, dynamic={}, opset=20, inputs=names).proto())
+    feeds = {n: np.array(a, order="C") for n, a in zip(names, arrays, strict=True)}
+    found = session.run(None, {port.name: feeds[port.name] for port in session.get_inputs()})
+    for ours, theirs in zip(gradient(*arrays), found, strict=True):
+        assert_equal(ours, theirs)
+
+
+def test_the_table_covers_what_it_says() -> None:
+    composites = {name for name, op in REGISTRY.items() if op.is_composite}
+    primitive = {n for n, op in REGISTRY.items() if op.__module__.startswith("zoonet.ops") and not op.inline}
+    lacking = {n for n in primitive - composites - set(EMITTERS) if "." not in n and n not in ("linspace", "eye")}
+    assert lacking <= set(MISSING), sorted(lacking - set(MISSING))
+    assert not set(MISSING) & set(EMITTERS)
+
+
+@pytest.mark.parametrize("opset", [13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23])
+def test_every_opset(opset: int) -> None:
+    weight, bias = RNG.normal(size=(4, 6)).astype(np.float32), RNG.normal(size=4).astype(np.float32)
+
+    def function(x: Any) -> Any:
+        y = ops.gelu(ops.layer_norm(x, 6, ops.ones(6), ops.zeros(6)))
+        y = ops.softmax(ops.linear(y, weight, bias), -1)
+        return {"scores": y, "total": ops.sum(y, 1), "largest": ops.max(y, (0, 1)), "parts": ops.split(y, 2, 1)[1]}
+
+    x = RNG.normal(size=(3, 6)).astype(np.float32)
+    model = export(function, x, opset=opset).proto()
+    assert {o.version for o in model.opset_import} == {opset}
+    session = session_of(model)
+    assert [port.name for port in session.get_outputs()] == ["scores", "total", "largest", "parts"]
+    for rows in (1, 5):
+        x = RNG.normal(size=(rows, 6)).astype(np.float32)
+        for ours, theirs in zip(function(x).values(), run(session, x), strict=True):
+            assert_equal(ours, theirs)
+
+
+def attention(x: Any, mask: Any) -> Any:
+    """Reshapes, causal masks and positions that depend on two free sizes."""
+    count, length, width = x.shape
+    heads = ops.transpose(ops.reshape(x, (count, length, 2, width // 2)), (0, 2, 1, 3))
+    y = ops.scaled_dot_product_attention(heads, heads, heads, ops.cast(mask, "bool")[:, None, None, :], True)
+    y = ops.reshape(ops.transpose(y, (0, 2, 1, 3)), (count * length, width))
+    y = ops.reshape(y, (count, length, width)) + np.arange(length, dtype=np.float32)[None, :, None]
+    return ops.mean(y, (0, 1)) / count, y[:, -1], ops.concat([y, x[:, : length - 1]], 1)
+
+
+def test_sizes_are_free() -> None:
+    x, mask = RNG.normal(size=(2, 5, 4)).astype(np.float32), np.ones((2, 5), np.int64)
+    axes = {0: "batch", 1: "length"}
+    draft = export(attention, x, mask, dynamic={"x": axes, "mask": axes}, outputs=["mean", "last", "joined"])
+    session = session_of(draft.proto())
+    shapes = [port.shape for port in (*session.get_inputs(), *session.get_outputs())]
+    assert shapes == [["batch", "length", 4], ["batch", "length"], [4], ["batch", 4], ["batch", "2*length - 1", 4]]
+    for count, length in ((1, 1), (1, 6), (4, 3)):
+        x = RNG.normal(size=(count, length, 4)).astype(np.float32)
+        mask = np.maximum(RNG.integers(0, 2, (count, length)), np.arange(length) == 0)
+        for ours, theirs in zip(attention(x, mask), run(session, x, mask), strict=True):
+            assert_equal(ours, theirs)
+
+
+def test_spatial_sizes_are_free() -> None:
+    weight = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
+
+    def function(x: Any) -> Any:
+        y = ops.max_pool(ops.relu(ops.conv(x, weight, None, 2, 1)), 3, 2, 1)
+        y = ops.interpolate(y, scale_factor=2.0)
+        y = ops.reshape(y, (y.shape[0], 4, y.shape[2] * y.shape[3]))
+        return ops.mean(y, -1), ops.flip(y, -1)
+
+    axes = {0: "batch", 2: "height", 3: "width"}
+    session = session_of(export(function, ops.tensor_type((1, 3, 32, 32)), dynamic={"x": axes}, opset=18).proto())
+    for shape in ((1, 3, 32, 32), (2, 3, 45, 27)):
+        x = RNG.normal(size=shape).astype(np.float32)
+        for ours, theirs in zip(function(x), run(session, x), strict=True):
+            assert_equal(ours, theirs)
+
+
+def test_the_batch_is_free_by_default_and_containers_are_not() -> None:
+    weights = {"w": RNG.normal(size=(3, 2)).astype(np.float32), "b": [np.zeros(2, np.float32)]}
+
+    def function(parameters: Any, x: Any) -> Any:
+        return {"y": ops.matmul(x, parameters["w"]) + parameters["b"][0]}
+
+    session = session_of(export(function, weights, ops.tensor_type((1, 3))).proto())
+    ports = {port.name: port.shape for port in session.get_inputs()}
+    assert ports == {"parameters.w": [3, 2], "parameters.b.0": [2], "x": ["batch", 3]}
+    assert [port.shape for port in session.get_outputs()] == [["batch", 2]]
+
+
+def test_metadata_and_names() -> None:
+    draft = export(
+        lambda weights, x: ops.linear(x, weights["fc.weight"]),
+        ops.tensor_type((1, 3)),
+        weights={"fc.weight": np.ones((2, 3), np.float32), "unused": np.ones(2, np.float32)},
+        inputs=["features"],
+        outputs=["scores"],
+        name="tiny",
+        metadata={"labels": "a\nb", "licence": "CC0"},
+        description="a test",
+    )
+    model = draft.proto()
+    assert [t.name for t in model.graph.initializer] == ["fc.weight"]
+    assert {p.key: p.value for p in model.metadata_props} == {"labels": "a\nb", "licence": "CC0"}
+    assert (model.graph.name, model.doc_string, model.producer_name) == ("tiny", "a test", "zoonet")
+    assert [i.name for i in model.graph.input] == ["features"]
+    assert [o.name for o in model.graph.output] == ["scores"]
+
+
+def test_outputs_that_no_operator_makes() -> None:
+    constant = np.arange(3, dtype=np.float32)
+    draft = export(lambda x: (x, constant, x, ops.relu(x), x), ops.tensor_type((1, 3)))
+    x = RNG.normal(size=(2, 3)).astype(np.float32)
+    found = run(session_of(draft.proto()), x)
+    for ours, theirs in zip((x, constant, x, np.maximum(x, 0), x), found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "error", "message"),
+    [
+        (lambda x: ops.relu(x), {"opset": 12}, ArgumentError, "opset.*13 to"),
+        (lambda x: ops.relu(x), {"opset": "17"}, ArgumentError, "opset"),
+        (lambda x: ops.relu(x), {"dynamic": {"y": {0: "n"}}}, ArgumentError, "dynamic names no input.*x"),
+        (lambda x: ops.relu(x), {"dynamic": {"x": {5: "n"}}}, ArgumentError, "no such axis"),
+        (lambda x: ops.relu(x), {"inputs": ["a", "b"]}, ArgumentError, "inputs are not as many"),
+        (lambda x: ops.relu(x), {"outputs": ["a", "b"]}, ArgumentError, "outputs are not as many"),
+        (lambda x: ops.searchsorted(x[0], x), {}, UnsupportedFormatError, "operator searchsorted cannot be written"),
+        (lambda x: ops.bitwise_and(ops.cast(x, "int32"), 1), {"opset": 17}, UnsupportedFormatError, "opset=18"),
+        (lambda x: ops.matmul(x, ops.ones((3, 3))) + x[:2], {}, TraceError, "dynamic"),
+        (lambda x: x * np.arange(len(x))[:, None] ** 2.0, {}, TraceError, "constant"),
+        (lambda x: x if len(x) == 3 else ops.relu(x), {}, TraceError, "at every size|any size"),
+    ],
+)
+def test_errors(function: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        export(function, ops.tensor_type((3, 3)), **{"inputs": ["x"], **options})
+
+
+def test_external_data(tmp_path: Any) -> None:
+    weights = {"w": RNG.normal(size=(64, 64)).astype(np.float32), "b": RNG.normal(size=64).astype(np.float32)}
+    draft = export(lambda w, x: ops.matmul(x, w["w"]) + w["b"], ops.tensor_type((1, 64)), weights=weights, inputs=["x"])
+    x = RNG.normal(size=(2, 64)).astype(np.float32)
+    draft.save(tmp_path / "whole.onnx")
+    draft.save(tmp_path / "apart.onnx", external=1000)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["apart.onnx", "apart.onnx.data", "whole.onnx"]
+    assert (tmp_path / "apart.onnx").stat().st_size < 2000
+    for name in ("whole.onnx", "apart.onnx"):
+        (found,) = run(session_of(tmp_path / name), x)
+        assert_equal(x @ weights["w"] + weights["b"], found)
+        assert_equal(onnx_format.load(tmp_path / name).run([x])[0], found)
+
+
+def test_writing_is_atomic(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"before")
+    draft = export(ops.relu, ops.tensor_type((1, 3)))
+
+    def fails(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(type(draft), "_model", fails)
+    for external in (None, 0):
+        with pytest.raises(MemoryError):
+            draft.save(path, external=external)
+        assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+        assert path.read_bytes() == b"before"

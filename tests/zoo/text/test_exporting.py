@@ -1,0 +1,133 @@
+"""Models on text saved as ONNX: ONNX Runtime has our outputs at any length, and `zoo.load` gives the task back."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_runtime import assert_equal, session_of
+
+from zoonet import zoo
+from zoonet.zoo.exporting import draft
+from zoonet.zoo.modules import initialised_by
+from zoonet.zoo.text.build import word_piece
+from zoonet.zoo.text.generation import TextGeneration
+from zoonet.zoo.text.spans import QuestionAnswering, TokenClassification
+from zoonet.zoo.text.tasks import FillMask, TextClassification, TextEmbedding
+from zoonet.zoo.text.tokenizer import Tokenizer
+from zoonet.zoo.transformers.bert import FAMILIES, BertConfig, BertModel, BertWithHead
+from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
+from zoonet.zoo.transformers.llama import LlamaConfig, LlamaForCausalLM
+
+RNG = np.random.default_rng(0)
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "a", "dog", "##s", "."]
+TASKS: dict[str, Any] = {
+    "embedding": TextEmbedding,
+    "masked": FillMask,
+    "sequence": TextClassification,
+    "token": TokenClassification,
+    "answer": QuestionAnswering,
+}
+
+
+def encoder(family: str, head: str) -> Any:
+    width = 12 if family == "electra" else 16
+    config = BertConfig(family, 16, 2, 4, 24, len(WORDS), 40, 2, width, 3, padding=1 if family == "roberta" else 0)
+    network = BertModel(config) if head == "embedding" else BertWithHead(config, head)
+    settings: dict[str, Any] = {"id2label": {"0": "no", "1": "yes", "2": "perhaps"}, "pooling": "mean"}
+    return zoo.Model(network, family, TASKS[head](Tokenizer(word_piece(WORDS)), settings))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", TASKS)
+def test_encoders(family: str, head: str, tmp_path: pathlib.Path) -> None:
+    model = encoder(family, head)
+    path = tmp_path / "m.onnx"
+    model.save(path)
+    session = session_of(path)
+    names = [port.name for port in session.get_inputs()]
+    assert names == ["input_ids", "attention_mask", "token_type_ids"][: 3 if FAMILIES[family].token_types else 2]
+    assert all(port.shape == ["batch", "sequence"] for port in session.get_inputs())
+    again = zoo.load(path)
+    for count, length in ((1, 1), (3, 7), (2, 30)):
+        tokens, types = RNG.integers(2, 14, (count, length)), RNG.integers(0, 2, (count, length))
+        mask = (np.arange(length) < RNG.integers(1, length + 1, (count, 1))).astype(np.int64)
+        given = (tokens, mask, types)[: len(names)]
+        expected = model.network(*given)
+        assert_equal(expected, session.run(None, dict(zip(names, given, strict=True)))[0])
+        assert_equal(expected, again.network(*given))
+    text: Any = {"masked": "the [MASK] sat", "answer": ("the cat", "a dog on the mat")}.get(head, "the cat sat.")
+    assert again.task.name == model.task.name
+    lacking = dict(model.network.named_parameters()).keys() - again.network.state_dict().keys()
+    assert all(name.startswith("pooler") for name in lacking)  # which the hidden states do not need
+    ours, theirs = model.run(text), again.run(text)
+    assert type(ours) is type(theirs)
+    if head == "embedding":
+        np.testing.assert_allclose(ours.vector, theirs.vector, rtol=1e-4, atol=1e-5)
+    elif head in ("masked", "sequence"):
+        assert [p.label for p in ours.top(3)] == [p.label for p in theirs.top(3)]
+    else:
+        assert ours.to_dict().keys() == theirs.to_dict().keys()
+
+
+def decoder(kind: str) -> Any:
+    network: Any
+    with initialised_by(0):
+        if kind == "gpt2":
+            network = GPT2LMHeadModel(GPT2Config(16, 2, 4, 24, len(WORDS), 40))
+        else:
+            window = 3 if kind == "mistral" else None
+            config = LlamaConfig(
+                16, 2, 4, 2, 24, len(WORDS), 40, kind=kind, window=window, query_norm=kind == "qwen3", tied=True
+            )
+            network = LlamaForCausalLM(config)
+    settings = {**network.config.to_json(), "eos_token_id": 3}
+    return zoo.Model(network, kind, TextGeneration(Tokenizer(word_piece(WORDS)), settings))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral", "qwen3"])
+def test_decoders_take_past_keys_and_values(kind: str, tmp_path: pathlib.Path) -> None:
+    model = decoder(kind)
+    path = tmp_path / "m.onnx"
+    model.save(path)
+    session = session_of(path)
+    outputs = [port.name for port in session.get_outputs()]
+    assert outputs[:3] == ["logits", "present.0.key", "present.0.value"]
+    heads, depth = session.get_inputs()[3].shape[1], session.get_inputs()[3].shape[3]
+    past = {p.name: np.zeros((2, heads, 0, depth), np.float32) for p in session.get_inputs()[3:]}
+    tokens = RNG.integers(4, 14, (2, 12))
+    mask = np.ones((2, 12), np.int64)
+    mask[0, :2] = 0
+    positions = np.maximum(np.cumsum(mask, 1) - 1, 0)
+    expected = model.network(tokens, mask, positions)
+    for start, stop in ((0, 5), (5, 6), (6, 12)):
+        feeds = {"input_ids": tokens[:, start:stop], "attention_mask": mask[:, :stop], **past}
+        found = session.run(None, {**feeds, "position_ids": positions[:, start:stop]})
+        past = {f"past_key_values.{name.removeprefix('present.')}": a for name, a in zip(outputs, found, strict=True)}
+        del past["past_key_values.logits"]
+        seen = mask[:, start:stop].astype(bool)  # a padded position sees nothing, which is 0 and no softmax
+        assert_equal(expected[:, start:stop][seen], found[0][seen])
+    again = zoo.load(path)
+    texts = ["the cat sat", "a"]
+    assert [g.tokens for g in again.run(texts, max_tokens=12)] == [g.tokens for g in model.run(texts, max_tokens=12)]
+    assert again.network.state_dict().keys() == dict(model.network.named_parameters()).keys()
+
+
+def test_stories(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    model = zoo.load(assets / "stories260k" / "stories260K.bin")
+    model.save(tmp_path / "stories.onnx")
+    session_of(tmp_path / "stories.onnx")
+    again = zoo.load(tmp_path / "stories.onnx")
+    text = again.run("", max_tokens=60).text()
+    assert (assets / "stories260k" / "greedy_200.txt").read_text().startswith(text)
+    assert len(text) > 100
+    again.save(tmp_path / "second.onnx")
+    assert zoo.load(tmp_path / "second.onnx").run("", max_tokens=20).tokens == again.run("", max_tokens=20).tokens
+
+
+@pytest.mark.parametrize("opset", [13, 18, 23])
+def test_opsets(opset: int) -> None:
+    for model in (encoder("bert", "sequence"), decoder("llama")):
+        session_of(draft(model, opset).proto())
