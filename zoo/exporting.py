@@ -101,8 +101,14 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
     from zoonet.zoo.graphs import GraphNetwork
     from zoonet.zoo.onnx_graphs import OnnxNetwork
 
-    metadata = describe(model)
     network = model.network
+    if hasattr(network, "decode"):
+        raise UnsupportedFormatError(
+            f"{model.architecture}: encoder–decoders are not written as ONNX yet",
+            expected="an encoder or a decoder",
+            fix="save it as a folder, or .safetensors",
+        )
+    metadata = describe(model)
     if isinstance(network, GraphNetwork):
         if isinstance(network, OnnxNetwork) and dynamic is None and opset in (None, network.opset):
             return network.draft(metadata)
