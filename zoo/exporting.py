@@ -152,7 +152,7 @@ def _imported(network: Any) -> Signature:
 
     inputs: dict[str, TensorType] = {}
     dynamic: dict[str, dict[int, str]] = {}
-    for port in network.config.inputs:
+    for port in network.ports:
         if port.kind != "tensor" or port.dtype is None or port.shape is None:
             raise UnsupportedFormatError(
                 "the graph cannot be written in another opset",
@@ -161,13 +161,25 @@ def _imported(network: Any) -> Signature:
                 fix="leave out opset and dynamic: it then stays as it is in its file",
             )
         inputs[port.name] = TensorType(usual(port.shape), port.dtype)
-        free = {axis: n or f"{port.name}_{axis}" for axis, n in enumerate(port.shape) if not isinstance(n, int)}
-        dynamic[port.name] = {axis: "".join(c if c.isalnum() else "_" for c in n) for axis, n in free.items()}
+        usual_names = {0: "batch"}  # where the graph names none
+        free = {
+            axis: n or usual_names.get(axis, f"{port.name}_{axis}")
+            for axis, n in enumerate(port.shape)
+            if not isinstance(n, int)
+        }
+        dynamic[port.name] = {axis: _size_name(n) for axis, n in free.items()}
 
     def run(weights: Mapping[str, Any], *arrays: Any) -> Any:
         return functional_call(network, weights, *arrays, function=network.run_graph)[0]
 
     return Signature(run, inputs, network.results, dynamic)
+
+
+def _size_name(name: str) -> str:
+    """The name of a free size, or a sum of such names, as `onnx.export` takes it."""
+    if all(term.strip().isidentifier() for term in name.split("+")):
+        return name
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def _encoder(network: Any) -> Signature:

@@ -60,6 +60,7 @@ class GraphNetwork(Module):
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
     ) -> None:
         self.config: Any = config
+        self._ports = config.inputs
         self._results = [port.name for port in config.outputs]
         self._places = {**parameters, **state}
         self._graph = with_inputs(graph, self._places.values())
@@ -91,6 +92,11 @@ class GraphNetwork(Module):
     def metadata(self) -> dict[str, str]:
         """What the file says of itself, as texts by name."""
         return {}
+
+    @property
+    def ports(self) -> tuple[ValueInfo, ...]:
+        """The inputs that a caller gives; a class for a task has a `config` of another kind."""
+        return self._ports
 
     @property
     def results(self) -> list[str]:
