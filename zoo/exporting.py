@@ -258,20 +258,22 @@ def describe(model: Model) -> dict[str, str]:
     network = model.network
     if model.task.name == "arrays":
         return network.metadata if isinstance(network, GraphNetwork) else {}
-    content: dict[str, Any] = {"architecture": model.architecture}
+    content: dict[str, Any] = {}
     kept: dict[str, str] = {}
-    if isinstance(network, GraphNetwork):  # what it was before it became a graph
+    if isinstance(network, GraphNetwork):  # what it was before it became a graph, if anything
         kept = network.metadata
         content |= {k: v for k, v in own_config(kept, "").items() if k in ("architecture", "configuration")}
-    elif not hasattr(model.task, "has_tokenizer") and model.architecture in architectures.names():
-        content["configuration"] = architectures.changes(model.architecture, network)
+    else:
+        content["architecture"] = model.architecture
+        if not hasattr(model.task, "has_tokenizer") and model.architecture in architectures.names():
+            content["configuration"] = architectures.changes(model.architecture, network)
     content |= {"task": model.task.name, "card": {key: value for key, value in vars(model.card).items() if value}}
     if hasattr(model.task, "has_tokenizer"):
         content |= {"config": _text_config(model), **_tokenizer(model.task)}
     else:
         content |= model.task.to_config()
     plain: dict[str, str] = {
-        "architecture": content["architecture"],
+        "architecture": content.get("architecture", ""),
         "task": model.task.name,
         "licence": model.card.licence,
         "source": model.card.source,
