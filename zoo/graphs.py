@@ -55,6 +55,7 @@ class GraphNetwork(Module):
     """A graph as a module. Its parameters are floating weights of the file, under their names.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
+    operators: the names of those that the graph uses, without set and version.
     Called on inputs in order, it returns one output, or a tuple of them. classifies: it is used as the zoo's
     classifiers are, so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax
     at its end gives.
@@ -70,6 +71,7 @@ class GraphNetwork(Module):
         self.config: Any = config
         self.classifies = False
         self._results = [port.name for port in config.outputs]
+        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
         self._places = {**parameters, **state}
         self._graph = with_inputs(graph, self._places.values())
         self.weights = {name: graph.constants[value] for name, value in parameters.items()}
@@ -209,7 +211,7 @@ def load(
     config = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    purpose = task or config.get("task") or "arrays"
+    purpose = task or config.get("task") or _purpose(imported)
     card = imported.card
     if config:
         from zoonet.zoo.storage import read_card
@@ -232,6 +234,14 @@ def load(
         network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
     made = make_task(purpose, {**known, **config}, network, "graph", path.name, given)
     return Model(network, "graph", made, card=card, device=device)
+
+
+def _purpose(imported: Imported) -> str:
+    """The task of a graph, where its outputs tell it."""
+    from zoonet.zoo.detection.exports import is_detector
+
+    network = imported.network
+    return "object-detection" if is_detector(network.config, imported.metadata, network.operators) else "arrays"
 
 
 def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:

@@ -21,8 +21,6 @@ export = onnx_format.export
 
 #: Operators that the table does not have, and why.
 MISSING = {
-    "dft": "DFT, which ONNX Runtime computes for few lengths and dtypes",
-    "deform_conv2d": "DeformConv, which ONNX Runtime lacks on the CPU",
     **dict.fromkeys(
         [
             "random_split",
