@@ -17,7 +17,7 @@ from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
-from zoonet.zoo.tasks import make_task
+from zoonet.zoo.tasks import TASKS, make_task
 
 if TYPE_CHECKING:
     from zoonet.formats.onnx import ValueInfo
@@ -55,10 +55,10 @@ class GraphNetwork(Module):
     """A graph as a module. Its parameters are floating weights of the file, under their names.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
-    operators: the names of those that the graph uses, without set and version.
-    Called on inputs in order, it returns one output, or a tuple of them. classifies: it is used as the zoo's
+    operators: the names of those that the graph uses, without set and version. classifies: it is used as the zoo's
     classifiers are, so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax
     at its end gives.
+    Called on inputs in order, it returns one output, or a tuple of them.
     """
 
     buffers: tuple[str, ...] = ("state",)
@@ -208,31 +208,31 @@ def load(
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
-    config = own_config(imported.metadata, path.name)
+    own = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    purpose = task or config.get("task") or _purpose(imported)
+    purpose = task or own.get("task") or _purpose(imported)
     card = imported.card
-    if config:
+    if own:
         from zoonet.zoo.storage import read_card
 
-        saved = read_card(config.get("card"), path.name)
+        saved = read_card(own.get("card"), path.name)
         card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
     network = imported.network
-    known = {**imported.metadata, **(known or {}), **config}
+    settings = {**imported.metadata, **(known or {}), **own}
     if purpose == "image-classification":
         network.classifies = True
-        if network.config.channels_last and not (known.get("preprocessing") or given.get("preprocessing")):
+        if network.config.channels_last and not (settings.get("preprocessing") or given.get("preprocessing")):
             raise ArgumentError(
                 f"{path.name} does not say how pictures are prepared for it",
                 expected="preprocessing beside the task",
                 fix="give it as it was in training, preprocessing=zoo.ImagePreprocessing(resize=(height, width), …)",
             )
-    if "tokenizer" in config and purpose != "arrays" and isinstance(network, OnnxNetwork):
+    if TASKS.get(purpose, ("",))[0].startswith("text.") and isinstance(network, OnnxNetwork):
         from zoonet.zoo.text import graphs as text_graphs
 
-        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
-    made = make_task(purpose, {**known, **config}, network, "graph", path.name, given)
+        network, settings, given = text_graphs.prepared(network, purpose, own, path.name, given)
+    made = make_task(purpose, settings, network, "graph", path.name, given)
     return Model(network, "graph", made, card=card, device=device)
 
 
@@ -251,11 +251,10 @@ def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
         return {}
     config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
     kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
-    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict}
-    labels = config.get("labels", [])
-    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
-        isinstance(label, str) for label in labels
-    ):
+    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict, "chat_template": str}
+    fits = all(isinstance(config.get(key, kind()), kind) for key, kind in kinds.items())
+    texts = [*config.get("labels", []), *config.get("special_tokens", {}).values()] if fits else []
+    if not fits or not all(isinstance(text, str) for text in texts):
         raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
     return config
 

@@ -56,6 +56,36 @@ def _(b: Builder, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: An
     return _returned(b, y)
 
 
+@emitter("deform_conv2d")
+def _(
+    b: Builder,
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Any,
+) -> str:
+    b.require(19)
+    geometry = _geometry(b, x, weight.shape[2:], stride, padding, dilation)
+    sizes = (x.shape[1], weight.shape[1], offset.shape[1], *weight.shape[2:])
+    channels, part, moved, *kernel = [n for n in sizes if isinstance(n, int)]
+    return b.node(
+        "DeformConv",
+        x,
+        weight,
+        offset,
+        bias if bias is not None or mask is None else b.full([weight.shape[0]], 0, x.dtype),
+        mask,
+        group=channels // part,
+        offset_group=moved // (2 * prod(kernel)),
+        kernel_shape=kernel,
+        **geometry,
+    )
+
+
 @emitter("conv_transpose")
 def _(
     b: Builder,
