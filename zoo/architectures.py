@@ -40,6 +40,8 @@ FAMILIES = (
     Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
     Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
     Family("transformers.llama", "LlamaForCausalLM", "LLAMAS", "text-generation"),
+    Family("transformers.t5", "T5", "T5S", "text-to-text"),
+    Family("transformers.transformer", "Transformer", "TRANSFORMERS", "text-to-text"),
 )
 
 

@@ -175,6 +175,8 @@ def convert(
     report.lost = _lost(checkpoint, again)
     if absent:
         report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
+    if found.path.is_dir() and storage.is_text_model(found.path):
+        report.lost.append("the tokenizer and config.json; a target without suffix is a folder that keeps them")
     report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
     if verify:
         _compare(cast, again, report)

@@ -254,7 +254,7 @@ def describe(model: Model) -> dict[str, str]:
     if hasattr(model.task, "tokenizer"):
         tokenizer = model.task.tokenizer
         content |= {"config": _text_config(model), "tokenizer": tokenizer.pipeline.to_str()}
-        content["padding"] = tokenizer.padding
+        content |= {"padding": tokenizer.padding, "special_tokens": tokenizer.names}
     else:
         content |= model.task.to_config()
     plain: dict[str, str] = {

@@ -214,7 +214,7 @@ def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
         return {}
     config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
     kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
-    kinds |= {"tokenizer": str, "padding": int}
+    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict}
     labels = config.get("labels", [])
     if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
         isinstance(label, str) for label in labels

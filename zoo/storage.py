@@ -62,8 +62,9 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
-        loading.save(model, path)
-        return
+        if loading.has_folder(model):
+            loading.save(model, path)
+            return
     if isinstance(model.network, graphs.GraphNetwork):
         _save_graph(model.network, path)
         return
@@ -174,10 +175,10 @@ def load(
     arch: the architecture of a bare state dict (its number of classes is taken from the tensors); recognised by names
     and shapes where None. task: what the network is for, where that is not what the file says. device: 'cpu', 'cuda',
     'cuda:N'. dtype: a floating dtype to run in; that of the file, or float32, where None. given: what the task has, in
-    the place of the file's or the architecture's own: labels and preprocessing for image classification. Raises
-    UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError (what is missing,
-    unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError or IntegrityError
-    where a download fails.
+    the place of the file's or the architecture's own: labels and preprocessing for image classification, tokenizer (or
+    its path) for text. Raises UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError
+    (what is missing, unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError
+    or IntegrityError where a download fails.
     """
     from zoonet.ops.devices import module_for
 
@@ -186,10 +187,13 @@ def load(
     if arch is None and graphs.importer_of(found.path):
         model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, known=found.config)
         return _described(model, found)
-    if arch is None and is_text_model(found.path):
+    place = found.path
+    if place.name == WEIGHTS and is_text_model(place.parent):
+        place = place.parent  # the weights of a folder in Hugging Face's layout, named themselves
+    if arch is None and is_text_model(place):
         from zoonet.zoo.text import loading
 
-        return _described(loading.load(found.path, task=task, device=device, dtype=dtype, given=given), found)
+        return _described(loading.load(place, task=task, device=device, dtype=dtype, given=given), found)
     checkpoint, config = read_located(found)
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
@@ -287,8 +291,8 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
         checkpoint = in_our_names(checkpoint)
     if found is None and beside.is_file():
         found = _read_config(beside)
-    if found is None and path.is_dir():
-        found = hugging_face.configuration_of(path) or None
+    if found is None and (path.is_dir() or file.name == WEIGHTS):
+        found = hugging_face.configuration_of(file.parent) or None
     if isinstance(found, str):
         try:
             found = json.loads(found)

@@ -59,6 +59,7 @@ TASKS = {
     "question-answering": ("text.spans", "QuestionAnswering"),
     "token-classification": ("text.spans", "TokenClassification"),
     "text-generation": ("text.generation", "TextGeneration"),
+    "text-to-text": ("text.generation", "TextToText"),
 }
 
 

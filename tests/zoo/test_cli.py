@@ -23,6 +23,12 @@ EXAMPLE = str(ROOT / "examples" / "digit.png")
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is broken, whatever width the runner of the tests has."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def run(capfd: Capture, *arguments: str) -> str:
     """What a command that succeeds prints on standard output."""
     status = main(list(arguments))
@@ -109,8 +115,7 @@ def test_list_prints_json(capfd: Capture) -> None:
     assert "Apache-2.0" in by_name["digits"]["licence"]
 
 
-def test_show_a_model(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")
+def test_show_a_model(capfd: Capture) -> None:
     out = run(capfd, "show", "digits")
     facts = dict(line.split(":", 1) for line in out.splitlines())
     assert facts["parameters"].strip() == "29,178"

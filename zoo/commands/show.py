@@ -164,6 +164,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "classes": classes,
         **graph_facts(path),
         "looks like": looks,
+        **folder_facts(path),
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
@@ -194,3 +195,12 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts
+
+
+def folder_facts(path: pathlib.Path) -> dict[str, Any]:
+    """Kind and task of a folder in Hugging Face's layout or a llama2.c checkpoint; nothing for other files."""
+    if is_text_model(path):
+        from zoonet.zoo.text import loading
+
+        return {**loading.describe(path), "looks like": ""}
+    return {}

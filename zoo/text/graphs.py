@@ -10,16 +10,21 @@ import numpy as np
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import FormatError
 from zoonet.zoo.onnx_graphs import OnnxNetwork
+from zoonet.zoo.tasks import TASKS, task_class
 from zoonet.zoo.text.tokenizer import Tokenizer, pipeline_of
 from zoonet.zoo.transformers.blocks import Cache
 from zoonet.zoo.transformers.pretrained import network_for
 
 
 class GraphEncoder(OnnxNetwork):
-    """An encoder whose graph takes tokens, mask and perhaps token types, all (N, T)."""
+    """An encoder whose graph takes tokens, mask and perhaps token types, all (N, T).
 
-    def __init__(self, graph: OnnxNetwork, config: Any) -> None:
+    kind: what it does with tokens, as `network_kind` has it.
+    """
+
+    def __init__(self, graph: OnnxNetwork, config: Any, kind: str) -> None:
         vars(self).update(vars(graph))
+        self.kind = kind
         self._inputs = len(graph.config.inputs)
         self.config = config
 
@@ -89,6 +94,14 @@ def prepared(
     tokenizer = given.get("tokenizer")
     if tokenizer is None:
         pipeline = pipeline_of(config["tokenizer"].encode("utf-8", "surrogatepass"), f"the tokenizer in {file}")
-        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)))
-    network = (GraphDecoder if decodes else GraphEncoder)(graph, sizes)
+        names = config.get("special_tokens", {})
+        if not all(isinstance(name, str) for name in names.values()):
+            raise FormatError(f"the special tokens in {file} are malformed", expected="names by role")
+        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)), names)
+    network: OnnxNetwork
+    if decodes:
+        network = GraphDecoder(graph, sizes)
+    else:
+        saved = config.get("task", task)
+        network = GraphEncoder(graph, sizes, getattr(task_class(saved if saved in TASKS else task), "takes", ""))
     return network, dict(settings), {**given, "tokenizer": tokenizer}
