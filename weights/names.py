@@ -13,7 +13,7 @@ from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.ops.errors import FormatError
 from zoonet.weights.vit_names import is_foreign_vit, renamed
 
-__all__ = ["in_our_names", "keras_resnet", "transformers_resnet"]
+__all__ = ["in_our_names", "keras_resnet", "published_rtdetr", "torchvision_detector", "transformers_resnet"]
 
 _TRANSFORMERS_BLOCK = re.compile(
     r"encoder\.stages\.(\d{1,3})\.layers\.(\d{1,3})\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
@@ -30,9 +30,48 @@ def in_our_names(checkpoint: Checkpoint) -> Checkpoint:
         return keras_resnet(checkpoint) if {"conv1_conv", "conv2_block1_1_conv"} <= layers else checkpoint
     if any(name.removeprefix("resnet.").startswith("embedder.embedder.convolution.") for name in checkpoint):
         return transformers_resnet(checkpoint)
+    if any(name.startswith("model.encoder.aifi.") for name in checkpoint):
+        return published_rtdetr(checkpoint)
+    if any(_OLD_PYRAMID.match(name) for name in checkpoint):
+        return torchvision_detector(checkpoint)
     if is_foreign_vit(checkpoint):
         return Checkpoint(dict(renamed(checkpoint.original())), checkpoint.metadata, checkpoint.format)
     return checkpoint
+
+
+def published_rtdetr(checkpoint: Checkpoint) -> Checkpoint:
+    """RT-DETR in the names of transformers 5 in those of published checkpoints.
+
+    model.encoder.aifi.0.layers.0.mlp.fc1.weight -> model.encoder.encoder.0.layers.0.fc1.weight; o_proj -> out_proj.
+    """
+
+    def ours(name: str) -> str:
+        name = name.replace(".o_proj.", ".out_proj.").replace("encoder.aifi.", "encoder.encoder.")
+        return re.sub(r"(layers\.\d+)\.mlp\.(fc\d)", r"\1.\2", name)
+
+    return Checkpoint({ours(n): t for n, t in checkpoint.items()}, checkpoint.metadata, checkpoint.format)
+
+
+_OLD_PYRAMID = re.compile(r"backbone\.fpn\.(?:inner|layer)_blocks\.\d+\.(?:weight|bias)$")
+
+
+def torchvision_detector(checkpoint: Checkpoint) -> Checkpoint:
+    """Detectors that torchvision saved before version 0.13, in its present names.
+
+    backbone.fpn.inner_blocks.0.weight -> backbone.fpn.inner_blocks.0.0.weight; of RetinaNet's heads, whose convolutions
+    were every second entry, head.classification_head.conv.4.weight -> head.classification_head.conv.2.0.weight. FCOS's
+    heads kept their names.
+    """
+    plain = not any(name.endswith("_head.conv.1.weight") for name in checkpoint)  # FCOS has norms between
+
+    def ours(name: str) -> str:
+        name = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", name)
+        if plain:
+            head = re.fullmatch(r"(head\.\w+_head\.conv)\.(\d+)\.(weight|bias)", name)
+            return f"{head[1]}.{int(head[2]) // 2}.0.{head[3]}" if head else name
+        return name
+
+    return Checkpoint({ours(n): t for n, t in checkpoint.items()}, checkpoint.metadata, checkpoint.format)
 
 
 def keras_resnet(checkpoint: Checkpoint) -> Checkpoint:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoonet.zoo.conversion import Conversion as Conversion
     from zoonet.zoo.conversion import convert as convert
+    from zoonet.zoo.detection.results import Detections as Detections
     from zoonet.zoo.exporting import export as export
     from zoonet.zoo.listing import list as list
     from zoonet.zoo.model import Card as Card
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 #: Where each public name is.
 _HOMES = {
     "Card": "model",
+    "Detections": "detection.results",
     "Classification": "results",
     "Conversion": "conversion",
     "ImagePreprocessing": "preprocessing",

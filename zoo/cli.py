@@ -45,6 +45,7 @@ def application() -> typer.Typer:
     app.command("list")(commands.list_models)
     app.command("show")(commands.show)
     app.command("run")(commands.run)
+    app.command("eval")(commands.evaluate)
     app.command("convert")(commands.convert)
     app.command("bench")(commands.bench)
     app.command("download")(commands.download)

@@ -84,6 +84,8 @@ class Model:
         Image classification: source is a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a
         batch array, or a list of these; options are batch (how many go through the network at once) and progress
         (called with (done, total)); one `Classification`, or `Results`, a list of them, for several.
+        Object detection: the same sources; options are conf, iou, classes, max_det and more, see `ObjectDetection.run`;
+        one `Detections`, or `Results`.
         Raises MissingFileError, FormatError (not a picture, truncated), InputError or ArgumentError.
         """
         check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)
@@ -98,6 +100,18 @@ class Model:
         check_options(stream, options, f"stream of a model for {self.task.name}", fixed=2)
         pieces: Iterator[Any] = stream(self, source, **options)
         return pieces
+
+    def evaluate(self, data: Any, **options: Any) -> Any:
+        """How good the model is on data with answers, as the task measures it.
+
+        Object detection: data are annotated pictures (a folder of pictures with annotations beside them, VOC's or
+        YOLO's folders, COCO's JSON, or pairs of a picture and a dict of boxes and labels); options are annotations
+        (where they are, if not found), conf, iou, max_det, batch; a `DetectionEvaluation`. Raises MissingFileError,
+        FormatError, InputError, or ArgumentError for a task that cannot be measured.
+        """
+        evaluate = self._of_task("evaluate")
+        check_options(evaluate, options, f"evaluate of a model for {self.task.name}", fixed=2)
+        return evaluate(self, data, **options)
 
     def __call__(self, *inputs: Array) -> Any:
         """The network on arrays, preprocessed already; for pictures (N, channels, H, W) -> scores (N, classes).

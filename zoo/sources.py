@@ -15,6 +15,7 @@ from zoonet.zoo.downloads import fetched
 
 if TYPE_CHECKING:
     from zoonet.weights import Entry, Progress
+    from zoonet.weights.entry import Preprocessing
 
 #: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
 EMBEDDED = {"digits": "digitnet"}
@@ -170,17 +171,7 @@ def configuration_of(entry: Entry) -> dict[str, Any]:
         config["architecture"] = entry.architecture
         config["configuration"] = changes_of(entry)
     if entry.preprocessing is not None:
-        given = entry.preprocessing
-        exact = given.resize == "exact" and isinstance(given.size, int)
-        config["preprocessing"] = {
-            "resize": [given.size, given.size] if exact else given.size,
-            "crop": list(given.crop) if given.crop else None,
-            "mean": list(given.mean),
-            "std": list(given.std),
-            "interpolation": given.interpolation,
-            "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
-            "scale": given.scale,
-        }
+        config["preprocessing"] = _preprocessing(entry.preprocessing, entry.task)
     if entry.labels:
         config["labels"] = list(weights.label_names(entry.labels))
     return config
@@ -192,6 +183,26 @@ def changes_of(entry: Entry) -> dict[str, Any]:
     return {key: value for key, value in entry.configuration.items() if key in known}
 
 
+def _preprocessing(given: Preprocessing, task: str) -> dict[str, Any]:
+    """The configuration of what an entry says of preprocessing."""
+    usual: dict[str, Any] = {
+        "mean": list(given.mean),
+        "std": list(given.std),
+        "channels": {"rgb": "RGB", "bgr": "BGR", "grey": "L"}[given.channels],
+        "scale": given.scale,
+    }
+    exact = given.resize == "exact" and isinstance(given.size, int)
+    size = [given.size, given.size] if exact else given.size
+    if task == "object-detection" and given.resize == "shorter":
+        return {}  # the network's own
+    if task == "object-detection":
+        sides = [given.size, given.size] if isinstance(given.size, int) else list(given.size or (640, 640))
+        keep = given.resize == "letterbox"
+        return {"kind": "detection", "size": sides, "keep": keep, "center": False, "pad": given.pad, **usual}
+    crop = list(given.crop) if given.crop else None
+    return {"resize": size, "crop": crop, "interpolation": given.interpolation, **usual}
+
+
 def runs(entry: Entry) -> bool:
     """True for weights in the catalog that `load` makes a model of: of a network of the zoo, or a graph."""
     if entry.format == "onnx":
@@ -200,7 +211,11 @@ def runs(entry: Entry) -> bool:
         from zoonet.zoo.transformers.pretrained import MODEL_TYPES
 
         return entry.architecture in MODEL_TYPES
-    if entry.task != "image-classification" or entry.architecture not in architectures.names():
+    if entry.architecture not in architectures.names():
+        return False
+    if entry.task == "object-detection":
+        return entry.vocabulary in ("yolox", "darknet", "torchvision")
+    if entry.task != "image-classification":
         return False
     return entry.vocabulary in ("torchvision", "timm") or (
         entry.vocabulary == "keras" and entry.architecture.endswith("_keras")

@@ -260,7 +260,7 @@ class TestCatalog:
         path = path if path.exists() else found[0]
         serve("version-RFB-320.onnx_zoo", path.read_bytes())
         model = zoo.load("version-RFB-320.onnx_zoo")
-        assert (model.architecture, model.task.name) == ("graph", "arrays")
+        assert (model.architecture, model.task.name) == ("graph", "object-detection")
         assert (model.card.name, model.card.licence) == ("version-RFB-320.onnx_zoo", "MIT")
         x = np.random.default_rng(0).standard_normal((1, 3, 240, 320), np.float32)
         session = pytest.importorskip("onnxruntime").InferenceSession(str(path))

@@ -15,7 +15,16 @@ from zoonet.zoo.commands.card import catalog_entry, catalog_facts
 from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED, resolved, runs
-from zoonet.zoo.storage import changes_of, create, is_text_model, load, read, read_card, weights_file
+from zoonet.zoo.storage import (
+    changes_of,
+    create,
+    is_darknet,
+    is_text_model,
+    load,
+    read,
+    read_card,
+    weights_file,
+)
 from zoonet.zoo.summary import Summary
 
 
@@ -29,7 +38,9 @@ def show(
     facts: dict[str, Any]
     path = pathlib.Path(name)
     is_file = name not in EMBEDDED and path.exists()
-    if is_file:
+    if is_file and is_darknet(path):
+        facts = model_facts(load(name, arch))
+    elif is_file:
         facts = file_facts(path, arch)
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
@@ -170,7 +181,14 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     if graphs.importer_of(path) is None:
         return {}
     try:
-        facts: dict[str, Any] = graphs.load(path, task=None, device="cpu", dtype=None, given={}).task.to_config()
+        model = graphs.load(path, task=None, device="cpu", dtype=None, given={})
+        ports = model.network.config  # type: ignore[attr-defined]
+        facts: dict[str, Any] = {
+            "task": model.task.name,
+            "inputs": {port.name: str(port) for port in ports.inputs},
+            "outputs": {port.name: str(port) for port in ports.outputs},
+            **({} if model.task.name == "arrays" else model.task.to_config()),
+        }
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts

@@ -290,9 +290,13 @@ def pipeline_of(data: bytes, name: str) -> Any:
     import tokenizers
 
     try:
-        return tokenizers.Tokenizer.from_str(data.decode())
-    except Exception as error:  # the package raises plain exceptions
+        pipeline = tokenizers.Tokenizer.from_str(data.decode())
+        pipeline.encode("a", "b")  # what does not fit together is noticed only here
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the package raises plain exceptions, and panics, which are none
         raise FormatError(f"{name} is not read by the tokenizers package", received=str(error)[:300]) from error
+    return pipeline
 
 
 def _from_merges(vocabulary: Path, merges: Path, prefix: bool) -> Any:
