@@ -22,6 +22,7 @@ __all__ = [
     "ShapeError",
     "StateDictError",
     "TraceError",
+    "TrainingError",
     "UnknownModelError",
     "UnsafeFileError",
     "UnsupportedFormatError",
@@ -150,6 +151,10 @@ class IntegrityError(WeightsError, ValueError):
 
 class StateDictError(WeightsError, ValueError):
     """Parameters do not fit the network: names missing, unexpected, or of another shape."""
+
+
+class TrainingError(ZoonetError, ArithmeticError):
+    """Training cannot go on: the loss or a gradient is not a number."""
 
 
 class InputError(ZoonetError, ValueError):

@@ -138,7 +138,7 @@ class Program:
         for name, argument in node.arguments.items():
             wanted = common if name in op.promoted and op.promotes else None
             if wanted is not None and isinstance(argument, int | float | complex):
-                argument = as_operand(np, argument, wanted, op.name)
+                argument = as_operand(self._xp, argument, wanted, op.name)
             prepared.append(map_values(argument, lambda v, wanted=wanted: slot(v, wanted)))  # type: ignore[misc]
         return tuple(prepared)
 

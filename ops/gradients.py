@@ -160,7 +160,7 @@ def _run(function: Callable[..., Any], arguments: Sequence[Any], positions: Sequ
 
     entered = [trees.map_leaves(enter, a) if i in positions else a for i, a in enumerate(arguments)]
     result = function(*entered, **constants)
-    sources = [trees.map_leaves(lambda v: v if isinstance(v, Variable) else None, entered[i]) for i in positions]
+    sources = [trees.map_leaves(lambda v: v if tape.owns(v) else None, entered[i]) for i in positions]
     return tape, result, sources
 
 

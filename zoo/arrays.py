@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from zoonet.zoo.results import printable
 if TYPE_CHECKING:
     from zoonet.formats.onnx import ValueInfo
     from zoonet.zoo.model import Model
+    from zoonet.zoo.train.evaluate import Evaluation
 
 
 class Outputs(dict[str, Any]):
@@ -105,6 +106,23 @@ class Arrays:
         results = model(*values)
         results = results if isinstance(results, tuple) else (results,)
         return Outputs({port.name: _on_cpu(value) for port, value in zip(self.outputs, results, strict=True)})
+
+    def evaluate(
+        self,
+        model: Model,
+        data: Any,
+        *,
+        batch: int = 32,
+        columns: tuple[str, str] | None = None,
+        corrupt: str = "skip",
+        loss: str | Callable[..., Any] = "auto",
+        workers: int = 2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evaluation:
+        """See `Model.evaluate`."""
+        from zoonet.zoo.train.measure import evaluate
+
+        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress)
 
     def from_arguments(self, arguments: Sequence[str]) -> Any:
         """Arrays from .npy and .npz files: one file with all of them by name, or one file per input."""

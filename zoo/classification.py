@@ -19,6 +19,7 @@ from zoonet.zoo.results import Classification, Results
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
+    from zoonet.zoo.train.evaluate import Evaluation
 
 
 class Preprocessing(Protocol):
@@ -73,7 +74,7 @@ class ImageClassification:
         """See `Task`. The number of labels must be that of the network's classes."""
         usual = defaults(architecture)
         config_of_network: Any = getattr(network, "config", None)
-        if not hasattr(config_of_network, "channels"):
+        if not hasattr(config_of_network, "classes"):
             raise ArgumentError(f"{file}: the network does not classify pictures", received=type(network).__name__)
         classes: int = config_of_network.classes
         if preprocessing is None:
@@ -113,6 +114,23 @@ class ImageClassification:
             if progress is not None:
                 progress(len(results), len(sources))
         return results if is_several(source) else results[0]
+
+    def evaluate(
+        self,
+        model: Model,
+        data: Any,
+        *,
+        batch: int = 32,
+        columns: tuple[str, str] | None = None,
+        corrupt: str = "skip",
+        loss: str | Callable[..., Any] = "auto",
+        workers: int = 2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evaluation:
+        """See `Model.evaluate`."""
+        from zoonet.zoo.train.measure import evaluate
+
+        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress)
 
     def from_arguments(self, arguments: Sequence[str]) -> list[str]:
         """The paths of all pictures, those in folders included."""

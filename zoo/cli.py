@@ -1,4 +1,4 @@
-"""The command line, `zoonet list | show | run | convert | bench | download | cache | mirror`.
+"""The command line, `zoonet list | show | run | train | eval | convert | bench | download | cache | mirror`.
 
 Every failure that the library foresees is one message and status 2.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def application() -> typer.Typer:
     app.command("list")(commands.list_models)
     app.command("show")(commands.show)
     app.command("run")(commands.run)
+    app.command("train")(commands.train)
+    app.command("eval")(commands.evaluate)
     app.command("convert")(commands.convert)
     app.command("bench")(commands.bench)
     app.command("download")(commands.download)
@@ -70,7 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal without block characters, a file name that is not UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = application()(arguments, prog_name="zoonet", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            status = application()(arguments, prog_name="zoonet", standalone_mode=False)
         sys.stdout.flush()
     except ZoonetError as error:
         return _fail(f"zoonet: {error}")
@@ -97,11 +102,20 @@ def main(arguments: list[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line for people: of a licence, or of a file without a published hash."""
+    _say(f"zoonet: warning: {message}")
+
+
 def _fail(message: str, status: int = 2) -> int:
+    _say(message)
+    return status
+
+
+def _say(message: str) -> None:
     from zoonet.zoo.results import printable
 
     print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

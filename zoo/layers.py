@@ -13,7 +13,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.modules import Array, Module, drawing
+from zoonet.zoo.modules import Array, Module, drawing, next_key
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float) -> Array:
@@ -136,6 +136,17 @@ class BatchNorm2d(Module):
         count = ops.add(self.num_batches_tracked, 1)
         self.assign_state(running_mean=mean, running_var=variance, num_batches_tracked=count)
         return y
+
+
+class Dropout(Module):
+    """Zeros with probability p in training, the rest divided by 1 - p (Srivastava et al., 2014). Keys: `keyed_by`."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def forward(self, x: Array) -> Array:
+        """Any shape -> the same."""
+        return ops.dropout(x, next_key(), self.p) if self.training and self.p else x
 
 
 class LayerNorm(Module):

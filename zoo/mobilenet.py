@@ -1,7 +1,8 @@
-"""MobileNet v1 (Howard et al., 2017): depthwise separable convolutions.
+"""MobileNets: depthwise separable convolutions, and what became of them.
 
-Parameter names and stages are those of the backbone of biubug6/Pytorch_Retinaface, whose ImageNet weights at width
-0.25 are the ones that people hold.
+v1 (Howard et al., 2017): parameter names and stages are those of the backbone of biubug6/Pytorch_Retinaface, whose
+ImageNet weights at width 0.25 are the ones that people hold. v2 (Sandler et al., 2018) and v3 (Howard et al., 2019)
+have the names, and the outputs, of torchvision's.
 """
 
 from __future__ import annotations
@@ -13,45 +14,50 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.zoo.layers import BatchNorm2d, Conv2d, Linear, Sequential, kaiming_normal
+from zoonet.zoo.layers import BatchNorm2d, Conv2d, Dropout, Linear, Sequential, kaiming_normal
 from zoonet.zoo.modules import Array, Module, sizes
 
 
 @dataclass(frozen=True)
 class MobileNetConfig:
-    """width: multiplier of all channels. slope: of the leaky ReLU for negative numbers; 0 is the paper's ReLU."""
+    """width: multiplier of all channels. slope: of the leaky ReLU for negative numbers. limit: of a ReLU, 0 for none.
+
+    The paper has a ReLU; TensorFlow's weights have one with the limit 6.
+    """
 
     width: float = 1.0
     slope: float = 0.0
+    limit: float = 0.0
     classes: int = 1000
     channels: int = 3
 
 
 class Activation(Module):
-    """Leaky ReLU with a fixed slope."""
+    """Leaky ReLU with a fixed slope, or a ReLU with a limit."""
 
-    def __init__(self, slope: float) -> None:
-        self.slope = slope
+    def __init__(self, slope: float, limit: float) -> None:
+        self.slope, self.limit = slope, limit
 
     def forward(self, x: Array) -> Array:
         """Any shape -> the same."""
-        return ops.leaky_relu(x, self.slope) if self.slope else ops.relu(x)
+        y = ops.leaky_relu(x, self.slope) if self.slope else ops.relu(x)
+        return ops.minimum(y, self.limit) if self.limit else y
 
 
-def _plain(inputs: int, outputs: int, stride: int, slope: float) -> Sequential:
+def _plain(inputs: int, outputs: int, stride: int, act: Activation) -> Sequential:
     """3×3 convolution: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-    return Sequential(Conv2d(inputs, outputs, 3, stride), BatchNorm2d(outputs), Activation(slope))
+    return Sequential(Conv2d(inputs, outputs, 3, stride), BatchNorm2d(outputs), act)
 
 
-def _separable(inputs: int, outputs: int, stride: int, slope: float) -> Sequential:
+def _separable(inputs: int, outputs: int, stride: int, act: Activation) -> Sequential:
     """3×3 in each channel, then 1×1 across: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
     return Sequential(
         Conv2d(inputs, inputs, 3, stride, groups=inputs),
         BatchNorm2d(inputs),
-        Activation(slope),
+        act,
         Conv2d(inputs, outputs, 1),
         BatchNorm2d(outputs),
-        Activation(slope),
+        act,
     )
 
 
@@ -67,13 +73,13 @@ class MobileNetV1(Module):
 
     def __init__(self, config: MobileNetConfig) -> None:
         self.config = config
-        inputs = config.channels
+        inputs, act = config.channels, Activation(config.slope, config.limit)
         for number, stage in enumerate(self.STAGES, start=1):
             blocks: list[Module] = []
             for channels, stride in stage:
                 outputs = max(8, int(channels * config.width))
                 block = _separable if number > 1 or blocks else _plain
-                blocks.append(block(inputs, outputs, stride, config.slope))
+                blocks.append(block(inputs, outputs, stride, act))
                 inputs = outputs
             setattr(self, f"stage{number}", Sequential(*blocks))
         self.fc = Linear(inputs, config.classes)
@@ -103,5 +109,182 @@ class MobileNetV1(Module):
         return self.fc(ops.mean(x, (2, 3)))
 
 
-#: Every variant by name.
-MOBILENETS: dict[str, MobileNetConfig] = {"mobilenetv1_025": MobileNetConfig(0.25, slope=0.1)}
+# -- v2 and v3 -----------------------------------------------------------------------------------------------------
+
+
+def _whole(channels: float, least: int = 8) -> int:
+    """The multiple of 8 nearest to a number of channels, not less than nine tenths of it."""
+    rounded = max(least, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, act: Any, eps: float, groups: int = 1) -> Sequential:
+    """Convolution, batch norm, and an activation or None: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+    norm = BatchNorm2d(outputs, eps=eps, momentum=0.1 if eps < 1e-3 else 0.01)
+    layers = [Conv2d(inputs, outputs, kernel, stride, groups=groups), norm]
+    return Sequential(*layers, act) if act is not None else Sequential(*layers)
+
+
+class SqueezeExcitation(Module):
+    """Scales each channel by what the means of all say (Hu et al., 2018): (N, C, H, W) -> the same."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        self.fc1 = Conv2d(channels, squeezed, 1, bias=True)
+        self.fc2 = Conv2d(squeezed, channels, 1, bias=True)
+
+    def forward(self, x: Array) -> Array:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        scale = ops.relu(self.fc1(ops.mean(x, (2, 3), True)))  # (N, squeezed, 1, 1)
+        return x * ops.hardsigmoid(self.fc2(scale))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A block: kernel, channels inside (a factor of the inputs in v2) and out, squeeze, activation, stride, repeats."""
+
+    kernel: int
+    inside: int
+    outputs: int
+    squeeze: bool = False
+    act: str = "relu"
+    stride: int = 1
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class InvertedConfig:
+    """What tells v2 and v3 apart. version: 2 or 3. rows: names a table of blocks. last: channels before the classes."""
+
+    rows: str
+    version: int = 3
+    last: int = 1280
+    width: float = 1.0
+    dropout: float = 0.2
+    classes: int = 1000
+    channels: int = 3
+
+
+class InvertedResidual(Module):
+    """1×1 to more channels, 3×3 or 5×5 in each, 1×1 to few; plus x where shapes allow.
+
+    (N, inputs, H, W) -> (N, outputs, H/stride, W/stride). Its layers are named "conv" in v2 and "block" in v3.
+    """
+
+    def __init__(self, inputs: int, inside: int, outputs: int, row: Row, stride: int, version: int) -> None:
+        eps = 1e-5 if version == 2 else 1e-3
+        act = {"relu6": ops.relu6, "relu": ops.relu, "hardswish": ops.hardswish}[row.act]
+        layers: list[Any] = [] if inside == inputs else [_conv(inputs, inside, 1, 1, act, eps)]
+        layers.append(_conv(inside, inside, row.kernel, stride, act, eps, groups=inside))
+        if row.squeeze:
+            layers.append(SqueezeExcitation(inside, _whole(inside // 4)))
+        last = _conv(inside, outputs, 1, 1, None, eps)
+        layers += [last[0], last[1]] if version == 2 else [last]
+        self._layers = Sequential(*layers)
+        setattr(self, "conv" if version == 2 else "block", self._layers)
+        self._adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Array) -> Array:
+        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+        y = self._layers(x)
+        return y + x if self._adds else y
+
+
+class InvertedMobileNet(Module):
+    """MobileNet v2 and v3: pictures (N, channels, H, W) -> scores (N, classes)."""
+
+    def __init__(self, config: InvertedConfig) -> None:
+        self.config = config
+        second = config.version == 2
+        eps, act = (1e-5, ops.relu6) if second else (1e-3, ops.hardswish)
+        inputs = _whole((32 if second else 16) * config.width)
+        layers: list[Module] = [_conv(config.channels, inputs, 3, 2, act, eps)]  # (N, 16 or 32, H/2, W/2)
+        for row in ROWS[config.rows]:
+            outputs = _whole(row.outputs * config.width)
+            for number in range(row.count):
+                inside = inputs * row.inside if second else _whole(row.inside * config.width)
+                stride = row.stride if number == 0 else 1
+                layers.append(InvertedResidual(inputs, inside, outputs, row, stride, config.version))
+                inputs = outputs
+        wide = _whole(1280 * max(1.0, config.width)) if second else 6 * inputs
+        self.features = Sequential(*layers, _conv(inputs, wide, 1, 1, act, eps))  # (N, wide, H/32, W/32)
+        drop = Dropout(config.dropout)
+        if second:
+            self.classifier = Sequential(drop, Linear(wide, config.classes))
+        else:
+            last = _whole(config.last * config.width)
+            self.classifier = Sequential(Linear(wide, last), ops.hardswish, drop, Linear(last, config.classes))
+        self._draw()
+
+    @classmethod
+    def fit(cls, config: InvertedConfig, shapes: Mapping[str, Any]) -> InvertedConfig:
+        """The configuration with as many classes and channels as the arrays of a state dict have."""
+        head = "classifier.1.weight" if config.version == 2 else "classifier.3.weight"
+        return replace(config, **sizes(shapes, classes=(head, 0), channels=("features.0.0.weight", 1)))
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Draw convolutions by the number of outputs (He et al., 2015), linear layers normal with deviation 0.01."""
+        for _, module in self.named_modules():
+            if isinstance(module, Conv2d):
+                outputs, _, height, width = module.weight.shape
+                module.weight = kaiming_normal(rng, module.weight.shape, outputs * height * width)
+                if module.bias is not None:
+                    module.bias = np.zeros(outputs, np.float32)
+            elif isinstance(module, Linear):
+                module.weight = rng.standard_normal(module.weight.shape, np.float32) * np.float32(0.01)
+                module.bias = np.zeros(module.weight.shape[0], np.float32)
+
+    def forward(self, x: Array) -> Array:
+        """(N, channels, H, W) -> (N, classes)."""
+        return self.classifier(ops.mean(self.features(x), (2, 3)))
+
+
+ROWS = {
+    "v2": (
+        Row(3, 1, 16, act="relu6"),
+        Row(3, 6, 24, act="relu6", stride=2, count=2),
+        Row(3, 6, 32, act="relu6", stride=2, count=3),
+        Row(3, 6, 64, act="relu6", stride=2, count=4),
+        Row(3, 6, 96, act="relu6", count=3),
+        Row(3, 6, 160, act="relu6", stride=2, count=3),
+        Row(3, 6, 320, act="relu6"),
+    ),
+    "v3_large": (
+        Row(3, 16, 16),
+        Row(3, 64, 24, stride=2),
+        Row(3, 72, 24),
+        Row(5, 72, 40, True, stride=2),
+        Row(5, 120, 40, True, count=2),
+        Row(3, 240, 80, act="hardswish", stride=2),
+        Row(3, 200, 80, act="hardswish"),
+        Row(3, 184, 80, act="hardswish", count=2),
+        Row(3, 480, 112, True, "hardswish"),
+        Row(3, 672, 112, True, "hardswish"),
+        Row(5, 672, 160, True, "hardswish", stride=2),
+        Row(5, 960, 160, True, "hardswish", count=2),
+    ),
+    "v3_small": (
+        Row(3, 16, 16, True, stride=2),
+        Row(3, 72, 24, stride=2),
+        Row(3, 88, 24),
+        Row(5, 96, 40, True, "hardswish", stride=2),
+        Row(5, 240, 40, True, "hardswish", count=2),
+        Row(5, 120, 48, True, "hardswish"),
+        Row(5, 144, 48, True, "hardswish"),
+        Row(5, 288, 96, True, "hardswish", stride=2),
+        Row(5, 576, 96, True, "hardswish", count=2),
+    ),
+}
+
+#: Every variant of v1 by name.
+MOBILENETS: dict[str, MobileNetConfig] = {
+    "mobilenetv1_025": MobileNetConfig(0.25, slope=0.1),
+    "mobilenetv1_050": MobileNetConfig(0.5, limit=6.0),
+    "mobilenetv1_075": MobileNetConfig(0.75, limit=6.0),
+    "mobilenetv1": MobileNetConfig(limit=6.0),
+}
+#: Every variant of v2 and v3 by name.
+INVERTED_MOBILENETS: dict[str, InvertedConfig] = {
+    "mobilenet_v2": InvertedConfig("v2", 2),
+    "mobilenet_v3_large": InvertedConfig("v3_large"),
+    "mobilenet_v3_small": InvertedConfig("v3_small", last=1024),
+}

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from zoonet.ops.types import TensorType
 from zoonet.zoo.modules import Module
 from zoonet.zoo.summary import Summary, summarize
 from zoonet.zoo.tasks import Task, check_options
+
+if TYPE_CHECKING:
+    from zoonet.zoo.train.history import History
 
 Array = Any
 _PLANS = 4  # compiled input signatures that are kept; each holds its own folded weights
@@ -84,6 +87,8 @@ class Model:
         Image classification: source is a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a
         batch array, or a list of these; options are batch (how many go through the network at once) and progress
         (called with (done, total)); one `Classification`, or `Results`, a list of them, for several.
+        Object detection: the same sources; options are conf, iou, classes, max_det and more, see `ObjectDetection.run`;
+        one `Detections`, or `Results`.
         Raises MissingFileError, FormatError (not a picture, truncated), InputError or ArgumentError.
         """
         check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)
@@ -156,6 +161,63 @@ class Model:
         """Forget the compiled plans, after arrays of the network were changed in place."""
         with self._lock:
             self._plans.clear()
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        data: Any,
+        *,
+        validation: Any = 0.2,
+        out: str | os.PathLike[str] | None = None,
+        run: str | os.PathLike[str] | bool | None = None,
+        resume: bool = False,
+        progress: bool | Callable[[dict[str, Any]], Any] = True,
+        columns: tuple[str, str] | None = None,
+        **settings: Any,
+    ) -> History:
+        """Train on data, in place: `history = model.train("flowers/", epochs=5)`; the best weights are kept.
+
+        data: a folder with a sub-folder per class, a .csv or .json list, arrays (inputs, targets), or pairs; see
+        `zoonet.zoo.train.data.open_data`. The last layer is made anew where the classes are others than the model's.
+        validation: data to measure on, the share of the data that is held back for it (a folder "val" beside "train" is
+        taken first), or None. out: where the model is saved in the end. run: the directory of checkpoints, metrics and
+        models, "runs/NAME-1" or the next number where None, False for none. resume: go on with a run that was broken
+        off; the result is bit for bit that of the unbroken run. progress: True, False, or a function of each record.
+        columns: of a list, for file and label. settings: epochs, batch, lr, optimizer, freeze, augment, patience, …:
+        see `zoonet.zoo.train.settings.Settings`.
+        Ctrl-C saves and raises KeyboardInterrupt. Raises InputError, ArgumentError, FormatError or FileError for
+        what is wrong with data, settings or places, before time is spent; TrainingError where the loss is no number.
+        """
+        from zoonet.zoo.train.trainer import train
+
+        return train(
+            self,
+            data,
+            validation=validation,
+            out=out,
+            run=run,
+            resume=resume,
+            progress=progress,
+            columns=columns,
+            **settings,
+        )
+
+    def evaluate(self, data: Any, **options: Any) -> Any:
+        """How good the model is on data with answers, as the task measures it.
+
+        Classification and arrays: data as for `train`; options are batch, columns (of a list), corrupt ("skip" or
+        "raise" for samples that cannot be read), loss (as for `train`), workers and progress (called with (done,
+        total)); an `Evaluation` with metrics, a table of classes, the confusion matrix and the worst mistakes.
+        Object detection: annotated pictures (a folder of pictures with annotations beside them, VOC's or YOLO's
+        folders, COCO's JSON, or pairs of a picture and a dict of boxes and labels); options are annotations (where they
+        are, if not found), conf, iou, max_det, batch; a `DetectionEvaluation`.
+        Raises MissingFileError, FormatError, InputError where the data have classes that the model does not know, or
+        ArgumentError for a task that cannot be measured.
+        """
+        evaluate = self._of_task("evaluate")
+        check_options(evaluate, options, f"evaluate of a model for {self.task.name}", fixed=2)
+        return evaluate(self, data, **options)
 
     # -- description ---------------------------------------------------------------------------------------------
 

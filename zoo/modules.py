@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ _generator: ContextVar[np.random.Generator | None] = ContextVar("generator")
 _process_generator = np.random.default_rng(0)
 _functional: ContextVar[bool] = ContextVar("functional", default=False)
 _observer: ContextVar[Callable[[Module, tuple[Any, ...]], Any] | None] = ContextVar("observer", default=None)
+_keys: ContextVar[Iterator[Array] | None] = ContextVar("keys", default=None)
 
 
 @contextmanager
@@ -55,6 +57,26 @@ def observed_by(observer: Callable[[Module, tuple[Any, ...]], Any]) -> Iterator[
         yield
     finally:
         _observer.reset(token)
+
+
+@contextmanager
+def keyed_by(key: Array) -> Iterator[None]:
+    """Modules called inside that are random (dropout) take their keys, one after the other, from this one."""
+    token = _keys.set(ops.random_fold_in(key, np.int64(place)) for place in count())
+    try:
+        yield
+    finally:
+        _keys.reset(token)
+
+
+def next_key() -> Array:
+    """A key of its own for a call of a random module. Raises ArgumentError outside of `keyed_by`."""
+    keys = _keys.get()
+    if keys is None:
+        raise ArgumentError(
+            "a random layer needs a key in training", fix="call it in `with keyed_by(random_key(seed)):`"
+        )
+    return next(keys)
 
 
 @dataclass(frozen=True, slots=True)

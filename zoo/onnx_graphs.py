@@ -98,7 +98,7 @@ class OnnxNetwork(GraphNetwork):
         return onnx.rewrite(
             model.graph,
             model.inputs,
-            model.outputs,
+            self.config.outputs if isinstance(self.config, GraphConfig) else model.outputs,
             model.opsets,
             {value: arrays[name] for name, value in self._places.items()},
             metadata=metadata,

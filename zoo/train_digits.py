@@ -7,29 +7,25 @@ epoch. The seed is fixed: the same machine and NumPy give the same file again, o
 from __future__ import annotations
 
 import argparse
-import math
 import pathlib
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ZoonetError
-from zoonet.zoo import architectures
-from zoonet.zoo.classification import ImageClassification
 from zoonet.zoo.digit_samples import draw, warp
 from zoonet.zoo.digits import DigitPreprocessing
 from zoonet.zoo.ink import find_ink, fit_box
 from zoonet.zoo.model import Card, Model
-from zoonet.zoo.modules import assign, value_and_grad
+from zoonet.zoo.storage import create
+from zoonet.zoo.train.optimizers import SGD
 
 Array = np.ndarray[Any, Any]
-EPOCHS, BATCH = 80, 64
-DRAWN = 6000  # a quarter of them in each epoch
-RATE, MOMENTUM, DECAY, SMOOTHING = 0.05, 0.9, 5e-4, 0.02
+EPOCHS, BATCH = 52, 64
+DRAWN = 3000
+RATE, DECAY = 0.05, 5e-4
 HELD_OUT = 5  # every fifth scan
 _BOX, _SIZE = 36, 48  # resolution of the samples before they are warped
 TARGET = pathlib.Path(__file__).parent / "data" / "digits.safetensors"
@@ -49,52 +45,34 @@ def scans() -> tuple[Array, Array]:
     return (data.images * (255 / 16)).round().astype(np.uint8), data.target
 
 
-def training_step(model: Model, velocity: dict[str, Array], x: Array, labels: Array, rate: float) -> float:
-    """One step of stochastic gradient descent with Nesterov momentum; returns the loss."""
-    network = model.network
-
-    def loss(x: Array, labels: Array) -> Any:
-        return ops.cross_entropy(network(x), labels, label_smoothing=SMOOTHING)
-
-    value, gradients, state = value_and_grad(network, loss)(x, labels)
-    parameters = network.parameters()
-    updated = {}
-    for name, gradient in gradients.items():
-        gradient = gradient + (DECAY * parameters[name] if parameters[name].ndim > 1 else 0)
-        velocity[name] = MOMENTUM * velocity.get(name, 0) + gradient
-        updated[name] = parameters[name] - np.float32(rate) * (gradient + MOMENTUM * velocity[name])
-    assign(network, updated | state)
-    return float(value)
-
-
 def train(images: Array, targets: Array, *, epochs: int, seed: int, drawn: int = DRAWN) -> Model:
     """A digits model trained on scans, uint8 (N, 8, 8), and on `drawn` digits drawn from strokes."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
     preprocessing = DigitPreprocessing()
-    network = architectures.build("digitnet", seed=seed)
-    model = Model(network, "digitnet", ImageClassification(preprocessing, "0123456789"))
+    model = create("digitnet", seed=seed)
     written = [fit_box(find_ink(Image.fromarray(image).convert("RGB")), _BOX, _SIZE) for image in images]
-    velocity: dict[str, Array] = {}
     digits = np.arange(drawn) % 10
     ink = np.stack([*written, *(draw(int(digit), rng, _SIZE, _BOX) for digit in digits)])
     labels = np.concatenate([targets, digits])
-    per_epoch = (len(written) + drawn // 4) // BATCH
-    steps, step, started = epochs * per_epoch, 0, time.perf_counter()
-    network.train()
-    for epoch in range(epochs):
-        quarter = len(written) + rng.permutation(drawn)[: drawn // 4]
-        order = rng.permutation(np.concatenate([np.arange(len(written)), quarter]))
-        losses = []
-        for chosen in order[: per_epoch * BATCH].reshape(per_epoch, BATCH):
-            x = warp(ink[chosen], rng, preprocessing.box, preprocessing.size)[:, None]
-            warm_up, cosine = min(1.0, (step + 1) / 100), (1 + math.cos(math.pi * step / steps)) / 2
-            losses.append(training_step(model, velocity, x, labels[chosen], RATE * warm_up * cosine))
-            step += 1
-        seconds = time.perf_counter() - started
-        print(f"epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.4f}, {seconds:.0f} s", file=sys.stderr, flush=True)
-    network.eval()
+
+    def warped(sample: Array, rng: np.random.Generator) -> Array:
+        return warp(sample[None], rng, preprocessing.box, preprocessing.size)
+
+    model.train(
+        (ink, labels),
+        validation=None,
+        run=False,
+        preprocessed=True,
+        augment=warped,
+        epochs=epochs,
+        batch=BATCH,
+        optimizer=SGD(RATE, DECAY, momentum=0.9, nesterov=True),
+        label_smoothing=0.02,
+        last="drop",
+        seed=seed,
+    )
     return model
 
 

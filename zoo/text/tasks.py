@@ -21,6 +21,7 @@ from zoonet.zoo.transformers.sampling import check_integer, softmax
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
+    from zoonet.zoo.train.evaluate import Evaluation
 
 Array = np.ndarray[Any, Any]
 
@@ -131,6 +132,14 @@ class LanguageTask:
     def example(self, network: Module) -> tuple[TensorType, ...]:
         """One text of 16 tokens."""
         return (TensorType((1, 16), int64),)
+
+    def evaluate(
+        self, model: Model, data: Any, *, batch: int = 32, columns: tuple[str, str] | None = None
+    ) -> Evaluation:
+        """See `Model.evaluate`: accuracy on labelled texts, perplexity on texts of a model that writes them."""
+        from zoonet.zoo.train.measure import evaluate
+
+        return evaluate(model, data, batch, columns, "raise", "auto", 0, None)
 
     def _texts(self, source: Any) -> list[str]:
         texts = [source] if isinstance(source, str) else source

@@ -56,7 +56,8 @@ def _checked(what: str) -> Iterator[None]:
 class Tokenizer:
     """Around a pipeline of the `tokenizers` package.
 
-    padding: the token that fills batches. names: special tokens by role (bos_token, …). template: of conversations.
+    padding: the token that fills batches. names: special tokens by role (bos_token, …); a role that is left out has the
+    token with its usual name, if there is one. template: of conversations.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Tokenizer:
         pipeline.no_truncation()
         self.pipeline = pipeline
         self.padding = padding
-        self.names = dict(names or {})
+        self.names = {**usual_names(pipeline), **(names or {})}
         self.template = template
         self._lock = threading.Lock()
 

@@ -1,0 +1,113 @@
+"""LeNet on MNIST: 8,000 digits to train on, 2,000 to measure; and its loss beside PyTorch's, step by step.
+
+    python tests/recipes/mnist.py ../shared/assets/mnist-t10k
+
+prints the accuracy reached.
+"""
+
+from __future__ import annotations
+
+import gzip
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from zoonet import ops, zoo
+from zoonet.zoo.layers import Conv2d, Linear
+
+EPOCHS, BATCH = 14, 64
+
+
+class LeNet(zoo.Module):
+    """LeNet-5 (LeCun et al., 1998) with ReLU and max pooling: (N, 1, 28, 28) -> scores (N, 10)."""
+
+    def __init__(self) -> None:
+        self.conv1, self.conv2 = Conv2d(1, 6, 5, bias=True), Conv2d(6, 16, 5, padding=0, bias=True)
+        self.fc1, self.fc2, self.fc3 = Linear(400, 120), Linear(120, 84), Linear(84, 10)
+
+    def forward(self, x: Any) -> Any:
+        x = ops.max_pool(ops.relu(self.conv1(x)), 2, 2)  # (N, 6, 14, 14)
+        x = ops.max_pool(ops.relu(self.conv2(x)), 2, 2)  # (N, 16, 5, 5)
+        x = ops.reshape(x, (x.shape[0], -1))
+        return self.fc3(ops.relu(self.fc2(ops.relu(self.fc1(x)))))
+
+
+def read(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures, float32 (10000, 1, 28, 28), normalised, and classes (10000,)."""
+    pixels = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    labels = gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:]
+    x = np.frombuffer(pixels, np.uint8).reshape(-1, 1, 28, 28).astype(np.float32) / 255
+    return (x - 0.1307) / 0.3081, np.frombuffer(labels, np.uint8).astype(np.int64)
+
+
+def train(x: np.ndarray, y: np.ndarray, epochs: int = EPOCHS, **options: Any) -> tuple[zoo.Model, Any]:
+    """A LeNet trained on the first 8,000, and its history."""
+    with zoo.initialised_by(0):
+        model = zoo.wrap(LeNet(), shape=(1, 28, 28))
+    settings = {"optimizer": "adamw", "lr": 2e-3, "augment": "shift", "run": False, **options}
+    history = model.train((x[:8000], y[:8000]), validation=(x[8000:], y[8000:]), epochs=epochs, batch=BATCH, **settings)
+    return model, history
+
+
+def losses_beside_torch(x: np.ndarray, y: np.ndarray, steps: int = 50) -> tuple[list[float], list[float]]:
+    """The losses of the first steps by zoonet's trainer and by PyTorch, from the same weights on the same batches."""
+    import torch
+
+    from zoonet.zoo.train.data import Data
+    from zoonet.zoo.train.loader import Loader
+
+    with zoo.initialised_by(0):
+        model = zoo.wrap(LeNet())
+    t = torch.nn
+
+    class Theirs(t.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = t.Conv2d(1, 6, 5, padding=2), t.Conv2d(6, 16, 5)
+            self.fc1, self.fc2, self.fc3 = t.Linear(400, 120), t.Linear(120, 84), t.Linear(84, 10)
+
+        def forward(self, x: Any) -> Any:
+            x = t.functional.max_pool2d(self.conv1(x).relu(), 2)
+            x = t.functional.max_pool2d(self.conv2(x).relu(), 2)
+            return self.fc3(self.fc2(self.fc1(x.flatten(1)).relu()).relu())
+
+    theirs = Theirs()
+    theirs.load_state_dict({n: torch.from_numpy(np.array(a)) for n, a in model.network.state_dict().items()})
+    samples = steps * BATCH
+    history = model.train(
+        (x[:samples], y[:samples]),
+        validation=None,
+        epochs=1,
+        batch=BATCH,
+        optimizer="adam",
+        lr=1e-3,
+        schedule="constant",
+        warm_up=0,
+        run=False,
+        progress=False,
+    )
+    optimizer = torch.optim.Adam(theirs.parameters(), 1e-3)
+    order = Loader(Data(x[:samples], y[:samples]), lambda i, _: x[i], BATCH).order(0).reshape(steps, BATCH)
+    expected = []
+    for batch in order:
+        optimizer.zero_grad()
+        loss = t.functional.cross_entropy(theirs(torch.from_numpy(x[batch])), torch.from_numpy(y[batch]))
+        loss.backward()
+        optimizer.step()
+        expected.append(float(loss.detach()))
+    return [record["loss"] for record in history.steps], expected
+
+
+def main(folder: str) -> float:
+    """Train and print the accuracy."""
+    x, y = read(pathlib.Path(folder))
+    model, history = train(x, y)
+    accuracy: float = model.evaluate((x[8000:], y[8000:]))["accuracy"]
+    print(f"{history}\nLeNet on 2,000 held-out digits of MNIST: {100 * accuracy:.2f} %")
+    return accuracy
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,215 @@
+"""From a model, data and settings to everything that a run needs; whatever is wrong with them is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoonet.ops.errors import ArgumentError, FormatError, InputError
+from zoonet.zoo.classification import ImageClassification, floating_dtype
+from zoonet.zoo.graphs import GraphNetwork
+from zoonet.zoo.train import prepare
+from zoonet.zoo.train.adapt import can_change_classes, ends_in_softmax, with_classes
+from zoonet.zoo.train.augment import Augmentation, make_augmentation
+from zoonet.zoo.train.data import Data, open_data, split
+from zoonet.zoo.train.files import validation_folder
+from zoonet.zoo.train.loader import Loader
+from zoonet.zoo.train.objective import Objective, make_objective
+from zoonet.zoo.train.settings import Settings
+from zoonet.zoo.train.texts import call_on_tokens, classes_second, open_texts, relabelled_task, takes_texts
+
+if TYPE_CHECKING:
+    from zoonet.zoo.model import Model
+
+__all__ = ["Parts", "evaluation_loader", "set_up"]
+
+
+@dataclass
+class Parts:
+    """Data, loaders and objective of a run. validation: None where nothing is measured."""
+
+    data: Data
+    training: Loader
+    validation: Loader | None
+    objective: Objective
+    labels: tuple[str, ...] | None
+    augmentation: Augmentation
+    notes: list[str]
+
+
+def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Objective:
+    """The objective for a model and data, which knows how the network is called."""
+    objective = make_objective(loss, data, smoothing, ends_in_softmax(model.network))
+    if not takes_texts(model):
+        return objective
+    classes = data.targets.ndim == 1
+    return replace(objective, call=call_on_tokens, arrange=None if classes else classes_second)
+
+
+def takes_pictures(model: Model) -> bool:
+    """Whether a model's task is about pictures."""
+    return isinstance(model.task, ImageClassification)
+
+
+def set_up(
+    model: Model, source: Any, validation: Any, settings: Settings, columns: Any, asked_batch: int | None
+) -> Parts:
+    """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
+    notes: list[str] = []
+
+    def opened(what: Any) -> Data:
+        return open_texts(model, what, columns) if takes_texts(model) else open_data(what, columns=columns)
+
+    data = readable(model, opened(source), settings, notes)
+    measured = _validation(source, validation, opened)
+    if measured is not None:
+        measured = readable(model, measured, settings, notes)
+    _check(model, data)
+    objective = objective_for(model, data, settings.loss, settings.label_smoothing or 0.0)
+    labels = fit_head(model, data, objective, settings, notes)
+    if labels is not None:
+        data = data.relabelled(labels)
+        measured = measured.relabelled(labels) if measured is not None else None
+    whole = data
+    if measured is None and isinstance(validation, float):
+        data, measured = split(data, validation, settings.seed, stratified=bool(objective.classes))
+        notes.append(f"{len(data)} samples to train on, {len(measured)} held back to measure")
+    if asked_batch is not None and asked_batch > len(data):
+        raise ArgumentError(
+            "batch is larger than the data",
+            expected=f"at most {len(data)}",
+            received=asked_batch,
+            fix="make it smaller",
+        )
+    batch = min(settings.batch or 1, len(data))
+    augmentation = make_augmentation(settings.augment)
+    training = Loader(
+        data,
+        _prepare(model, data, augmentation, settings.preprocessed),
+        batch,
+        settings.seed,
+        last=settings.last,
+        balance=settings.balance and bool(objective.classes),
+        corrupt=settings.corrupt,
+        workers=settings.workers,
+    )
+    checked = (
+        None if measured is None else evaluation_loader(model, measured, batch, settings.corrupt, settings.workers)
+    )
+    return Parts(whole, training, checked, objective, labels, augmentation, notes)
+
+
+def _prepare(model: Model, data: Data, augmentation: Augmentation, preprocessed: bool) -> Callable[..., Any]:
+    if takes_pictures(model) and not preprocessed:
+        return prepare.Pictures(data, model.preprocessing, augmentation)
+    return prepare.Arrays(data, floating_dtype(model.network), augmentation)
+
+
+def evaluation_loader(
+    model: Model, data: Data, batch: int, corrupt: str, workers: int, preprocessed: bool = False
+) -> Loader:
+    """All samples in order, prepared as `model.run` prepares them."""
+    preparing = _prepare(model, data, Augmentation(), preprocessed)
+    return Loader(data, preparing, batch, shuffle=False, corrupt=corrupt, workers=workers)
+
+
+def _validation(source: Any, validation: Any, opened: Callable[[Any], Data]) -> Data | None:
+    """The data that are given for measuring, or that lie in a folder beside those for training."""
+    if validation is None or validation is False:
+        return None
+    if isinstance(validation, float):
+        if not 0 < validation < 1:
+            raise ArgumentError("the share for validation is wrong", expected="between 0 and 1", received=validation)
+        folder = validation_folder(source)
+        return opened(folder) if folder is not None else None
+    return opened(validation)
+
+
+def readable(model: Model, data: Data, settings: Settings, notes: list[str]) -> Data:
+    """The data without files that show at once that they are no pictures; InputError where these may not be skipped."""
+    if data.targets is None:
+        raise InputError(f"{data.source} has no targets", fix="give (inputs, targets)")
+    if not takes_pictures(model) or settings.preprocessed:
+        return data
+    bad = prepare.unreadable(data)
+    if not bad:
+        return data
+    worst = next(iter(bad.values()))
+    if settings.corrupt == "raise" or len(bad) == len(data):
+        raise FormatError(
+            f"{len(bad)} of {len(data)} pictures in {data.source} cannot be read",
+            received=worst,
+            fix='remove them, or corrupt="skip"',
+        )
+    notes.append(f"{len(bad)} pictures cannot be read and are left out, the first: {worst}")
+    return data.take(i for i in range(len(data)) if i not in bad)
+
+
+def _check(model: Model, data: Data) -> None:
+    if data.labels is not None or (data.targets.dtype.kind == "i" and data.targets.ndim == 1):
+        classes = np.unique(data.targets)
+        if len(classes) < 2:
+            raise InputError(
+                f"{data.source} has one class only",
+                expected="samples of at least two classes",
+                received=repr(data.labels[int(classes[0])]) if data.labels else int(classes[0]),
+                fix="add a folder (or labels) for another class",
+            )
+    if takes_pictures(model) and data.targets.dtype.kind == "f":
+        raise InputError(
+            "a classifier of pictures is trained on classes",
+            expected="labels, or integers",
+            received=f"targets of {data.targets.dtype}",
+        )
+
+
+def fit_head(
+    model: Model, data: Data, objective: Objective, settings: Settings, notes: list[str]
+) -> tuple[str, ...] | None:
+    """Give the model a head for the classes of the data; the labels that targets are to be indices of."""
+    if not objective.classes or data.targets.ndim != 1:
+        return None
+    pictures = hasattr(model.task, "labels")
+    most = max(1000, 2 * len(data), int(getattr(getattr(model.network, "config", None), "classes", 0) or 0))
+    if data.labels is None and objective.classes > most:
+        raise InputError(
+            "the classes are not numbered from 0",
+            expected=f"integers below {most}",
+            received=objective.classes - 1,
+            fix="give them as strings, or numbers in order",
+        )
+    own = tuple(model.labels) if hasattr(model.task, "labels") else None
+    config = getattr(model.network, "config", None)
+    have = len(own) if own is not None else int(getattr(config, "classes", 0) or 0)
+    labels = data.labels or (own if own and objective.classes == have else None)
+    same = objective.classes == have and (data.labels is None or own is None or set(data.labels) == set(own))
+    keeps = settings.head == "keep" or (same and settings.head == "auto")
+    if not pictures and settings.head == "auto" and (not have or (objective.classes <= have and data.labels is None)):
+        keeps = True  # nothing is known of what the network's outputs stand for
+    if keeps:
+        if own is not None and data.labels is not None:
+            data.relabelled(own)  # complains where a class is unknown
+            return own
+        if have and objective.classes > have:
+            raise InputError("the data have more classes than the network", expected=have, received=objective.classes)
+        return data.labels if own is None else own
+    labels = labels if labels is not None else tuple(f"class {i}" for i in range(objective.classes))
+    if not can_change_classes(model.network):
+        if own is not None:
+            model.task = relabelled_task(model.task, labels)
+        return labels
+    model.network = with_classes(model.network, len(labels), settings.seed)
+    if own is not None:
+        model.task = relabelled_task(model.task, labels)
+    elif isinstance(model.network, GraphNetwork):
+        model.task = type(model.task).from_config({}, model.network, model.architecture, "the model")  # type: ignore[attr-defined]
+    model.recompile()
+    notes.append(f"a new last layer for {len(labels)} classes: {_some(labels)}")
+    return labels
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:6]) + (f", … ({len(labels)} in all)" if len(labels) > 6 else "")
