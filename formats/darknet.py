@@ -39,16 +39,18 @@ def recognise(probe: Probe) -> bool:
     return bool(0 <= major < 2000 and 0 <= minor < 2000)
 
 
-def read(path: Path, cfg: str | os.PathLike[str] | None = None, layers: int | None = None) -> Checkpoint:
+def read(
+    path: Path, cfg: str | os.PathLike[str] | None = None, layers: int | None = None, text: str | None = None
+) -> Checkpoint:
     """Read a .weights file with its .cfg.
 
     cfg: path of the .cfg; where None, the file of the same stem beside the weights. layers: how many first layers
-    the file holds, for partial files such as `darknet53.conv.74`; all where None.
+    the file holds, for partial files such as `darknet53.conv.74`; all where None. text: of a .cfg, in the place of cfg.
     metadata: "major", "minor", "revision", "seen", "cfg" (its text), "network" (the options of [net]) and "layers" (for
     each: type, line, options as text, input_shape and output_shape as (channels, height, width)).
     Raises MissingFileError without a .cfg, FormatError where the number of floats does not fit it.
     """
-    text = _cfg_text(path, cfg)
+    text = _cfg_text(path, cfg) if text is None else text
     sections = parse_cfg(text)
     structure = layers_of(sections)
     data = map_file(path)

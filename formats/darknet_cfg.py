@@ -17,7 +17,7 @@ _MAX_NUMBER = 2**31
 # Layers that have no parameters and keep the shape of their input.
 _SAME_SHAPE = frozenset(
     {"activation", "cost", "detection", "dropout", "empty", "gaussian_yolo", "iseg", "l2norm", "logistic", "lrn"}
-    | {"normalization", "region", "sam", "scale_channels", "silence", "softmax", "yolo"}
+    | {"normalization", "region", "sam", "silence", "softmax", "yolo"}
 )
 _ALIASES = {
     "conv": "convolutional",
@@ -248,6 +248,15 @@ def _shortcut(section: Section, shape: Shape, layers: list[Layer]) -> tuple[Shap
     return shape, []
 
 
+def _scale_channels(section: Section, shape: Shape, layers: list[Layer]) -> tuple[Shape, list[tuple[str, Shape]]]:
+    """The layer named by `from`, each channel (or with scale_wh each place) times a number of this layer's input."""
+    output = source_layers(section, "from", layers)[0].output_shape
+    wanted = (1, *output[1:]) if section.integer("scale_wh", 0) else (output[0], 1, 1)
+    if shape != wanted:
+        raise section.error(f"its input does not scale {output}, which takes {wanted}", received=str(shape))
+    return output, []
+
+
 def _implicit(section: Section, _shape: Shape, _layers: list[Layer]) -> tuple[Shape, list[tuple[str, Shape]]]:
     filters, atoms = section.positive("filters", 128), section.positive("atoms", 1)
     return (filters, atoms, 1), [("weights", (filters, atoms))]
@@ -267,6 +276,7 @@ _RULES: dict[str, _Rule] = {
     "crop": _crop,
     "route": _route,
     "shortcut": _shortcut,
+    "scale_channels": _scale_channels,
     "implicit_add": _implicit,
     "implicit_mul": _implicit,
 }

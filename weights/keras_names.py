@@ -10,14 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.keras.layouts import to_keras, to_torch
 from zoonet.ops.errors import StateDictError
 
-__all__ = ["KerasName", "from_keras", "keras_name", "layer_names", "to_keras_names"]
+__all__ = [
+    "KerasName",
+    "from_keras",
+    "keras_name",
+    "layer_names",
+    "resnet_modules",
+    "resnet_parameter",
+    "to_keras_names",
+]
 
+_KERNEL = {"kernel": "weight", "bias": "bias"}
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
@@ -46,6 +56,30 @@ def _resnet_layer(module: str) -> str | None:
     if shortcut is not None:
         kind, number = ("conv", "0") if shortcut == "0" else ("bn", "0")
     return f"conv{int(stage) + 1}_block{int(block) + 1}_{number}_{kind}"
+
+
+#: More blocks in a stage than any ResNet of Keras has.
+_MOST_BLOCKS = 64
+
+
+@cache
+def resnet_modules() -> Mapping[str, str]:
+    """From layers of keras.applications' ResNets to modules of the zoo's, the inverse of the names that they have here.
+
+    The last layer is called "probs" or "fc1000" by older versions of Keras, which wrote the published files.
+    """
+    parts = [*(f"{kind}{number}" for kind in ("conv", "bn") for number in (1, 2, 3)), "downsample.0", "downsample.1"]
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in range(_MOST_BLOCKS)]
+    modules = ["conv1", "bn1", "fc", *(f"{block}.{part}" for block in blocks for part in parts)]
+    named = {layer: module for module in modules if (layer := _resnet_layer(module)) is not None}
+    return {**named, "probs": "fc", "fc1000": "fc"}
+
+
+def resnet_parameter(layer: str, role: str) -> str | None:
+    """The zoo's name of an array of Keras's ResNets, ("conv1_bn", "gamma") -> "bn1.weight"; None for any other."""
+    module = resnet_modules().get(layer)
+    roles = {theirs: ours for ours, theirs in _NORM.items()} if layer.endswith("_bn") else _KERNEL
+    return f"{module}.{roles[role]}" if module is not None and role in roles else None
 
 
 _MOBILENET_FIRST = {"conv": "conv1", "bn": "conv1_bn"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoonet.zoo.conversion import Conversion as Conversion
     from zoonet.zoo.conversion import convert as convert
-    from zoonet.zoo.downloads import download as download
+    from zoonet.zoo.detection.results import Detections as Detections
     from zoonet.zoo.exporting import export as export
     from zoonet.zoo.listing import list as list
     from zoonet.zoo.model import Card as Card
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from zoonet.zoo.results import Classification as Classification
     from zoonet.zoo.results import Prediction as Prediction
     from zoonet.zoo.results import Results as Results
+    from zoonet.zoo.sources import download as download
     from zoonet.zoo.storage import create as create
     from zoonet.zoo.storage import load as load
 
 #: Where each public name is.
 _HOMES = {
     "Card": "model",
+    "Detections": "detection.results",
     "Classification": "results",
     "Conversion": "conversion",
     "ImagePreprocessing": "preprocessing",
@@ -44,7 +46,7 @@ _HOMES = {
     "Results": "results",
     "convert": "conversion",
     "create": "storage",
-    "download": "downloads",
+    "download": "sources",
     "export": "exporting",
     "functional_call": "modules",
     "initialised_by": "modules",

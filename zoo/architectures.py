@@ -37,6 +37,14 @@ FAMILIES = (
     Family("mobilenet", "MobileNetV1", "MOBILENETS"),
     Family("mobilenet", "InvertedMobileNet", "INVERTED_MOBILENETS"),
     Family("digits", "DigitNet", "DIGIT_NETS"),
+    Family("detectors.yolox", "YOLOX", "YOLOXS", "object-detection"),
+    Family("detectors.darknet", "Darknet", "DARKNETS", "object-detection"),
+    Family("detectors.ultralight", "UltraLight", "ULTRALIGHTS", "object-detection"),
+    Family("detectors.blazeface", "BlazeFace", "BLAZEFACES", "object-detection"),
+    Family("detectors.retinanet", "RetinaNet", "RETINANETS", "object-detection"),
+    Family("detectors.fcos", "FCOS", "FCOSES", "object-detection"),
+    Family("detectors.ssdlite", "SSDLite", "SSDLITES", "object-detection"),
+    Family("detectors.rtdetr", "RTDetr", "RTDETRS", "object-detection"),
     Family("transformers.vit", "ViT", "VITS"),
     Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
     Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
@@ -71,11 +79,21 @@ _BICUBIC = ImagePreprocessing.from_crop_pct(224, 0.9, interpolation="bicubic")
 _BICUBIC_384 = ImagePreprocessing.from_crop_pct(384, 1.0, interpolation="bicubic")
 _HALF: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
+_COCO = Defaults(None, {80: "coco-80", 91: "coco-91"})
+_FACE = Defaults(None, {1: "face"})
 _WIDEST = 1 << 24  # the largest number of channels, classes or words that a file may ask for
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
     ("digitnet", _DIGITS),
+    ("yolo*", _COCO),
+    ("darknet", _COCO),
+    ("retinanet_*", _COCO),
+    ("rtdetr_*", _COCO),
+    ("fcos_*", _COCO),
+    ("ssdlite*", _COCO),
+    ("ultralight_*", _FACE),
+    ("blazeface", _FACE),
     ("vit_*_384", Defaults(replace(_BICUBIC_384, **_HALF), {1000: "imagenet-1k"})),
     ("vit_*", Defaults(replace(_BICUBIC, **_HALF), {1000: "imagenet-1k"})),
     ("deit_*_384", Defaults(_BICUBIC_384, {1000: "imagenet-1k"})),
@@ -179,6 +197,7 @@ def _shapes(network: Any, config: Any) -> dict[str, Any]:
     }
 
 
+@cache
 def parameters(name: str) -> int:
     """The number of parameters of an architecture with its usual classes; no memory is taken to tell."""
     network, config = find(name)

@@ -74,7 +74,7 @@ class ImageClassification:
         """See `Task`. The number of labels must be that of the network's classes."""
         usual = defaults(architecture)
         config_of_network: Any = getattr(network, "config", None)
-        if not hasattr(config_of_network, "channels"):
+        if not hasattr(config_of_network, "classes"):
             raise ArgumentError(f"{file}: the network does not classify pictures", received=type(network).__name__)
         classes: int = config_of_network.classes
         if preprocessing is None:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoonet import formats
+from zoonet import formats, ops
 from zoonet.formats.json_data import parse_json_object
 from zoonet.formats.keras_h5 import has_model
-from zoonet.ops.errors import FormatError, ZoonetError
+from zoonet.ops.errors import ArgumentError, FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
-from zoonet.zoo.tasks import make_task
+from zoonet.zoo.tasks import TASKS, make_task
 
 if TYPE_CHECKING:
     from zoonet.formats.onnx import ValueInfo
@@ -27,10 +27,15 @@ __all__ = ["GraphConfig", "GraphNetwork", "importer_of", "load"]
 
 @dataclass(frozen=True)
 class GraphConfig:
-    """What a graph takes and gives; classes and channels are those of its first output and input, 0 where unknown."""
+    """What a graph takes and gives; classes and channels are those of its first output and input, 0 where unknown.
+
+    channels_last: pictures are (N, H, W, channels). probabilities: the first output is a softmax, where that is known.
+    """
 
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
+    channels_last: bool = False
+    probabilities: bool = False
 
     @property
     def classes(self) -> int:
@@ -40,15 +45,19 @@ class GraphConfig:
 
     @property
     def channels(self) -> int:
-        """The second size of the first input."""
+        """The second size of the first input, or the last one with channels last."""
         shape = self.inputs[0].shape if self.inputs else None
-        return shape[1] if shape and len(shape) > 1 and isinstance(shape[1], int) else 0
+        size = shape[-1 if self.channels_last else 1] if shape and len(shape) > 1 else None
+        return size if isinstance(size, int) else 0
 
 
 class GraphNetwork(Module):
     """A graph as a module. Its parameters are floating weights of the file, under their names.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
+    operators: the names of those that the graph uses, without set and version. classifies: it is used as the zoo's
+    classifiers are, so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax
+    at its end gives.
     Called on inputs in order, it returns one output, or a tuple of them.
     """
 
@@ -61,7 +70,9 @@ class GraphNetwork(Module):
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
     ) -> None:
         self.config: Any = config
+        self.classifies = False
         self._results = [port.name for port in config.outputs]
+        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
         self._places = {**parameters, **state}
         self._graph = with_inputs(graph, self._places.values())
         self.weights = {name: graph.constants[value] for name, value in parameters.items()}
@@ -69,7 +80,13 @@ class GraphNetwork(Module):
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
-        return self.run_graph(*inputs)
+        if not self.classifies:
+            return self.run_graph(*inputs)
+        if self.config.channels_last:
+            inputs = tuple([ops.moveaxis(x, 1, -1) for x in inputs])
+        outputs = self.run_graph(*inputs)
+        scores = outputs[0] if isinstance(outputs, tuple) else outputs
+        return ops.log(ops.maximum(scores, 1e-30)) if self.config.probabilities else scores
 
     def run_graph(self, *inputs: Any) -> Any:
         """The graph itself, where a class for a task has a `forward` of its own."""
@@ -98,8 +115,11 @@ class GraphNetwork(Module):
         """The names of the outputs."""
         return self._results
 
-    def checkpoint(self) -> formats.Checkpoint | None:
-        """The file with the network's present arrays in the place of its own; None where it is not of weights."""
+    def checkpoint(self, format_name: str) -> formats.Checkpoint | None:
+        """What to write for a format: the file with the network's present arrays; None where it is not of weights.
+
+        Raises UnsupportedFormatError for what the format does not have.
+        """
         return None
 
 
@@ -189,23 +209,40 @@ def load(
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
-    config = own_config(imported.metadata, path.name)
+    own = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    purpose = task or config.get("task") or "arrays"
+    purpose = task or own.get("task") or _purpose(imported)
     card = imported.card
-    if config:
+    if own:
         from zoonet.zoo.storage import read_card
 
-        saved = read_card(config.get("card"), path.name)
+        saved = read_card(own.get("card"), path.name)
         card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
     network = imported.network
-    if "tokenizer" in config and purpose != "arrays" and isinstance(network, OnnxNetwork):
+    settings = {**imported.metadata, **(known or {}), **own}
+    if purpose == "image-classification":
+        network.classifies = True
+        if network.config.channels_last and not (settings.get("preprocessing") or given.get("preprocessing")):
+            raise ArgumentError(
+                f"{path.name} does not say how pictures are prepared for it",
+                expected="preprocessing beside the task",
+                fix="give it as it was in training, preprocessing=zoo.ImagePreprocessing(resize=(height, width), …)",
+            )
+    if TASKS.get(purpose, ("",))[0].startswith("text.") and isinstance(network, OnnxNetwork):
         from zoonet.zoo.text import graphs as text_graphs
 
-        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
-    made = make_task(purpose, {**imported.metadata, **(known or {}), **config}, network, "graph", path.name, given)
+        network, settings, given = text_graphs.prepared(network, purpose, own, path.name, given)
+    made = make_task(purpose, settings, network, "graph", path.name, given)
     return Model(network, "graph", made, card=card, device=device)
+
+
+def _purpose(imported: Imported) -> str:
+    """The task of a graph, where its outputs tell it."""
+    from zoonet.zoo.detection.exports import is_detector
+
+    network = imported.network
+    return "object-detection" if is_detector(network.config, imported.metadata, network.operators) else "arrays"
 
 
 def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
@@ -215,11 +252,10 @@ def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
         return {}
     config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
     kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
-    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict}
-    labels = config.get("labels", [])
-    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
-        isinstance(label, str) for label in labels
-    ):
+    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict, "chat_template": str}
+    fits = all(isinstance(config.get(key, kind()), kind) for key, kind in kinds.items())
+    texts = [*config.get("labels", []), *config.get("special_tokens", {}).values()] if fits else []
+    if not fits or not all(isinstance(text, str) for text in texts):
         raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
     return config
 

@@ -107,6 +107,50 @@ def _transformers_vit(config: Mapping[str, Any], processor: Mapping[str, Any]) -
     }
 
 
+def _transformers_rtdetr(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model_type "rt_detr": the architecture of the same sizes; pictures are stretched, from 0 to 1."""
+    from zoonet.zoo.detection.preprocessing import DetectionPreprocessing
+    from zoonet.zoo.detectors.rtdetr import RTDETRS
+
+    backbone = config.get("backbone_config")
+    inner: Mapping[str, Any] = backbone if isinstance(backbone, dict) else {}
+    wanted = {
+        "blocks": _counts(inner, "depths", (3, 4, 6, 3)),
+        "widths": _counts(inner, "hidden_sizes", (256, 512, 1024, 2048)),
+        "bottleneck": inner.get("layer_type", "bottleneck") == "bottleneck",
+        "width": count(config, "encoder_hidden_dim", default=256),
+        "inner": count(config, "encoder_ffn_dim", default=1024),
+        "expansion": number(config, "hidden_expansion", 1.0),
+        "layers": count(config, "decoder_layers", default=6),
+    }
+    for key, value in (("encoder_layers", 1), ("num_feature_levels", 3), ("decoder_n_points", 4), ("d_model", 256)):
+        _only(config, key, value)
+    _only(config, "learn_initial_query", False)
+    sizes = {name: {**vars(known.backbone), **vars(known)} for name, known in RTDETRS.items()}
+    found = [name for name, known in sizes.items() if known | wanted == known]
+    if not found:
+        raise UnsupportedFormatError(
+            "config.json: an RT-DETR of these sizes is not in the zoo", expected=", ".join(RTDETRS), received=wanted
+        )
+    size = processor.get("size", {"height": 640, "width": 640})
+    normal = processor.get("do_normalize") is True
+    where = "preprocessor_config.json"
+    preprocessing = DetectionPreprocessing(
+        size=_pair(size, where),
+        keep=False,
+        mean=_three(processor, "image_mean", IMAGENET_MEAN, where) if normal else (0.0, 0.0, 0.0),
+        std=_three(processor, "image_std", IMAGENET_STD, where) if normal else (1.0, 1.0, 1.0),
+        scale=number(processor, "rescale_factor", 1 / 255) if processor.get("do_rescale", True) is not False else 1.0,
+    )
+    labels = _labels(config.get("id2label"))
+    return {
+        "architecture": found[0],
+        "configuration": {"queries": count(config, "num_queries", default=300)},
+        **({"labels": labels} if labels else {}),
+        "preprocessing": {"kind": "detection", **preprocessing.to_config()},
+    }
+
+
 def _nearest_resnet(wanted: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The plain ResNet that a configuration is of, or one that differs in fewest fields, and those fields."""
     best: tuple[str, dict[str, Any]] | None = None
@@ -264,6 +308,7 @@ def _of_timm(settings: Mapping[str, Any]) -> ImagePreprocessing:
 #: By model_type of transformers: what makes a configuration of config.json and preprocessor_config.json.
 IMAGE_TYPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
     "resnet": _transformers_resnet,
+    "rt_detr": _transformers_rtdetr,
     "vit": _transformers_vit,
     "deit": _transformers_vit,
 }

@@ -87,6 +87,8 @@ class Model:
         Image classification: source is a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a
         batch array, or a list of these; options are batch (how many go through the network at once) and progress
         (called with (done, total)); one `Classification`, or `Results`, a list of them, for several.
+        Object detection: the same sources; options are conf, iou, classes, max_det and more, see `ObjectDetection.run`;
+        one `Detections`, or `Results`.
         Raises MissingFileError, FormatError (not a picture, truncated), InputError or ArgumentError.
         """
         check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)
@@ -206,9 +208,12 @@ class Model:
 
         Classification and arrays: data as for `train`; options are batch, columns (of a list), corrupt ("skip" or
         "raise" for samples that cannot be read), loss (as for `train`), workers and progress (called with (done,
-        total)); an `Evaluation` with metrics, a table of classes, the confusion matrix and the worst mistakes.
-        Raises InputError where the data have classes that the model does not know, or ArgumentError for a task that
-        cannot be measured.
+        total)); an `Evaluation` with metrics, a table of classes, the confusion matrix and the worst mistakes. Object
+        detection: data are annotated pictures (a folder of pictures with annotations beside them, VOC's or YOLO's
+        folders, COCO's JSON, or pairs of a picture and a dict of boxes and labels); options are annotations (where they
+        are, if not found), conf, iou, max_det, batch; a `DetectionEvaluation`.
+        Raises MissingFileError, FormatError, InputError (such as for classes that the model does not know), or
+        ArgumentError for a task that cannot be measured.
         """
         evaluate = self._of_task("evaluate")
         check_options(evaluate, options, f"evaluate of a model for {self.task.name}", fixed=2)

@@ -63,9 +63,10 @@ class Source:
 def find_pictures(source: Any) -> list[Source]:
     """The pictures that a source stands for, in order; none is decoded yet.
 
-    source: a path to a picture, or to a folder (its pictures, sub-folders included, sorted by name); bytes of a
-    picture file or an open binary file; a PIL image; an array (H, W), (H, W, C) or (C, H, W) with C 1 to 4, or a batch
-    of four axes; or a list of these. Integers are 0 to 255 (uint16: 0 to 65535), floats 0 to 1.
+    source: a path to a picture, or to a folder (its pictures, sub-folders included, sorted by name), or a pattern such
+    as "photos/*.jpg" (sorted by name); bytes of a picture file or an open binary file; a PIL image; an array (H, W),
+    (H, W, C) or (C, H, W) with C 1 to 4, or a batch of four axes; or a list of these. Integers are 0 to 255 (uint16: 0
+    to 65535), floats 0 to 1.
     Raises MissingFileError for a path that does not exist and InputError for what is not a picture.
     """
     return list(_expand(source, ""))
@@ -74,7 +75,7 @@ def find_pictures(source: Any) -> list[Source]:
 def is_several(source: Any) -> bool:
     """True where a source stands for a list of pictures (a list, a folder, a batch), whatever its length."""
     if isinstance(source, str | os.PathLike):
-        return os.path.isdir(source)
+        return os.path.isdir(source) or _is_pattern(pathlib.Path(source))
     if is_array(source):
         return bool(source.ndim == 4)
     return isinstance(source, Sequence) and not isinstance(source, bytes | bytearray | memoryview)
@@ -91,7 +92,7 @@ def _expand(source: Any, label: str) -> Iterator[Source]:
     elif hasattr(source, "convert") and hasattr(source, "getexif"):
         yield Source(label or "image", lambda mode: _upright(source, label or "the image", mode))
     elif hasattr(source, "read"):
-        yield Source(label or "file", lambda mode: _decode(source, label or "the open file", mode))
+        yield Source(label or "file", _read_once(source, label or "the open file"))
     elif is_array(source) or hasattr(source, "__array__"):
         yield from _expand_array(source, label)
     elif isinstance(source, Sequence):
@@ -107,11 +108,52 @@ def _expand(source: Any, label: str) -> Iterator[Source]:
         )
 
 
+def _read_once(file: Any, name: str) -> Callable[[str], Image]:
+    """What decodes an open file, also when it is asked again: its bytes are kept from the first time on."""
+    kept: list[bytes] = []
+
+    def opened(mode: str) -> Image:
+        if not kept:
+            try:
+                data = file.read()
+            except (OSError, ValueError) as error:
+                raise FormatError(f"{name} cannot be read", received=str(error)) from None
+            if not isinstance(data, bytes):
+                raise InputError(f"{name} gives no bytes", received=type(data).__name__, fix="open it as 'rb'")
+            kept.append(data)
+        return _decode(io.BytesIO(kept[0]), name, mode)
+
+    return opened
+
+
+def _is_pattern(path: pathlib.Path) -> bool:
+    """Whether a path has the characters of a pattern, and is not a file of that name."""
+    try:
+        return any(c in str(path) for c in "*?[") and not path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _matching(path: pathlib.Path) -> list[pathlib.Path]:
+    """The pictures that a pattern fits, sorted by name. Raises MissingFileError for none."""
+    import glob
+
+    found = [pathlib.Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    pictures = [p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()]
+    if not pictures:
+        raise MissingFileError("no picture fits the pattern", received=str(path), fix="check the path")
+    return pictures
+
+
 def _expand_path(path: pathlib.Path) -> Iterator[Source]:
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except (OSError, ValueError) as error:
         raise MissingFileError("no such picture", received=repr(str(path)), fix=str(error)) from None
+    if _is_pattern(path):
+        for item in _matching(path):
+            yield Source(str(item), lambda mode, item=item: _open_path(item, mode))  # type: ignore[misc]
+        return
     if not exists:
         raise MissingFileError("there is no such picture", received=str(path), fix="check the path")
     if not is_folder:

@@ -90,23 +90,25 @@ def save_beside(model: Model, path: pathlib.Path) -> None:
     for a model on text, or in path.onnx for a graph, where that can be written.
     """
     file = path.with_suffix(".safetensors")
-    if not hasattr(model.task, "tokenizer") and model.architecture != "graph":
+    is_graph = isinstance(model.network, graphs.GraphNetwork)
+    if not hasattr(model.task, "tokenizer") and not is_graph:
         save(model, file)
         return
     formats.write(formats.Checkpoint(_on_cpu(model.network)), file)
     with suppress(UnsupportedFormatError):
-        model.save(path.with_suffix(".onnx") if model.architecture == "graph" else path)
+        model.save(path.with_suffix(".onnx") if is_graph else path)
 
 
 def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
-    """A Keras model in the kind of file that it was read from, or its weights alone."""
+    """A Keras model in the kind of file that it was read from or a newer one, or its weights alone."""
     if network.new_head:
         raise UnsupportedFormatError(
             f"the graph has other classes than its file, and cannot be saved as {path.name!r}",
             expected="a name that ends with .onnx",
         )
-    checkpoint, written = network.checkpoint(), format_of_suffix(path)
-    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".h5", ".hdf5")}
+    written = format_of_suffix(path)
+    checkpoint = network.checkpoint(written.name) if written is not None else None
+    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".keras", ".h5", ".hdf5")}
     suffixes = kinds.get(checkpoint.format, ()) if checkpoint is not None else ()
     if checkpoint is None or written is None or not path.name.endswith(suffixes):
         raise UnsupportedFormatError(
@@ -215,7 +217,12 @@ def load(
         from zoonet.zoo.text import loading
 
         return _described(loading.load(place, task=task, device=device, dtype=dtype, given=given), found)
-    checkpoint, config = read_located(found)
+    if arch is None and not found.config.get("architecture") and is_darknet(found.path):
+        from zoonet.zoo.detectors import darknet_files
+
+        made = darknet_files.load(found.path, task=task, device=device, dtype=dtype, given=given)
+        return _described(made, found)
+    checkpoint, config = read_located(found, arch)
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
     network = _network(architecture, checkpoint, path, changes_of(architecture, config))
@@ -280,6 +287,15 @@ def is_text_model(path: pathlib.Path) -> bool:
     return False
 
 
+def is_darknet(path: pathlib.Path) -> bool:
+    """Whether a path is a .cfg or .weights file of darknet."""
+    if path.suffix.lower() not in (".cfg", ".weights"):
+        return False
+    from zoonet.zoo.detectors import darknet_files
+
+    return darknet_files.is_darknet(path)
+
+
 def changes_of(architecture: str, config: Mapping[str, Any]) -> Any:
     """In what a configuration says that its network differs from its architecture; None where another one is asked."""
     return config.get("configuration") if config.get("architecture") == architecture else None
@@ -301,8 +317,17 @@ def weights_file(path: pathlib.Path) -> pathlib.Path:
     return found
 
 
-def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
-    """The weights of a file or folder, and its configuration (empty where it has none)."""
+def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mapping[str, Any]]:
+    """The weights of a file or folder, and its configuration (empty where it has none).
+
+    arch: the architecture, where it is known; darknet's weights need it or a .cfg.
+    """
+    if path.suffix.lower() == ".weights" and not path.with_suffix(".cfg").is_file():
+        from zoonet.zoo.detectors import darknet_files
+        from zoonet.zoo.detectors.darknet import DARKNETS
+
+        if arch in DARKNETS:
+            return darknet_files.read_known(path, arch), {}
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
     checkpoint = formats.read(file)
@@ -338,9 +363,9 @@ def read(path: pathlib.Path) -> tuple[Checkpoint, Mapping[str, Any]]:
     return checkpoint, found
 
 
-def read_located(found: Located) -> tuple[Checkpoint, Mapping[str, Any]]:
+def read_located(found: Located, arch: str | None = None) -> tuple[Checkpoint, Mapping[str, Any]]:
     """As `read`; what a file says of itself goes before what is known of it from elsewhere."""
-    checkpoint, config = read(found.path)
+    checkpoint, config = read(found.path, arch or found.config.get("architecture"))
     cards = [value for value in (found.config.get("card"), config.get("card")) if value]
     merged = {key: value for card in cards for key, value in card.items() if value}
     return checkpoint, {**found.config, **config, **({"card": merged} if merged else {})}
@@ -386,8 +411,14 @@ def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
 
 def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
     network = architectures.fitted(architecture, checkpoint, changes)
+    state: Mapping[str, Any] = checkpoint
+    missing = compare_shapes(network.state_dict(), checkpoint).missing
+    if checkpoint.format == "onnx" and any(not name.endswith("num_batches_tracked") for name in missing):
+        from zoonet.zoo.folded_weights import state_from_onnx
+
+        state = state_from_onnx(network, weights_file(path), _example_shape(architecture, network))
     try:
-        network.load_state_dict(checkpoint)
+        network.load_state_dict(state)
     except StateDictError as error:
         misfits = compare_shapes(network.state_dict(), checkpoint)
         if not (misfits.missing or misfits.unexpected or misfits.wrong):
@@ -397,6 +428,12 @@ def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, chan
         message = error.message.replace(type(network).__name__, architecture, 1)
         raise StateDictError(f"{path.name}: {message}{hint}") from None
     return network
+
+
+def _example_shape(architecture: str, network: Module) -> tuple[int, ...]:
+    """The shape of a usual input."""
+    made = make_task(architectures.task_of(architecture), {}, network, architecture, architecture, {})
+    return made.example(network)[0].shape
 
 
 def read_card(config: Any, name: str) -> Card:

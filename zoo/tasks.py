@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from zoonet.zoo.model import Model
     from zoonet.zoo.modules import Module
 
-__all__ = ["TASKS", "Task", "check_options", "has_option", "make_task", "task_class"]
+__all__ = ["ALIASES", "TASKS", "Task", "check_options", "has_option", "make_task", "task_class"]
 
 
 class Task(Protocol):
@@ -52,6 +52,7 @@ class Task(Protocol):
 #: Where each task is: module of zoonet.zoo and class, imported when it is used.
 TASKS = {
     "image-classification": ("classification", "ImageClassification"),
+    "object-detection": ("detection.task", "ObjectDetection"),
     "arrays": ("arrays", "Arrays"),
     "own": ("own", "OwnTask"),
     "text-embedding": ("text.tasks", "TextEmbedding"),
@@ -62,10 +63,13 @@ TASKS = {
     "text-generation": ("text.generation", "TextGeneration"),
     "text-to-text": ("text.generation", "TextToText"),
 }
+#: Shorter names that are understood as well.
+ALIASES = {"classification": "image-classification", "detection": "object-detection"}
 
 
 def task_class(name: str) -> Any:
     """The class of a task by its name. Raises ArgumentError."""
+    name = ALIASES.get(name, name)
     if name not in TASKS:
         raise ArgumentError("there is no such task", expected=", ".join(TASKS), received=repr(name))
     module, attribute = TASKS[name]
@@ -80,6 +84,7 @@ def make_task(
     Items of `given` that are None are left out. Raises FormatError for an unknown name, ArgumentError for an unknown
     item.
     """
+    name = ALIASES.get(name, name)
     if name not in TASKS:
         raise FormatError(f"{file} is of an unknown task", expected=", ".join(TASKS), received=repr(name))
     chosen = {key: value for key, value in given.items() if value is not None}

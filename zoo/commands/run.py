@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +17,9 @@ from zoonet.zoo.tasks import has_option
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A name from `zoonet list`, or a weights file or folder.")],
+    model: Annotated[
+        str, typer.Argument(help="A name from `zoonet list`, a weights file or folder, org/name, or a URL.")
+    ],
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -42,6 +46,11 @@ def run(
     system: Annotated[str | None, typer.Option(help="Writing: with --chat, what stands before.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Writing: print the text while it is written.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    conf: Annotated[float | None, typer.Option(help="Detectors: the least score, 0 to 1.")] = None,
+    iou: Annotated[float | None, typer.Option(help="Detectors: boxes that overlap a better one by more go.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Detectors: only these, names or numbers with commas.")] = None,
+    max_det: Annotated[int | None, typer.Option(help="Detectors: most objects in a picture.")] = None,
+    save: Annotated[str | None, typer.Option(help="Detectors: write the picture with its boxes, or a folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array with one object per input.")] = False,
 ) -> None:
     """Run a model on inputs and print what it says of each."""
@@ -64,10 +73,16 @@ def run(
         "beams": beams,
         "chat": chat or None,
         "system": system,
+        "conf": conf,
+        "iou": iou,
+        "classes": None if classes is None else [name.strip() for name in classes.split(",")],
+        "max_det": max_det,
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     loaded = load(model, arch, task=task, device=device, tokenizer=tokenizer)
     source = loaded.task.from_arguments(inputs)
+    if save is not None and loaded.task.name != "object-detection":
+        raise ArgumentError("--save writes boxes on pictures", expected="a detector", received=loaded.task.name)
     if stream:
         _print_pieces(loaded, source, options)
         return
@@ -78,10 +93,44 @@ def run(
             options["top"] = top
         found = loaded.run(source, **options)
     results = found if type(found) in (list, Results) else [found]
+    if save is not None:
+        _save(results, pathlib.Path(save))
     if as_json:
         print(json.dumps([result.to_dict(top) for result in results], ensure_ascii=False, indent=2))
-    else:
-        print("\n\n".join(shown(result.text(top)) for result in results))
+        return
+    print("\n\n".join(shown(result.text(top)) for result in results))
+    if len(results) == 1 and hasattr(results[0], "plot"):
+        _show(results[0])
+
+
+def _save(results: Sequence[Any], path: pathlib.Path) -> None:
+    """Write the one picture to a file, or several, and any to a path without suffix, into a folder by their names."""
+    if len(results) == 1 and path.suffix and not path.is_dir():
+        results[0].save(path)
+        return
+    if path.suffix and not path.is_dir():
+        raise ArgumentError(
+            "several pictures do not go into one file", expected="a folder", received=str(path), fix="--save out/"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError("the folder cannot be made", received=error) from None
+    taken: set[str] = set()
+    for result in results:
+        stem = pathlib.Path(result.source).stem or "picture"
+        name = next(n for n in (stem, *(f"{stem}-{i}" for i in range(2, len(results) + 2))) if n not in taken)
+        taken.add(name)
+        result.save(path / f"{name}.png")
+
+
+def _show(result: Any) -> None:
+    """The picture with its boxes, where the terminal shows pictures."""
+    from zoonet.zoo.detection.terminal import in_terminal, kind_of_terminal
+
+    kind = kind_of_terminal()
+    if kind is not None:
+        print(in_terminal(result.plot(), kind))
 
 
 def _print_pieces(model: Any, source: list[str], options: dict[str, Any]) -> None:

@@ -15,7 +15,17 @@ from zoonet.zoo.commands.card import catalog_entry, catalog_facts
 from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED, resolved, runs
-from zoonet.zoo.storage import changes_of, create, is_text_model, load, read, read_card, weights_file
+from zoonet.zoo.storage import (
+    changes_of,
+    create,
+    is_darknet,
+    is_text_model,
+    load,
+    read,
+    read_card,
+    weights_file,
+)
+from zoonet.zoo.summary import Summary
 
 
 def show(
@@ -28,7 +38,9 @@ def show(
     facts: dict[str, Any]
     path = pathlib.Path(name)
     is_file = name not in EMBEDDED and path.exists()
-    if is_file:
+    if is_file and is_darknet(path):
+        facts = model_facts(load(name, arch))
+    elif is_file:
         facts = file_facts(path, arch)
     elif name in EMBEDDED:
         facts = model_facts(load(name, arch))
@@ -42,9 +54,7 @@ def show(
         is_file = True
     summary = None
     if layers:
-        is_known = is_file or name in EMBEDDED or facts["architecture"] not in architectures.names()
-        model = load(name, arch) if is_known else create(facts["architecture"], seed=None)
-        summary = model.summary()
+        summary = _summary(name, None if is_file else facts["architecture"], arch)
     if as_json:
         print(
             json.dumps(plain(facts) | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False)
@@ -66,6 +76,15 @@ def show(
             table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
         print()
         console().print(table)
+
+
+def _summary(name: str, architecture: str | None, arch: str | None) -> Summary:
+    """The layers of a model; what is known only from the catalog is made without weights where that can be."""
+    known = architectures.names()
+    made = next((found for found in (name, architecture) if found in known), None)
+    if architecture is None or name in EMBEDDED or made is None:
+        return load(name, arch).summary()
+    return create(made, seed=None).summary()
 
 
 _PLAIN = str | int | float | bool
@@ -111,6 +130,26 @@ def architecture_facts(name: str) -> dict[str, Any]:
     }
 
 
+def text_facts(path: pathlib.Path) -> dict[str, Any]:
+    """What config.json says of a folder of a model on text; nothing for other folders and for files."""
+    if not (path.is_dir() and is_text_model(path)):
+        return {}
+    from zoonet.zoo.transformers.pretrained import network_for, read_config
+
+    config = read_config(path)
+    try:
+        network = network_for(config)
+    except ZoonetError as error:
+        return {"cannot run": str(error)}
+    classes = config.get("architectures")
+    return {
+        "architecture": config["model_type"],
+        "network": ", ".join(map(str, classes)) if isinstance(classes, list) else None,
+        "parameters": sum(int(array.size) for _, array in network.named_parameters()),
+        "looks like": "",
+    }
+
+
 def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     """What a weights file (or the folder of one) holds, told from its header and its configuration."""
     checkpoint, config = read(path)
@@ -140,6 +179,7 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
+        **text_facts(path),
         **{key: config[key] for key in ("task", "labels", "preprocessing") if key in config},
         "metadata": {k: v for k, v in described.metadata.items() if k != "zoonet" and isinstance(v, _PLAIN)},
         "tensors": [
@@ -162,7 +202,14 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     if graphs.importer_of(path) is None:
         return {}
     try:
-        facts: dict[str, Any] = graphs.load(path, task=None, device="cpu", dtype=None, given={}).task.to_config()
+        model = graphs.load(path, task=None, device="cpu", dtype=None, given={})
+        ports = model.network.config  # type: ignore[attr-defined]
+        facts: dict[str, Any] = {
+            "task": model.task.name,
+            "inputs": {port.name: str(port) for port in ports.inputs},
+            "outputs": {port.name: str(port) for port in ports.outputs},
+            **({} if model.task.name == "arrays" else model.task.to_config()),
+        }
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts

@@ -11,7 +11,8 @@ from zoonet.ops.devices import array_module
 from zoonet.ops.errors import FormatError
 from zoonet.zoo.onnx_graphs import OnnxNetwork
 from zoonet.zoo.tasks import TASKS, task_class
-from zoonet.zoo.text.tokenizer import Tokenizer, pipeline_of, usual_names
+from zoonet.zoo.text.chat import ChatTemplate
+from zoonet.zoo.text.tokenizer import Tokenizer, pipeline_of
 from zoonet.zoo.transformers.blocks import Cache
 from zoonet.zoo.transformers.pretrained import network_for
 
@@ -92,12 +93,14 @@ def prepared(
             fix='load it as a plain graph, task="arrays"',
         )
     tokenizer = given.get("tokenizer")
-    if tokenizer is None:
+    if tokenizer is None and "tokenizer" in config:
         pipeline = pipeline_of(config["tokenizer"].encode("utf-8", "surrogatepass"), f"the tokenizer in {file}")
         names = config.get("special_tokens", {})
         if not all(isinstance(name, str) for name in names.values()):
             raise FormatError(f"the special tokens in {file} are malformed", expected="names by role")
-        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)), {**usual_names(pipeline), **names})
+        source = config.get("chat_template")
+        template = None if source is None else ChatTemplate(source, names)
+        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)), names, template)
     network: OnnxNetwork
     if decodes:
         network = GraphDecoder(graph, sizes)

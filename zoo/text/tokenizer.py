@@ -56,7 +56,8 @@ def _checked(what: str) -> Iterator[None]:
 class Tokenizer:
     """Around a pipeline of the `tokenizers` package.
 
-    padding: the token that fills batches. names: special tokens by role (bos_token, …). template: of conversations.
+    padding: the token that fills batches. names: special tokens by role (bos_token, …); a role that is left out has the
+    token with its usual name, if there is one. template: of conversations.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Tokenizer:
         pipeline.no_truncation()
         self.pipeline = pipeline
         self.padding = padding
-        self.names = dict(names or {})
+        self.names = {**usual_names(pipeline), **(names or {})}
         self.template = template
         self._lock = threading.Lock()
 
@@ -289,9 +290,13 @@ def pipeline_of(data: bytes, name: str) -> Any:
     import tokenizers
 
     try:
-        return tokenizers.Tokenizer.from_str(data.decode())
-    except Exception as error:  # the package raises plain exceptions
+        pipeline = tokenizers.Tokenizer.from_str(data.decode())
+        pipeline.encode("a", "b")  # what does not fit together is noticed only here
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the package raises plain exceptions, and panics, which are none
         raise FormatError(f"{name} is not read by the tokenizers package", received=str(error)[:300]) from error
+    return pipeline
 
 
 def _from_merges(vocabulary: Path, merges: Path, prefix: bool) -> Any:

@@ -1,0 +1,102 @@
+"""Detectors of faces: the two files of one network agree, and faces are found; BlazeFace against PyTorch."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from zoonet import zoo
+from zoonet.zoo.detectors.blazeface import anchors_of
+
+F = torch.nn.functional
+
+
+def existing(path: pathlib.Path) -> pathlib.Path:
+    if not path.exists():
+        pytest.skip(f"{path.name} is absent")
+    return path
+
+
+def test_ultra_light_files_agree(assets: pathlib.Path) -> None:
+    folder = assets / "ultra-light-face"
+    path = existing(folder / "version-RFB-320.onnx")
+    x = np.random.default_rng(0).standard_normal((1, 3, 240, 320)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    expected = onnxruntime.InferenceSession(str(path), options).run(None, {"input": x})
+    graph, module = zoo.load(path), zoo.load(folder / "version-RFB-320.pth")
+    assert (module.architecture, module.labels, graph.labels) == ("ultralight_rfb_320", ("face",), ("face",))
+    for ours in (graph(x), module(x), zoo.load(path, arch="ultralight_rfb_320")(x)):
+        for a, b in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    photo = existing(assets / "photos" / "grace_hopper.bmp")
+    one, other = graph.run(photo), module.run(photo)
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "photo", "faces"),
+    [
+        ("ultra-light-face/version-RFB-320.pth", "blazeface/1face.png", 1),
+        ("ultra-light-face/version-RFB-320.onnx", "blazeface/3faces.png", 3),
+        ("ultra-light-face/version-RFB-320.pth", "blazeface/4faces.png", 4),
+        ("ultra-light-face/version-RFB-320.pth", "photos/grace_hopper.bmp", 1),
+        ("blazeface/blazeface.pth", "blazeface/1face.png", 1),
+        ("blazeface/blazeface.pth", "blazeface/3faces.png", 3),
+        ("blazeface/blazeface.pth", "photos/grace_hopper.bmp", 1),
+    ],
+)
+def test_faces_are_found(weights: str, photo: str, faces: int, assets: pathlib.Path) -> None:
+    found = zoo.load(existing(assets / weights)).run(existing(assets / photo))
+    assert [d.name for d in found] == ["face"] * faces
+    if photo.endswith("hopper.bmp"):
+        x1, y1, x2, y2 = found.boxes[0]
+        assert x1 < 250 < x2  # between the eyes
+        assert y1 < 200 < y2
+    if "blazeface.pth" in weights:
+        assert found.keypoints.shape == (faces, 6, 2)
+        face = found.keypoints[:, :4]
+        inside = (face > found.boxes[:, None, :2]) & (face < found.boxes[:, None, 2:])
+        assert inside.all()  # eyes, nose and mouth
+        assert len(found.to_dict()["detections"][0]["keypoints"]) == 6
+        assert found.plot().size == found.size
+
+
+def blaze(state: dict[str, Any], x: Any) -> tuple[Any, Any]:
+    """The network of arXiv:1907.05047 as hollance/BlazeFace-PyTorch wires it, written out with its parameters."""
+
+    def conv(name: str, y: Any, **options: Any) -> Any:
+        return F.conv2d(y, state[f"{name}.weight"], state[f"{name}.bias"], **options)
+
+    def block(name: str, y: Any, stride: int) -> Any:
+        inputs, outputs = state[f"{name}.convs.0.weight"].shape[0], state[f"{name}.convs.1.weight"].shape[0]
+        z = F.pad(y, (0, 2, 0, 2)) if stride == 2 else y
+        z = conv(f"{name}.convs.0", z, stride=stride, padding=0 if stride == 2 else 1, groups=inputs)
+        y = F.max_pool2d(y, 2) if stride == 2 else y
+        return F.relu(conv(f"{name}.convs.1", z) + F.pad(y, (0, 0, 0, 0, 0, outputs - inputs)))
+
+    x = F.relu(conv("backbone1.0", F.pad(x, (1, 2, 1, 2)), stride=2))
+    for k in range(2, 13):
+        x = block(f"backbone1.{k}", x, 2 if k in (4, 7) else 1)
+    y = x
+    for k in range(5):
+        y = block(f"backbone2.{k}", y, 2 if k == 0 else 1)
+    heads = [
+        torch.cat([conv(f"{name}_{s}", m).permute(0, 2, 3, 1).reshape(len(x), -1, n) for s, m in ((8, x), (16, y))], 1)
+        for name, n in (("regressor", 16), ("classifier", 1))
+    ]
+    return heads[0], heads[1]
+
+
+def test_blazeface_has_the_outputs_of_torch(assets: pathlib.Path) -> None:
+    path = existing(assets / "blazeface" / "blazeface.pth")
+    x = torch.rand(2, 3, 128, 128) * 2 - 1
+    expected = blaze(torch.load(path), x)
+    for ours, theirs in zip(zoo.load(path)(x.numpy()), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    np.testing.assert_allclose(anchors_of(), np.load(assets / "blazeface" / "anchors.npy"), atol=1e-7)

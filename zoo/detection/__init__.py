@@ -1,0 +1,1 @@
+"""Object detection: pictures in, boxes out; preprocessing, decoding, suppression, drawing and evaluation."""

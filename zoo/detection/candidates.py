@@ -1,0 +1,223 @@
+"""From the candidates of a network to detections: confidence, classes, suppression of overlaps, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from zoonet import ops
+from zoonet.ops.errors import ArgumentError, InputError
+
+Array = np.ndarray[Any, Any]
+SUPPRESSIONS = ("hard", "soft", "none")
+
+
+@dataclass
+class Candidates:
+    """What a network proposes for one picture, in pixels of its input.
+
+    boxes: (A, 4) corners. scores: (A, C), a score of each class, or (A,) with labels (A,), the class of each.
+    best_only: a box can have one class only, else every class that is confident enough. keypoints: (A, K, 2) or None.
+    suppressed: the network leaves no overlapping boxes itself.
+    """
+
+    boxes: Array
+    scores: Array
+    labels: Array | None = None
+    best_only: bool = False
+    keypoints: Array | None = None
+    suppressed: bool = False
+
+
+class Decoder(Protocol):
+    """What makes candidates of a network's outputs."""
+
+    @property
+    def classes(self) -> int:
+        """The number of classes; 0 where only the network knows it."""
+
+    def __call__(self, outputs: tuple[Array, ...], size: tuple[int, int]) -> list[Candidates]:
+        """The candidates of each picture. outputs: arrays on the CPU. size: (height, width) of the input."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How detections are chosen among candidates.
+
+    conf: least score. iou: boxes that overlap one of higher score by more go. classes: indices of the classes that
+    are kept, or None. max_det: most detections. agnostic: boxes of different classes suppress each other.
+    suppression: "hard", "soft" (scores decay with overlap, Bodla et al., 2017; then conf decides) or "none".
+    top_k: candidates of the highest scores that take part in suppression. multi_label: a box may have several classes.
+    Raises ArgumentError for other values.
+    """
+
+    conf: float = 0.25
+    iou: float = 0.45
+    classes: tuple[int, ...] | None = None
+    max_det: int = 300
+    agnostic: bool = False
+    suppression: str = "hard"
+    top_k: int = 30_000
+    multi_label: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("conf", "iou"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+                raise ArgumentError(f"{name} is out of range", expected="a number from 0 to 1", received=repr(value))
+        for name in ("max_det", "top_k"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise ArgumentError(f"{name} is wrong", expected="an integer from 1", received=repr(value))
+        if self.suppression not in SUPPRESSIONS:
+            raise ArgumentError(
+                "there is no such suppression", expected=", ".join(SUPPRESSIONS), received=repr(self.suppression)
+            )
+
+
+@dataclass
+class Selected:
+    """Detections in pixels of the input: boxes (n, 4), scores (n,), labels (n,), keypoints (n, K, 2) or None."""
+
+    boxes: Array
+    scores: Array
+    labels: Array
+    keypoints: Array | None
+
+
+def class_indices(classes: Any, names: Sequence[str]) -> tuple[int, ...] | None:
+    """Classes given as indices or names, or one of these, as indices. Raises ArgumentError for unknown ones."""
+    if classes is None:
+        return None
+    if isinstance(classes, str | int | np.integer):
+        classes = [classes]
+    result = []
+    try:
+        items = list(classes)
+    except TypeError:
+        raise ArgumentError("classes are wrong", expected="names or indices", received=repr(classes)) from None
+    for item in items:
+        index = names.index(item) if isinstance(item, str) and item in names else item
+        if isinstance(index, str) and index.isdigit():
+            index = int(index)
+        if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < len(names):
+            known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            raise ArgumentError(
+                "the model has no such class", expected=f"0 to {len(names) - 1}, or {known}", received=repr(item)
+            )
+        result.append(int(index))
+    return tuple(result)
+
+
+def select(candidates: Candidates, selection: Selection, source: str) -> Selected:
+    """The detections among candidates, best first. source: the picture's name, for messages.
+
+    Raises InputError where scores are not numbers.
+    """
+    rows, labels, scores = _confident(candidates, selection, source)
+    if selection.classes is not None:
+        wanted = np.isin(labels, np.array(selection.classes, np.int64))
+        rows, labels, scores = rows[wanted], labels[wanted], scores[wanted]
+    boxes = candidates.boxes[rows].astype(np.float32, copy=False)
+    usable = np.isfinite(boxes).all(1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if not usable.all():
+        rows, labels, scores, boxes = rows[usable], labels[usable], scores[usable], boxes[usable]
+    if len(scores) > selection.top_k:
+        best = np.argpartition(-scores, selection.top_k - 1)[: selection.top_k]
+        best.sort()
+        rows, labels, scores, boxes = rows[best], labels[best], scores[best], boxes[best]
+    kept, scores = _suppressed(candidates, selection, boxes, scores, labels)
+    kept, scores = kept[: selection.max_det], scores[: selection.max_det]
+    points = None if candidates.keypoints is None else candidates.keypoints[rows[kept]]
+    return Selected(boxes[kept], scores.astype(np.float32, copy=False), labels[kept], points)
+
+
+def _confident(candidates: Candidates, selection: Selection, source: str) -> tuple[Array, Array, Array]:
+    """Rows, classes and scores of the candidates of at least the wanted confidence."""
+    scores = candidates.scores
+    if np.isnan(scores).any():
+        raise InputError(
+            f"the network gives scores that are not numbers for {source}",
+            expected="finite numbers",
+            fix="check the weights",
+        )
+    if candidates.labels is not None:
+        rows = np.nonzero(scores >= selection.conf)[0]
+        return rows, candidates.labels[rows].astype(np.int64), scores[rows]
+    if candidates.best_only or not selection.multi_label:
+        labels = scores.argmax(1) if scores.size else np.zeros(len(scores), np.int64)
+        best = scores[np.arange(len(scores)), labels] if scores.size else np.zeros(0, np.float32)
+        rows = np.nonzero(best >= selection.conf)[0]
+        return rows, labels[rows], best[rows]
+    rows, labels = np.nonzero(scores >= selection.conf)
+    return rows, labels, scores[rows, labels]
+
+
+def _suppressed(
+    candidates: Candidates, selection: Selection, boxes: Array, scores: Array, labels: Array
+) -> tuple[Array, Array]:
+    """Indices of the boxes that remain, and their scores, best first."""
+    groups = np.zeros_like(labels) if selection.agnostic else labels
+    if candidates.suppressed or selection.suppression == "none":
+        order = np.argsort(-scores, kind="stable")
+        return order, scores[order]
+    if selection.suppression == "soft":
+        return _softly(selection, boxes, scores, groups)
+    kept = _best_kept(boxes, scores, groups, selection)
+    return kept, scores[kept]
+
+
+def _best_kept(boxes: Array, scores: Array, groups: Array, selection: Selection) -> Array:
+    """What suppression keeps, best first: at least the max_det first of it, or all.
+
+    Whether a box is kept depends on those of higher score alone. So the best decide among themselves, what overlaps
+    those that are kept goes, and only where they are too few the next ones are looked at.
+    """
+    left = np.argsort(-scores, kind="stable")
+    kept = left[:0]
+    while len(left):
+        part, left = left[: 4 * selection.max_det], left[4 * selection.max_det :]
+        new = part[ops.batched_nms(boxes[part], scores[part], groups[part], float(selection.iou))]
+        kept = np.concatenate([kept, new])
+        if len(kept) >= selection.max_det:
+            break
+        left = left[_free(boxes, groups, left, new, float(selection.iou))]
+    return kept
+
+
+def _free(boxes: Array, groups: Array, left: Array, kept: Array, iou: float) -> Array:
+    """Which of the boxes `left` overlap none of `kept` of their group by more than iou; a pass for each of kept."""
+    order = np.argsort(groups[left], kind="stable")
+    ordered = groups[left][order]
+    columns = np.ascontiguousarray(boxes[left][order].T)
+    areas = (columns[2] - columns[0]) * (columns[3] - columns[1])
+    free = np.ones(len(left), bool)
+    starts, ends = (np.searchsorted(ordered, groups[kept], side).tolist() for side in ("left", "right"))
+    for k, start, end in zip(kept.tolist(), starts, ends, strict=True):
+        x1, y1, x2, y2 = columns[:, start:end]
+        a, b, c, d = boxes[k]
+        shared = np.maximum(np.minimum(x2, c) - np.maximum(x1, a), 0)
+        shared *= np.maximum(np.minimum(y2, d) - np.maximum(y1, b), 0)
+        union = areas[start:end] + (c - a) * (d - b) - shared
+        free[start:end] &= ~(shared / union > np.float64(iou))
+    result = np.empty(len(left), bool)
+    result[order] = free
+    return result
+
+
+def _softly(selection: Selection, boxes: Array, scores: Array, groups: Array) -> tuple[Array, Array]:
+    indices, values = [np.zeros(0, np.int64)], [np.zeros(0, scores.dtype)]
+    for group in np.unique(groups):
+        members = np.nonzero(groups == group)[0]
+        members = members[np.argsort(-scores[members], kind="stable")[: 10 * selection.max_det]]
+        found, decayed = ops.soft_nms(
+            boxes[members], scores[members], iou_threshold=float(selection.iou), score_threshold=float(selection.conf)
+        )
+        indices.append(members[found])
+        values.append(decayed)
+    kept, decayed = np.concatenate(indices), np.concatenate(values)
+    order = np.argsort(-decayed, kind="stable")
+    return kept[order], decayed[order]

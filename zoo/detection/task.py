@@ -1,0 +1,272 @@
+"""The task of object detection: pictures in, `Detections` each out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from zoonet import ops
+from zoonet.ops.errors import ArgumentError, FormatError, InputError, ZoonetError
+from zoonet.ops.types import TensorType
+from zoonet.zoo.architectures import defaults
+from zoonet.zoo.classification import checked_pictures, default_labels, floating_dtype
+from zoonet.zoo.detection.candidates import Candidates, Decoder, Selection, class_indices, select
+from zoonet.zoo.detection.decoders import decoder_config, decoder_from
+from zoonet.zoo.detection.preprocessing import DetectionPreprocessing, Placement
+from zoonet.zoo.detection.results import Detections
+from zoonet.zoo.modules import Module
+from zoonet.zoo.pictures import Source, find_pictures, is_several
+from zoonet.zoo.results import Results
+
+if TYPE_CHECKING:
+    from zoonet.zoo.detection.evaluation import DetectionEvaluation
+    from zoonet.zoo.model import Model
+
+Array = np.ndarray[Any, Any]
+
+
+class ObjectDetection:
+    """Pictures in, boxes out.
+
+    preprocessing: what turns a picture into the network's input. labels: the names of the classes. decoder: what makes
+    candidates of the network's outputs. conf, iou: thresholds for `run` where it is not told any.
+    """
+
+    name = "object-detection"
+    unit = "pictures"
+
+    def __init__(
+        self,
+        preprocessing: DetectionPreprocessing,
+        labels: Sequence[str],
+        decoder: Decoder,
+        *,
+        conf: float = 0.25,
+        iou: float = 0.45,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.labels = tuple(labels)
+        self.decoder = decoder
+        self.conf = conf
+        self.iou = iou
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        network: Module,
+        architecture: str,
+        file: str,
+        preprocessing: DetectionPreprocessing | None = None,
+        labels: Sequence[str] | None = None,
+        decoder: Decoder | None = None,
+    ) -> Self:
+        """See `Task`. decoder: for a graph whose outputs are not recognised."""
+        given, listed, saved = (config.get(key) for key in ("preprocessing", "labels", "decoder"))
+        own = _preprocessing_of(given, file) if isinstance(given, Mapping) else None
+        labels = labels or (listed if isinstance(listed, list) else None)
+        thresholds = getattr(network, "thresholds", (0.25, 0.45))
+        if hasattr(network, "decoder"):
+            decoder, usual = decoder or network.decoder, network.preprocessing  # type: ignore[attr-defined]
+        elif decoder is None and isinstance(saved, Mapping) and own is not None:
+            decoder, usual = decoder_from(saved, file), own
+        else:
+            from zoonet.zoo.detection.exports import recognised
+
+            found = recognised(network, config, file, decoder)
+            decoder, usual, thresholds = found.decoder, found.preprocessing, found.thresholds
+            labels = labels or found.labels
+        preprocessing = preprocessing or own or usual
+        labels = labels or usual_labels(architecture, decoder.classes)
+        if decoder.classes and len(labels) != decoder.classes:
+            raise ArgumentError(
+                f"{file}: the labels do not fit", expected=f"{decoder.classes} labels", received=len(labels)
+            )
+        conf, iou = (_threshold(config, key, value) for key, value in zip(("conf", "iou"), thresholds, strict=True))
+        return cls(preprocessing, labels, decoder, conf=conf, iou=iou)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain data: preprocessing, labels, thresholds, and the decoder, for a network that is saved as a graph."""
+        config: dict[str, Any] = {
+            "preprocessing": {"kind": "detection", **self.preprocessing.to_config()},
+            "labels": list(self.labels),
+            "conf": self.conf,
+            "iou": self.iou,
+        }
+        decoder = decoder_config(self.decoder)
+        return config | ({} if decoder is None else {"decoder": decoder})
+
+    def run(
+        self,
+        model: Model,
+        source: Any,
+        *,
+        conf: float | None = None,
+        iou: float | None = None,
+        classes: Any = None,
+        max_det: int = 300,
+        agnostic: bool = False,
+        suppression: str = "hard",
+        top_k: int = 30_000,
+        multi_label: bool = True,
+        batch: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Detections | Results:
+        """Find objects in one picture or several; `Detections` for one picture, Results (a list) for several.
+
+        source: see `find_pictures`. conf: least score; usually 0.25, and what the weights say. iou: a box that overlaps
+        one of the same class and higher score by more is dropped; usually 0.45. classes: names or indices, only these.
+        max_det: most objects in a picture. agnostic: boxes of different classes suppress each other. suppression:
+        "hard", "soft" or "none". top_k: candidates that take part in suppression. multi_label: a box may have several
+        classes, else its best one only. batch: pictures at a time. progress: called with (done, total).
+        Raises InputError, FormatError, MissingFileError or ArgumentError.
+        """
+        if not isinstance(batch, int) or batch < 1:
+            raise ArgumentError("batch is wrong", expected="a positive number of pictures", received=batch)
+        selection = Selection(
+            self.conf if conf is None else conf,
+            self.iou if iou is None else iou,
+            class_indices(classes, self.labels),
+            max_det,
+            agnostic,
+            suppression,
+            top_k,
+            bool(multi_label),
+        )
+        sources = find_pictures(source)
+        results = Results()
+        for group, placements, inputs in _batches(sources, self.preprocessing, self._most(model, batch)):
+            candidates = self.candidates(model, inputs)
+            for each, placement, found in zip(group, placements, candidates, strict=True):
+                results.append(self._detections(each, placement, found, selection))
+            if progress is not None:
+                progress(len(results), len(sources))
+        return results if is_several(source) else results[0]
+
+    def evaluate(
+        self,
+        model: Model,
+        data: Any,
+        *,
+        annotations: Any = None,
+        conf: float = 0.001,
+        iou: float | None = None,
+        max_det: int = 100,
+        batch: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DetectionEvaluation:
+        """COCO's and VOC's average precision on annotated pictures; see `find_annotated` for data and annotations.
+
+        conf, iou, max_det, batch, progress: as for `run`. Raises as `find_annotated` and `run` do.
+        """
+        from zoonet.zoo.detection.evaluation import evaluate
+
+        return evaluate(
+            model, data, annotations=annotations, conf=conf, iou=iou, max_det=max_det, batch=batch, progress=progress
+        )
+
+    def candidates(self, model: Model, inputs: Array) -> list[Candidates]:
+        """What the network proposes for preprocessed pictures (N, C, H, W), before suppression."""
+        outputs = model(inputs)
+        arrays = tuple([ops.to_device(x, "cpu") for x in (outputs if isinstance(outputs, tuple) else (outputs,))])
+        found = self.decoder(arrays, (inputs.shape[2], inputs.shape[3]))
+        if len(found) != len(inputs):
+            raise InputError("the network gives boxes for other pictures", expected=len(inputs), received=len(found))
+        return found
+
+    def _detections(self, source: Source, place: Placement, found: Candidates, selection: Selection) -> Detections:
+        chosen = select(found, selection, source.name)
+        boxes = place.clipped(place.to_picture(chosen.boxes))
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # not in the padding alone
+        labels = chosen.labels[inside]
+        if len(labels) and int(labels.max()) >= len(self.labels):
+            raise InputError(
+                "the network names a class without a label",
+                expected=f"classes below {len(self.labels)}",
+                received=int(labels.max()),
+                fix="give all labels, load(…, labels=[…])",
+            )
+        points = chosen.keypoints
+        if points is not None:
+            points = place.to_picture(points[inside])
+        size = (place.width, place.height)
+        scores = chosen.scores[inside]
+        return Detections(
+            source.name, size, boxes[inside], scores, labels, self.labels, lambda: source.open("RGB"), points
+        )
+
+    def _most(self, model: Model, batch: int) -> int:
+        """The batch size, or that of a graph which takes no other."""
+        fixed = getattr(self.decoder, "most", None) or _fixed_batch(model.network)
+        return fixed or batch
+
+    def from_arguments(self, arguments: Sequence[str]) -> list[str]:
+        """The paths of all pictures, those in folders included."""
+        return [source.name for path in arguments for source in find_pictures(Path(path))]
+
+    def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """One array (N, channels, H, W) in the network's floating dtype."""
+        if len(inputs) != 1:
+            raise InputError("the model takes one array", received=f"{len(inputs)} inputs")
+        ports = getattr(getattr(network, "config", None), "inputs", None)
+        if ports:
+            return (ports[0].check(inputs[0]),)
+        return (checked_pictures(network, inputs[0]),)
+
+    def example(self, network: Module) -> tuple[TensorType, ...]:
+        """One picture; of 640 pixels where its size does not follow from the preprocessing."""
+        shape = self.preprocessing.shape or (len(self.preprocessing.mean), 640, 640)
+        return (TensorType((1, *shape), floating_dtype(network)),)
+
+
+def usual_labels(architecture: str, classes: int) -> tuple[str, ...]:
+    """The names of classes that weights of an architecture mean if they say nothing, by their number."""
+    named = defaults(architecture).labels.get(classes)
+    return default_labels(named or {80: "coco-80"}.get(classes), classes)
+
+
+def _threshold(config: Mapping[str, Any], key: str, usual: float) -> float:
+    value = config.get(key, usual)
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else usual
+
+
+def _preprocessing_of(config: Any, file: str) -> DetectionPreprocessing | None:
+    """The preprocessing that a configuration describes, or None for none. Raises FormatError if it is malformed."""
+    if not config:
+        return None
+    options = dict(config)
+    kind = options.pop("kind", "detection")
+    if kind != "detection":
+        raise FormatError(f"the preprocessing in {file} is not one of a detector", received=repr(kind))
+    try:
+        return DetectionPreprocessing.from_config(options)
+    except (ZoonetError, TypeError, ValueError) as error:
+        raise FormatError(f"the preprocessing in {file} is malformed", received=error) from None
+
+
+def _fixed_batch(network: Module) -> int | None:
+    ports = getattr(getattr(network, "config", None), "inputs", None)
+    first = ports[0].shape[0] if ports and ports[0].shape else None
+    return first if isinstance(first, int) else None
+
+
+_Group = tuple[list[Source], list[Placement], Array]
+
+
+def _batches(sources: list[Source], preprocessing: DetectionPreprocessing, batch: int) -> Iterator[_Group]:
+    """Groups of at most `batch` pictures of one input size, where each lies in its input, and their arrays."""
+    group: list[Source] = []
+    places: list[Placement] = []
+    arrays: list[Array] = []
+    for source in sources:
+        array, place = preprocessing.placed(source.open(preprocessing.mode))
+        if arrays and (len(arrays) == batch or array.shape != arrays[0].shape):
+            yield group, places, np.stack(arrays)
+            group, places, arrays = [], [], []
+        group.append(source)
+        places.append(place)
+        arrays.append(array)
+    yield group, places, np.stack(arrays)

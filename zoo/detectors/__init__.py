@@ -1,0 +1,1 @@
+"""Networks that detect objects, one file per family."""
