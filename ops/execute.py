@@ -14,7 +14,7 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import device_of, module_for, to_device
-from zoonet.ops.errors import ArgumentError, DeviceError, DTypeError, ShapeError
+from zoonet.ops.errors import ArgumentError, DeviceError, DTypeError, ShapeError, ZoonetError
 from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.operands import as_operand, innermost
 from zoonet.ops.passes import expand_composites, optimize, plan_memory
@@ -217,10 +217,13 @@ class Program:
                 given = [slots[a.index] if type(a) is _Slot else a for a in step.arguments]
             else:
                 given = [_fetch(a, slots) for a in step.arguments]
-            if step.buffer is not None:
-                result = step.function(xp, *given, out=self._view(*step.buffer))
-            else:
-                result = step.function(xp, *given)
+            try:
+                if step.buffer is not None:
+                    result = step.function(xp, *given, out=self._view(*step.buffer))
+                else:
+                    result = step.function(xp, *given)
+            except (ValueError, TypeError, IndexError) as error:  # the contents of an operand, as `Op.evaluate` has it
+                raise error if isinstance(error, ZoonetError) else _failed(step, given, error) from error
             if step.single:
                 slots[step.outputs[0]] = xp.asarray(result, dtype=step.dtypes[0])
             else:
@@ -232,6 +235,11 @@ class Program:
             slots[index].copy() if position in self._constant_outputs else slots[index]
             for position, index in enumerate(self._outputs)
         ]
+
+
+def _failed(step: _Step, given: list[Any], error: Exception) -> ShapeError:
+    shown = ", ".join(f"{a.dtype.name}{list(a.shape)}" if hasattr(a, "dtype") else repr(a) for a in given)
+    return ShapeError(f"{step.name} failed on {shown}: {error}")
 
 
 def _aligned(array: Any) -> Any:

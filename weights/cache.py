@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,12 +151,22 @@ def _belongs(file: CachedFile, target: Entry | HubReference | tuple[Source, Expe
     }
 
 
-def verify(name: str | None = None) -> tuple[Verified, ...]:
-    """Read cached files in full and compare their hashes with what they should have. Changes nothing."""
+def verify(name: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> tuple[Verified, ...]:
+    """Read cached files in full and compare their hashes with what they should have. Changes nothing.
+
+    progress: called with the bytes that were read and those that are to be read, before each file and at the end.
+    """
     outcomes = []
-    for file in list(name):
+    files = list(name)
+    done, total = 0, sum(file.size for file in files)
+    for file in files:
+        if progress is not None:
+            progress(done, total)
+        done += file.size
         found = hash_file(file.contents, md5=bool(file.expected.md5), git=bool(file.expected.git))
         outcomes.append(Verified(file, file.expected.problem(found), file.expected.strength))
+    if progress is not None:
+        progress(total, total)
     return tuple(outcomes)
 
 

@@ -22,6 +22,8 @@ COMPANIONS = (
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
     "vocab.txt",
     "vocab.json",
     "merges.txt",

@@ -101,8 +101,14 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
     from zoonet.zoo.graphs import GraphNetwork
     from zoonet.zoo.onnx_graphs import OnnxNetwork
 
-    metadata = describe(model)
     network = model.network
+    if hasattr(network, "decode"):
+        raise UnsupportedFormatError(
+            f"{model.architecture}: encoder–decoders are not written as ONNX yet",
+            expected="an encoder or a decoder",
+            fix="save it as a folder, or .safetensors",
+        )
+    metadata = describe(model)
     if isinstance(network, GraphNetwork):
         if isinstance(network, OnnxNetwork) and dynamic is None and opset in (None, network.opset):
             return network.draft(metadata)
@@ -152,7 +158,7 @@ def _imported(network: Any) -> Signature:
 
     inputs: dict[str, TensorType] = {}
     dynamic: dict[str, dict[int, str]] = {}
-    for port in network.config.inputs:
+    for port in network.ports:
         if port.kind != "tensor" or port.dtype is None or port.shape is None:
             raise UnsupportedFormatError(
                 "the graph cannot be written in another opset",
@@ -161,13 +167,25 @@ def _imported(network: Any) -> Signature:
                 fix="leave out opset and dynamic: it then stays as it is in its file",
             )
         inputs[port.name] = TensorType(usual(port.shape), port.dtype)
-        free = {axis: n or f"{port.name}_{axis}" for axis, n in enumerate(port.shape) if not isinstance(n, int)}
-        dynamic[port.name] = {axis: "".join(c if c.isalnum() else "_" for c in n) for axis, n in free.items()}
+        usual_names = {0: "batch"}  # where the graph names none
+        free = {
+            axis: n or usual_names.get(axis, f"{port.name}_{axis}")
+            for axis, n in enumerate(port.shape)
+            if not isinstance(n, int)
+        }
+        dynamic[port.name] = {axis: _size_name(n) for axis, n in free.items()}
 
     def run(weights: Mapping[str, Any], *arrays: Any) -> Any:
         return functional_call(network, weights, *arrays, function=network.run_graph)[0]
 
     return Signature(run, inputs, network.results, dynamic)
+
+
+def _size_name(name: str) -> str:
+    """The name of a free size, or a sum of such names, as `onnx.export` takes it."""
+    if all(term.strip().isidentifier() for term in name.split("+")):
+        return name
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def _encoder(network: Any) -> Signature:
@@ -246,20 +264,22 @@ def describe(model: Model) -> dict[str, str]:
     network = model.network
     if model.task.name == "arrays":
         return network.metadata if isinstance(network, GraphNetwork) else {}
-    content: dict[str, Any] = {"architecture": model.architecture}
+    content: dict[str, Any] = {}
     kept: dict[str, str] = {}
-    if isinstance(network, GraphNetwork):  # what it was before it became a graph
+    if isinstance(network, GraphNetwork):  # what it was before it became a graph, if anything
         kept = network.metadata
         content |= {k: v for k, v in own_config(kept, "").items() if k in ("architecture", "configuration")}
-    elif not hasattr(model.task, "has_tokenizer") and model.architecture in architectures.names():
-        content["configuration"] = architectures.changes(model.architecture, network)
+    else:
+        content["architecture"] = model.architecture
+        if not hasattr(model.task, "has_tokenizer") and model.architecture in architectures.names():
+            content["configuration"] = architectures.changes(model.architecture, network)
     content |= {"task": model.task.name, "card": {key: value for key, value in vars(model.card).items() if value}}
     if hasattr(model.task, "has_tokenizer"):
         content |= {"config": _text_config(model), **_tokenizer(model.task)}
     else:
         content |= model.task.to_config()
     plain: dict[str, str] = {
-        "architecture": content["architecture"],
+        "architecture": content.get("architecture", ""),
         "task": model.task.name,
         "licence": model.card.licence,
         "source": model.card.source,

@@ -71,6 +71,7 @@ class GraphNetwork(Module):
     ) -> None:
         self.config: Any = config
         self.classifies = False
+        self._ports = config.inputs
         self._results = [port.name for port in config.outputs]
         self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
         self._places = {**parameters, **state}
@@ -109,6 +110,11 @@ class GraphNetwork(Module):
     def metadata(self) -> dict[str, str]:
         """What the file says of itself, as texts by name."""
         return {}
+
+    @property
+    def ports(self) -> tuple[ValueInfo, ...]:
+        """The inputs that a caller gives; a class for a task has a `config` of another kind."""
+        return self._ports
 
     @property
     def results(self) -> list[str]:

@@ -208,11 +208,11 @@ class Model:
 
         Classification and arrays: data as for `train`; options are batch, columns (of a list), corrupt ("skip" or
         "raise" for samples that cannot be read), loss (as for `train`), workers and progress (called with (done,
-        total)); an `Evaluation` with metrics, a table of classes, the confusion matrix and the worst mistakes. Object
-        detection: data are annotated pictures (a folder of pictures with annotations beside them, VOC's or YOLO's
+        total)); an `Evaluation` with metrics, a table of classes, the confusion matrix and the worst mistakes.
+        Object detection: annotated pictures (a folder of pictures with annotations beside them, VOC's or YOLO's
         folders, COCO's JSON, or pairs of a picture and a dict of boxes and labels); options are annotations (where they
         are, if not found), conf, iou, max_det, batch; a `DetectionEvaluation`.
-        Raises MissingFileError, FormatError, InputError (such as for classes that the model does not know), or
+        Raises MissingFileError, FormatError, InputError where the data have classes that the model does not know, or
         ArgumentError for a task that cannot be measured.
         """
         evaluate = self._of_task("evaluate")

@@ -60,6 +60,7 @@ TASKS = {
     "fill-mask": ("text.tasks", "FillMask"),
     "question-answering": ("text.spans", "QuestionAnswering"),
     "token-classification": ("text.spans", "TokenClassification"),
+    "replaced-tokens": ("text.spans", "ReplacedTokens"),
     "text-generation": ("text.generation", "TextGeneration"),
     "text-to-text": ("text.generation", "TextToText"),
 }

@@ -279,7 +279,7 @@ def fuzzed(seed: int, count: int, folder: pathlib.Path | None = None) -> None:
 
 
 def test_damaged_models_end_in_a_result_or_a_clear_error() -> None:
-    fuzzed(8, 1000)
+    fuzzed(8, 600)
 
 
 @pytest.mark.slow

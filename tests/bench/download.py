@@ -3,7 +3,8 @@
 Run: python tests/bench/download.py [--megabytes 1000] [--rounds 3] [--folder /somewhere/with/room]
 
 Each client is a process of its own, so that its peak memory is its own. zoonet hashes (SHA-256), writes,
-syncs to disk and renames; the others only write. "hash" is the time that hashing alone takes on this machine.
+syncs to disk and renames; curl and requests only write. "checked" is requests with a hash and a sync, one step after
+the other; "hash" is the time that hashing alone takes on this machine.
 """
 
 from __future__ import annotations
@@ -33,6 +34,18 @@ import sys, requests
 with requests.get(sys.argv[1], stream=True) as response, open(sys.argv[2], "wb") as file:
     for data in response.iter_content(1 << 20):
         file.write(data)
+"""
+# The same work as zoonet does, one step after the other: hash each piece, write it, sync at the end.
+CHECKED = """
+import sys, os, hashlib, requests
+digest = hashlib.sha256()
+with requests.get(sys.argv[1], stream=True) as response, open(sys.argv[2], "wb") as file:
+    for data in response.iter_content(1 << 20):
+        digest.update(data)
+        file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+assert digest.hexdigest() == sys.argv[3]
 """
 
 
@@ -91,6 +104,7 @@ def compare(folder: Path, size: int, rounds: int) -> None:
     clients = {
         "zoonet": [sys.executable, "-c", ZOONET, url, target, digest.hexdigest()],
         "requests": [sys.executable, "-c", REQUESTS, url, target],
+        "checked": [sys.executable, "-c", CHECKED, url, target, digest.hexdigest()],
         "curl": ["curl", "--silent", "--noproxy", "*", "--output", target, url],
     }
     if shutil.which("curl") is None:

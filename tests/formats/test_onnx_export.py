@@ -330,3 +330,19 @@ def test_halves_are_rounded_as_the_function_rounds_them() -> None:
 def test_sizes_that_no_formula_gives_are_refused() -> None:
     with pytest.raises(TraceError, match="depends on the size"):
         export(lambda x: ops.concat([x, ops.zeros((min(len(x), 4) + 1, 3))]), ops.tensor_type((1, 3)), inputs=["x"])
+
+
+def test_masks_of_numpy_grow_with_the_text() -> None:
+    def function(x: Any) -> Any:
+        length = x.shape[1]
+        distance = np.arange(length) - np.arange(length)[:, None]
+        scores = ops.matmul(x, ops.transpose(x, (0, 2, 1)))
+        scores = ops.where(np.tril(np.ones((length, length), bool)), scores, -1e9)
+        window = np.where((distance >= -2) & (distance <= 1), np.float32(0), np.float32(-np.inf))[None]
+        return ops.softmax(scores + window), x + np.arange(length, 0, -1, dtype=np.float32)[:, None]
+
+    session = session_of(export(function, ops.tensor_type((1, 4, 3)), dynamic={"x": {0: "batch", 1: "length"}}).proto())
+    for count, length in ((1, 1), (2, 3), (1, 9)):
+        x = RNG.normal(size=(count, length, 3)).astype(np.float32)
+        for ours, theirs in zip(function(x), run(session, x), strict=True):
+            assert_equal(ours, theirs)

@@ -91,3 +91,10 @@ def test_bodies_use_only_what_cupy_has() -> None:
     }
     known.add("__name__")
     assert functions_used() - known == set()
+
+
+def test_a_compiled_program_has_its_numbers_on_the_device(cupy: types.ModuleType) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    program = ops.compile(ops.trace(lambda x: ops.multiply(ops.add(x, 1.0), 2.0), x), device="cuda")
+    [result] = lower(program(ops.to_device(x, "cuda")))
+    np.testing.assert_array_equal(result, (x + 1) * 2)

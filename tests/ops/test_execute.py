@@ -237,3 +237,10 @@ def test_numbers_that_an_integer_type_cannot_hold_are_refused(number: int) -> No
         ops.add(x, number)
     with pytest.raises(ops.ArgumentError, match="expected 0 to 255 for uint8"):
         ops.compile(ops.trace(lambda v: v + number, x))
+
+
+def test_contents_that_do_not_fit_raise_an_error_that_names_the_operator() -> None:
+    x = np.zeros((3, 5), np.float32)
+    program = ops.compile(ops.trace(lambda x, i: ops.take(x, i, 1), x, np.array([0, 1])))
+    with pytest.raises(ops.ShapeError, match=r"take failed on float32\[3, 5\], int64\[2\].*out of bounds"):
+        program(x, np.array([0, 1 << 40]))

@@ -67,7 +67,11 @@ class TestCommands:
             data = bytearray(changed.read_bytes())
             data[0] ^= 1
             changed.write_bytes(data)
-        problems = {outcome.file.path.name: outcome.problem for outcome in weights.cache.verify()}
+        seen: list[tuple[int, int]] = []
+        outcomes = weights.cache.verify(progress=lambda *args: seen.append(args))
+        total = sum(outcome.file.size for outcome in outcomes)
+        assert (len(seen), seen[0], seen[-1]) == (len(outcomes) + 1, (0, total), (total, total))
+        problems = {outcome.file.path.name: outcome.problem for outcome in outcomes}
         wrong = hashlib.sha256(bytes([DATA[0] ^ 1]) + DATA[1:]).hexdigest()
         assert problems["model.bin"] == (f"sha256 {SHA256}", f"sha256 {wrong}")
         assert problems["model.safetensors"] == (f"sha256 {SHA256}", f"sha256 {wrong}")

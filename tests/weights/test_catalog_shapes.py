@@ -19,7 +19,8 @@ from zoonet.zoo.transformers.pretrained import network_for
 
 RUNNABLE = [entry for entry in weights.entries() if runs(entry)]
 NETWORKS = [entry for entry in RUNNABLE if entry.format != "onnx"]
-PICTURES = [entry for entry in NETWORKS if entry.vocabulary != "hugging-face"]
+PICTURES = [entry for entry in NETWORKS if entry.task == "image-classification"]
+DETECTORS = [entry for entry in NETWORKS if entry.task == "object-detection"]
 TEXTS = [entry for entry in NETWORKS if entry.vocabulary == "hugging-face"]
 #: Bytes that a file has beside its arrays: names, headers, alignment; GPT-2's hold the causal masks of all layers.
 BESIDE = {"gpt2": 12 << 22, "distilgpt2": 6 << 22}
@@ -78,6 +79,36 @@ def test_networks_of_pictures(entry: weights.Entry) -> None:
     assert getattr(settings, "bias", False) == facts.get("convolution_bias", False)
     assert getattr(settings, "eps", 1e-5) == facts.get("batch_norm_epsilon", 1e-5)
     assert getattr(settings, "shortcut", "conv") == facts.get("shortcut", "conv")
+
+
+#: Sizes of darknet's own files.
+DARKNET = {
+    "yolov2.coco": 203_934_260,
+    "yolov3.coco": 248_007_048,
+    "yolov3-tiny.coco": 35_434_956,
+    "yolov4.coco": 257_717_640,
+    "yolov4-tiny.coco": 24_251_276,
+}
+
+#: Scales and shifts of ResNet-50's 26,560 normalised channels, which torchvision freezes and does not count here.
+FROZEN = {"fcos_resnet50_fpn.tv_coco": 2 * 26_560, "retinanet_resnet50_fpn.tv_coco": 2 * 26_560}
+
+
+@pytest.mark.parametrize("entry", DETECTORS, ids=lambda entry: entry.name)
+def test_detectors(entry: weights.Entry) -> None:
+    network = architectures.build(entry.architecture, **changes_of(entry))
+    if entry.vocabulary == "yolox":  # published in millions, of three digits
+        assert count(network) == pytest.approx(entry.parameters, rel=0.005)
+    elif entry.vocabulary == "darknet":
+        assert DARKNET[entry.name] - nbytes(network) in (16, 20)  # a header, and every number once
+    else:
+        assert count(network) - FROZEN.get(entry.name, 0) == entry.parameters
+    task: Any = make_task(entry.task, configuration_of(entry), network, entry.architecture, entry.name, {})
+    assert tuple(task.labels) == weights.label_names(entry.labels)
+
+
+def test_every_network_is_compared() -> None:
+    assert {entry.name for entry in NETWORKS} == {entry.name for entry in [*PICTURES, *DETECTORS, *TEXTS]}
 
 
 @pytest.mark.parametrize("entry", TEXTS, ids=lambda entry: entry.name)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx_runtime import assert_equal, run, session_of
 from PIL import Image
 
@@ -100,6 +101,24 @@ def test_a_photo(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
         x = model.preprocessing(image.convert("RGB"))[None]
     scores = run(session_of(tmp_path / "m.onnx"), x)[0][0]
     assert model.labels[int(scores.argmax())] == model.run(photo).top(1)[0].label
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_graph_of_another_origin_becomes_a_classifier(tmp_path: pathlib.Path) -> None:
+    """With the labels and the preprocessing that its user gives it, which its file has from then on."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 3)).eval()
+    torch.onnx.export(network, (torch.zeros(1, 3, 8, 8),), str(tmp_path / "theirs.onnx"), dynamo=False)
+    preprocessing = zoo.ImagePreprocessing(resize=(8, 8), crop=None)
+    labels = ["red", "green", "blue"]
+    model = zoo.load(tmp_path / "theirs.onnx", task="image-classification", labels=labels, preprocessing=preprocessing)
+    model.save(tmp_path / "ours.onnx")
+    again = zoo.load(tmp_path / "ours.onnx")
+    assert (list(again.labels), again.preprocessing) == (labels, preprocessing)
+    picture = Image.new("RGB", (20, 20), "red")
+    assert again.run(picture).top(3) == model.run(picture).top(3)
+    assert "architecture" not in {p.key for p in onnx.load(tmp_path / "ours.onnx").metadata_props}
+    report = zoo.convert(tmp_path / "ours.onnx", tmp_path / "weights.safetensors")
+    assert report.tensors == 4
 
 
 def test_trained_weights_survive(tmp_path: pathlib.Path) -> None:

@@ -136,3 +136,12 @@ def test_random_numbers_are_new_at_each_run_unless_they_have_a_seed(
     assert np.unique(first).size > 1
     with pytest.raises(TraceError, match="seed") if not seeded else contextlib.nullcontext():
         ops.compile(ops.trace(model.network, x))
+
+
+def test_parameters_may_be_cast_to_another_precision(two_inputs: str) -> None:
+    a, b = RNG.normal(size=(2, 4, 3)).astype(np.float32)
+    expected = zoo.load(two_inputs)(a, b)[0]
+    for dtype in ("float16", "float64"):
+        model = zoo.load(two_inputs, dtype=dtype)
+        assert model.network.state_dict()["w"].dtype == dtype
+        np.testing.assert_allclose(model(a, b)[0], expected, rtol=1e-2, atol=1e-3)

@@ -10,7 +10,7 @@ import typer
 
 from zoonet import weights
 from zoonet.ops.errors import ArgumentError, UnknownModelError
-from zoonet.zoo.commands.output import size_text
+from zoonet.zoo.commands.output import progress_bar, size_text
 from zoonet.zoo.results import printable
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def path(name: _Name = None) -> None:
 
 def verify(name: _Name = None, as_json: _Json = False) -> None:
     """Compare the hashes of downloaded files. Reads them in full; status 1 where one is not as it should be."""
-    outcomes = weights.cache.verify(name)
+    with progress_bar("verifying") as progress:
+        outcomes = weights.cache.verify(name, progress=progress)
     wrong = [outcome for outcome in outcomes if outcome.problem is not None]
     if as_json:
         described: list[dict[str, Any]] = [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: What `zoonet run` takes for a task.
 _INPUTS = {
     "image-classification": "PICTURE…",
+    "object-detection": "PICTURE…",
     "text-embedding": '"a text" "another"',
     "text-classification": '"a text"',
     "text-generation": '"the start of a text"',

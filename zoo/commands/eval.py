@@ -1,4 +1,4 @@
-"""`zoonet eval`: how good a model is on data of your own."""
+"""`zoonet eval`: how good a model is on data with answers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from zoonet.zoo.storage import load
 from zoonet.zoo.tasks import has_option
 
 _DATA = (
-    "Classifiers: a folder with a sub-folder per class, or a .csv or .json list of files and labels. Arrays: .npz with "
-    "x and y. Detectors: a folder of pictures, of VOC or YOLO, or COCO's JSON."
+    "Pictures: a folder with a sub-folder per class, or a .csv or .json list of files and labels. Detectors: a folder "
+    "of pictures, of VOC or YOLO, or COCO's JSON. Arrays: an .npz of x and y."
 )
 
 
@@ -25,7 +25,7 @@ def evaluate(
     batch: Annotated[int | None, typer.Option(help="How many samples go through the network at once.")] = None,
     columns: Annotated[str | None, typer.Option(help="Columns of a list: FILE,LABEL.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that prepare data.")] = None,
-    annotations: Annotated[str | None, typer.Option(help="Detectors: where the boxes are, a folder or JSON.")] = None,
+    annotations: Annotated[str | None, typer.Option(help="Where boxes are: a folder, or COCO's JSON.")] = None,
     conf: Annotated[float | None, typer.Option(help="Detectors: the least score that counts.")] = None,
     iou: Annotated[float | None, typer.Option(help="Detectors: boxes that overlap a better one by more go.")] = None,
     confusion: Annotated[str | None, typer.Option(help="Draw the confusion of classes into this picture.")] = None,
@@ -36,7 +36,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure a model on your data: metrics, a table of classes, and what it gets wrong."""
+    """Measure a model on your data: metrics, a table of classes, the worst mistakes."""
     loaded = load(model, arch, task=task, device=device)
     given: dict[str, Any] = {
         "batch": batch,
@@ -51,11 +51,11 @@ def evaluate(
         if has_option(getattr(loaded.task, "evaluate", print), "progress"):
             options["progress"] = progress
         result = loaded.evaluate(data, **options)
-    for kind, path in (("confusion", confusion), ("mistakes", mistakes), ("curves", curves)):
+    for option, path in (("confusion", confusion), ("mistakes", mistakes), ("curves", curves)):
         if path is None:
             continue
-        if not hasattr(result, f"plot_{kind}"):
-            raise ArgumentError(f"--{kind} cannot be drawn for a model for {loaded.task.name}")
-        if kind != "mistakes" or result.mistakes:
-            getattr(result, f"plot_{kind}")(path)
+        if not hasattr(result, f"plot_{option}"):
+            raise ArgumentError(f"--{option} cannot be drawn for {loaded.task.name}")
+        if option != "mistakes" or result.mistakes:
+            getattr(result, f"plot_{option}")(path)
     print(json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else result.text())

@@ -134,10 +134,10 @@ def _show(result: Any) -> None:
 
 
 def _print_pieces(model: Any, source: list[str], options: dict[str, Any]) -> None:
-    """Each text and its continuation, piece by piece; of a conversation the answer alone."""
+    """Each text and its continuation, piece by piece; the answer alone of what answers."""
     for number, text in enumerate(source):
         pieces = model.stream(text, **options)  # complains before anything is printed
-        print("\n" * (number > 0) + ("" if options.get("chat") else shown(text)), end="", flush=True)
+        print("\n" * (number > 0) + ("" if model.task.answers(options) else shown(text)), end="", flush=True)
         for piece in pieces:
             print(shown(piece), end="", flush=True)
         print()

@@ -130,26 +130,6 @@ def architecture_facts(name: str) -> dict[str, Any]:
     }
 
 
-def text_facts(path: pathlib.Path) -> dict[str, Any]:
-    """What config.json says of a folder of a model on text; nothing for other folders and for files."""
-    if not (path.is_dir() and is_text_model(path)):
-        return {}
-    from zoonet.zoo.transformers.pretrained import network_for, read_config
-
-    config = read_config(path)
-    try:
-        network = network_for(config)
-    except ZoonetError as error:
-        return {"cannot run": str(error)}
-    classes = config.get("architectures")
-    return {
-        "architecture": config["model_type"],
-        "network": ", ".join(map(str, classes)) if isinstance(classes, list) else None,
-        "parameters": sum(int(array.size) for _, array in network.named_parameters()),
-        "looks like": "",
-    }
-
-
 def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     """What a weights file (or the folder of one) holds, told from its header and its configuration."""
     checkpoint, config = read(path)
@@ -179,7 +159,6 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
-        **text_facts(path),
         **{key: config[key] for key in ("task", "labels", "preprocessing") if key in config},
         "metadata": {k: v for k, v in described.metadata.items() if k != "zoonet" and isinstance(v, _PLAIN)},
         "tensors": [

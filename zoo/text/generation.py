@@ -206,6 +206,10 @@ class TextGeneration(LanguageTask):
         steps = generation.steps(network, given, max_tokens, sampling, stop=ends, seed=seed)
         return _pieces(steps, Continuation(self.tokenizer, given[0], texts), ends)
 
+    def answers(self, options: Mapping[str, Any]) -> bool:
+        """Whether a result of `run` with these options is a text of its own, not one that goes on with the source."""
+        return issubclass(self.result, Answer) or bool(options.get("chat"))
+
     def _started(self, model: Model, prompts: Sequence[_Prompt]) -> tuple[generation.Decoder, list[list[int]]]:
         """What writes, and the tokens that each text begins with."""
         network: Any = model.network

@@ -29,9 +29,13 @@ _TASKS = {
     "sequence": "text-classification",
     "answer": "question-answering",
     "token": "token-classification",
+    "discriminator": "replaced-tokens",
     "decoder": "text-generation",
     "encoder-decoder": "text-to-text",
 }
+_LABELLED = ("text-classification", "token-classification")
+#: Poolings of sentence-transformers, and what they are called here.
+POOLINGS = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
 _HEADS = {task: kind for kind, task in _TASKS.items() if kind in HEADS}
 
 
@@ -61,10 +65,15 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
-    """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files."""
+    """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files.
+
+    A task and labels that the folder has no head for give it a new one, to be trained.
+    """
     if path.is_dir():
         config = read_config(path)
-        network = read_network(path, _HEADS.get(task or ""))
+        labels = given.get("labels")
+        classes = len(labels) if labels is not None and task in _LABELLED else None
+        network = read_network(path, _HEADS.get(task or ""), classes)
         config = {**config, **_pooling(path), **_ends(path)}
         made: Any = given.get("tokenizer") or path
         tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)
@@ -117,10 +126,25 @@ def _pooling(path: Path) -> dict[str, Any]:
     if (path / "modules.json").is_file():
         kinds = parse_json((path / "modules.json").read_bytes(), "modules.json")
         entries = [m for m in kinds if isinstance(m, dict)] if isinstance(kinds, list) else []
-        found["normalise"] = any(str(m.get("type", "")).endswith("Normalize") for m in entries)
+        names = [str(m.get("type", "")).rpartition(".")[2] for m in entries]
+        if unknown := sorted(set(names) - {"Transformer", "Pooling", "Normalize"}):
+            raise UnsupportedFormatError(
+                "modules.json has a step that zoonet does not have",
+                expected="Transformer, Pooling, Normalize",
+                received=", ".join(unknown)[:100],
+            )
+        found["normalise"] = "Normalize" in names
     if (path / "1_Pooling" / "config.json").is_file():
         pooling = parse_json_object((path / "1_Pooling" / "config.json").read_bytes(), "1_Pooling/config.json")
-        found["pooling"] = "cls" if pooling.get("pooling_mode_cls_token") else "mean"
+        modes = [name.removeprefix("pooling_mode_") for name, on in pooling.items() if on is True]
+        chosen = [name for name in modes if name.endswith(("_token", "_tokens", "lasttoken"))] or ["mean_tokens"]
+        if len(chosen) > 1 or chosen[0] not in POOLINGS:
+            raise UnsupportedFormatError(
+                "1_Pooling/config.json: a pooling that zoonet does not have",
+                expected=" or ".join(f"pooling_mode_{name}" for name in POOLINGS),
+                received=", ".join(chosen)[:100],
+            )
+        found["pooling"] = POOLINGS[chosen[0]]
     if (path / "sentence_bert_config.json").is_file():
         sizes = parse_json_object((path / "sentence_bert_config.json").read_bytes(), "sentence_bert_config.json")
         if type(sizes.get("max_seq_length")) is int and sizes["max_seq_length"] > 2:
@@ -172,12 +196,8 @@ def _write_pooling(settings: Mapping[str, Any], path: Path, width: int) -> None:
         {"idx": i, "name": str(i), "path": place, "type": f"sentence_transformers.models.{kind}"}
         for i, (kind, place) in enumerate(zip(kinds, places, strict=False))
     ]
-    first = settings["pooling"] == "cls"
-    pooling = {
-        "word_embedding_dimension": width,
-        "pooling_mode_cls_token": first,
-        "pooling_mode_mean_tokens": not first,
-    }
+    modes = {f"pooling_mode_{name}": kind == settings["pooling"] for name, kind in POOLINGS.items()}
+    pooling = {"word_embedding_dimension": width, **modes}
     (path / "1_Pooling").mkdir(exist_ok=True)
     files: dict[str, Any] = {"modules.json": modules, "1_Pooling/config.json": pooling}
     if "max_seq_length" in settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,10 @@ class Spans(list[Span]):
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Plain data for JSON."""
         return {"source": self.source, "spans": [vars(span) for span in self[:top]]}
+
+    def _repr_html_(self) -> str:
+        cells = [(html.escape(span.words), html.escape(span.label), f"{span.score:.1%}") for span in self]
+        return "<table>" + "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells) + "</table>"
 
 
 class QuestionAnswering(LanguageTask):
@@ -168,6 +173,31 @@ class TokenClassification(LabelledTask):
                 groups.append((tag if strategy == "none" else tag.split("-", 1)[-1], [score], item.start, item.stop))
             before = kind
         return [Span(text[a:b], label, float(np.mean(s)), a, b) for label, s, a, b in groups if label != "O"]
+
+
+class ReplacedTokens(LanguageTask):
+    """Texts in, the tokens out that do not belong there: what ELECTRA's discriminator tells."""
+
+    name = "replaced-tokens"
+    takes = "discriminator"
+
+    def run(self, model: Model, source: Any, *, batch: int = 32, truncate: bool = False) -> Spans | list[Spans]:
+        """`Spans`, or a list of them for a list of texts: tokens that are more likely replaced than not.
+
+        A score is the probability that the token is not the text's own. truncate: cut texts that are too long for the
+        model, an error otherwise. Raises InputError, ArgumentError.
+        """
+        results = []
+        for part, found, scores in self._batches(model, self._texts(source), batch, truncate):
+            for row, text in enumerate(part):
+                places = np.flatnonzero(~found.special[row] & (scores[row] > 0))
+                spans = []
+                for place in places:
+                    start, stop = found.offsets[row][place]
+                    probability = float(1 / (1 + np.exp(-float(scores[row, place]))))
+                    spans.append(Span(text[start:stop], "replaced", probability, start, stop))
+                results.append(Spans(text, spans))
+        return results[0] if isinstance(source, str) else results
 
 
 def _words(marked: Sequence[_Marked]) -> list[list[_Marked]]:

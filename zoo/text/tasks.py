@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +13,10 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError, InputError
-from zoonet.ops.types import INTEGER, TensorType, int64, kind_of
+from zoonet.ops.types import TensorType, int64
 from zoonet.zoo.modules import Module
 from zoonet.zoo.results import Classification, Results
+from zoonet.zoo.text.inputs import check_inputs
 from zoonet.zoo.text.tokenizer import TokenBatch, Tokenizer, read_tokenizer
 from zoonet.zoo.transformers.bert import BertModel, BertWithHead, mean_pool
 from zoonet.zoo.transformers.sampling import check_integer, softmax
@@ -45,6 +47,9 @@ class Embedding:
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Plain data for JSON. top: has no meaning here."""
         return {"source": self.source, "vector": self.vector.tolist()}
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.text())}</p>"
 
 
 def network_kind(network: Module) -> str:
@@ -122,12 +127,11 @@ class LanguageTask:
         return [_standard_input() if argument == "-" else argument for argument in arguments]
 
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Integer arrays of one shape (N, T): tokens, and where the network takes them mask and token types."""
-        arrays = tuple([x if ops.is_array(x) else np.asarray(x) for x in inputs])
-        if not arrays or any(a.ndim != 2 or kind_of(a.dtype) != INTEGER for a in arrays):
-            received = ", ".join(f"{a.dtype}{list(a.shape)}" for a in arrays)
-            raise InputError("the model takes token numbers", expected="integers (N, T)", received=received)
-        return arrays
+        """Integer arrays (N, T): tokens, and where the network takes them mask, token types, positions or the written.
+
+        Raises InputError for another number, kind or shape of them, and for numbers that no token has.
+        """
+        return check_inputs(network, inputs)
 
     def example(self, network: Module) -> tuple[TensorType, ...]:
         """One text of 16 tokens."""
@@ -203,12 +207,22 @@ class TextEmbedding(LanguageTask):
         """
         results = []
         for part, found, hidden in self._batches(model, self._texts(source), batch, truncate):
-            first = self.settings.get("pooling") == "cls"
-            vectors = hidden[:, 0] if first else mean_pool(hidden, found.mask)
+            vectors = _pooled(hidden, found.mask, self.settings.get("pooling"))
             if self.settings.get("normalise"):
                 vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
             results += [Embedding(text, vector) for text, vector in zip(part, vectors, strict=True)]
         return results[0] if isinstance(source, str) else results
+
+
+def _pooled(hidden: Array, mask: Array, pooling: Any) -> Array:
+    """One vector (N, width) of hidden states (N, T, width): of the first token, the largest numbers, or the mean."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "max":
+        largest: Array = np.where(mask[:, :, None] == 1, hidden, -np.inf).max(1).astype(hidden.dtype)
+        return largest
+    means: Array = mean_pool(hidden, mask)
+    return means
 
 
 class LabelledTask(LanguageTask):

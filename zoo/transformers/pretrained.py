@@ -70,17 +70,20 @@ def _head_of(config: Mapping[str, Any]) -> str:
     return next((head for head, end in ends.items() if name.endswith(end)), "embedding")
 
 
-def read_network(folder: str | os.PathLike[str], head: str | None = None) -> Module:
+def read_network(folder: str | os.PathLike[str], head: str | None = None, classes: int | None = None) -> Module:
     """The network in a folder, with its weights: safetensors or pytorch_model.bin, in one file or several.
 
-    head: see `network_for`. Raises MissingFileError where a file is not there, StateDictError where weights do not fit.
+    head: see `network_for`. classes: of a head that is drawn anew where the weights have none for as many. Raises
+    MissingFileError where a file is not there, StateDictError where weights do not fit.
     """
     place = Path(os.fsdecode(folder))
     config = read_config(place)
+    if classes is not None:
+        config = {**config, "id2label": {str(number): "" for number in range(classes)}}
     checkpoint = formats.read(weights_of(place))
     check_layers(config, checkpoint)
     network = network_for(config, head)
-    load_weights(network, checkpoint)
+    load_weights(network, checkpoint, fresh=classes is not None)
     return network
 
 
@@ -99,10 +102,11 @@ def weights_of(folder: Path) -> Path:
     return path
 
 
-def load_weights(network: Module, checkpoint: formats.Checkpoint) -> None:
+def load_weights(network: Module, checkpoint: formats.Checkpoint, *, fresh: bool = False) -> None:
     """Put a checkpoint's arrays into a network, with or without the family's prefix ("bert.", "transformer.").
 
-    Old names of layer norms (gamma, beta) are taken; heads that the network lacks are left out. Raises StateDictError.
+    Old names of layer norms (gamma, beta) are taken; heads that the network lacks are left out. fresh: a head that the
+    checkpoint lacks is drawn, always the same. Raises StateDictError.
     """
     original = checkpoint.original()
     given = {_modern(name): tensor for name, tensor in original.items() if not name.endswith(_COMPUTED)}
@@ -116,9 +120,28 @@ def load_weights(network: Module, checkpoint: formats.Checkpoint) -> None:
     elif isinstance(network, GPT2LMHeadModel) and "wte.weight" in given:
         given = {f"transformer.{name}": tensor for name, tensor in given.items()}
     elif isinstance(network, BertWithHead):
+        prefix = f"{network.config.family}."
+        if not any(name.startswith(prefix) for name in given):  # of the encoder alone
+            given = {prefix + name: tensor for name, tensor in given.items()}
         given = {name: tensor for name, tensor in given.items() if name in own}
+        if fresh:
+            given |= _drawn_head(network, given)
     _check_ties(own, given)
     network.load_state_dict(given)
+
+
+def _drawn_head(network: BertWithHead, given: Mapping[str, Any]) -> dict[str, formats.LazyTensor]:
+    """Arrays of the head, and of the pooler before it, that are not given or have another shape."""
+    rng = np.random.default_rng(0)
+    encoder, result = f"{network.config.family}.", {}
+    for name, module in network.named_modules():
+        if name and (not name.startswith(encoder) or ".pooler." in name):
+            module.reset(rng)
+            for key, array in module.state_dict().items():
+                whole = f"{name}.{key}"
+                if whole not in given or tuple(given[whole].shape) != tuple(array.shape):
+                    result[whole] = formats.as_lazy(array)
+    return result
 
 
 def _check_ties(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import InputError
+from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo.layers import Conv2d, LayerNorm, Linear, undrawn
 from zoonet.zoo.modules import Array, Module, sizes
 from zoonet.zoo.transformers.blocks import Block, BlockConfig, Context, check_heads
@@ -73,6 +73,10 @@ class ViT(Module):
 
     def __init__(self, config: ViTConfig) -> None:
         check_heads(config.width, config.heads)
+        if config.size % config.patch:
+            raise ArgumentError(
+                "patches do not divide the pictures", expected=f"a multiple of {config.patch}", received=config.size
+            )
         self.config = config
         width, tokens = config.width, 2 if config.distilled else 1
         block = BlockConfig(

@@ -289,64 +289,6 @@ class Builder:
             self._sizes[key] = self.node("Range", self.constant(0, int64), end, self.constant(1, int64))
         return self._sizes[key]
 
-    def varying_constant(self, arrays: Sequence[Any]) -> str:
-        """A constant that is another one at other sizes: one number throughout, or numbers that rise evenly.
-
-        Raises TraceError for any other.
-        """
-        first = arrays[0]
-        shapes = list(zip(*(a.shape for a in arrays), strict=True)) if len({a.ndim for a in arrays}) == 1 else None
-        if shapes is None or any(a.size == 0 or a.dtype != first.dtype for a in arrays):
-            raise varying("a constant", str(tuple(first.shape)))
-        shape: list[Dimension] = [int(s[0]) if len(set(s)) == 1 else Size(tuple(map(int, s))) for s in shapes]
-        flat = [np.asarray(a).reshape(-1) for a in arrays]
-        if all((f == f[0]).all() for f in flat):
-            values = [f[0].item() for f in flat]
-            value = values[0] if len(set(values)) == 1 else Number(tuple(values))
-            if isinstance(value, Number) and all(float(v).is_integer() for v in values):
-                value = Size(tuple(int(v) for v in values))
-            return self.full(shape, value, first.dtype)
-        for axis, n in enumerate(shape):
-            if isinstance(n, Size):
-                found = self._rising(arrays, axis)
-                if found is not None:
-                    start, step = found
-                    line = self.cast(self.range(n), first.dtype)
-                    if step != 1:
-                        line = self.node("Mul", line, self.constant(np.asarray(step, first.dtype)))
-                    if start != 0:
-                        line = self.node("Add", line, self.number(start, first.dtype))
-                    after = len(shape) - axis - 1
-                    line = self.unsqueeze(line, range(1, after + 1)) if after else line
-                    return (
-                        self.expand(line, shape)
-                        if any(m != 1 for i, m in enumerate(shape) if i != axis)
-                        else (self.unsqueeze(line, range(axis)) if axis else line)
-                    )
-        raise varying("a constant", f"an array {first.dtype}{list(first.shape)} that is another one at other sizes")
-
-    @staticmethod
-    def _rising(arrays: Sequence[Any], axis: int) -> tuple[Any, Any] | None:
-        """(start, step) of arrays that rise evenly along an axis and are equal along the others."""
-        starts, steps = [], []
-        for array in arrays:
-            line = np.moveaxis(np.asarray(array), axis, 0).reshape(array.shape[axis], -1)
-            if line.dtype.kind not in "iuf" or len(line) < 2 or (line != line[:, :1]).any():
-                return None
-            column = line[:, 0]
-            step = column[1] - column[0]
-            if not np.array_equal(column, (column[0] + step * np.arange(len(column))).astype(column.dtype)):
-                return None
-            starts.append(column[0].item())
-            steps.append(step.item())
-        if len(set(steps)) > 1:
-            return None
-        if len(set(starts)) == 1:
-            return starts[0], steps[0]
-        if all(float(s).is_integer() for s in starts):
-            return Size(tuple(int(s) for s in starts)), steps[0]
-        return None
-
     # -- the end -------------------------------------------------------------------------------------------------
 
     def rename(self, names: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoonet.formats.onnx.tensors import dtype_number
 from zoonet.formats.onnx.writing.builder import Builder
+from zoonet.formats.onnx.writing.constants import varying_constant
 from zoonet.formats.onnx.writing.draft import Draft
 from zoonet.formats.onnx.writing.sizes import Dimension, Points, Size, Tensor, aligned, formula_for, merged, names_in
 from zoonet.formats.onnx.writing.table import EMITTERS
@@ -334,7 +335,7 @@ class _Writer:
         arrays = [_on_cpu(g.constants[v]) for v, g in zip(values, self.graphs, strict=True)]
         first = arrays[0]
         same = all(_same(first, other) for other in arrays[1:])
-        written = self.builder.constant(first) if same else self.builder.varying_constant(arrays)
+        written = self.builder.constant(first) if same else varying_constant(self.builder, arrays)
         return _tensor(written, values)
 
 

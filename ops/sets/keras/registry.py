@@ -11,11 +11,13 @@ layer of one's own is declared with the same decorator, and is then found by rea
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoonet.ops.devices import constants_follow
 from zoonet.ops.errors import OperatorError, UnsupportedFormatError
 from zoonet.ops.registry import REGISTRY, Op, composite
 
@@ -99,7 +101,7 @@ def layer(
                 expected="positional-only parameters " + ", ".join(sorted(owned)),
             )
         for name in names:
-            op: Op[..., Any] = composite(inline=True, exact=True, name=f"keras.{name}")(function)
+            op: Op[..., Any] = composite(inline=True, exact=True, name=f"keras.{name}")(_following(function))
             _LAYERS[name] = Layer(
                 op,
                 name,
@@ -118,6 +120,17 @@ def layer(
     return register
 
 
+def _following(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose constants (masks, first states, statistics of the configuration) lie where its inputs do."""
+
+    @functools.wraps(function)
+    def body(*args: Any) -> Any:
+        with constants_follow():
+            return function(*args)
+
+    return body
+
+
 def training(*names: str) -> Callable[[Callable[..., Any]], Op[..., Any]]:
     """Declare what layers do in training. The function has the parameters of the layer.
 
@@ -127,7 +140,7 @@ def training(*names: str) -> Callable[[Callable[..., Any]], Op[..., Any]]:
 
     def register(function: Callable[..., Any]) -> Op[..., Any]:
         for name in names:
-            op: Op[..., Any] = composite(inline=True, exact=True, name=f"keras.{name}.training")(function)
+            op: Op[..., Any] = composite(inline=True, exact=True, name=f"keras.{name}.training")(_following(function))
         return op
 
     return register

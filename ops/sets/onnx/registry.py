@@ -13,6 +13,7 @@ from typing import Any
 from zoonet.ops.devices import constants_follow
 from zoonet.ops.errors import ArgumentError, DTypeError, OperatorError, UnsupportedFormatError, ZoonetError
 from zoonet.ops.registry import Op, composite
+from zoonet.ops.types import is_floating
 
 __all__ = ["DOMAINS", "Operator", "Subgraph", "declare", "find_operator", "onnx_operator", "operators"]
 
@@ -135,7 +136,10 @@ class _Signature:
         return tuple(tuple(group) for group in places.values() if len(group) > 1 or group == [last])
 
     def check(self, args: tuple[Any, ...]) -> None:
-        """Raise DTypeError where operands differ in data type that may not."""
+        """Raise DTypeError where operands differ in data type that may not.
+
+        Floats of different precision are promoted, as a network whose parameters were cast to another needs.
+        """
         for group in self.groups:
             found: dict[Any, None] = {}
             for position in group:
@@ -143,7 +147,7 @@ class _Signature:
                 for operand in value if isinstance(value, tuple) else (value,):
                     if hasattr(operand, "dtype"):
                         found[operand.dtype] = None
-            if len(found) > 1:
+            if len(found) > 1 and not all(is_floating(dtype) for dtype in found):
                 raise DTypeError(
                     f"{self.name} takes operands of one data type",
                     received=" and ".join("string" if d.kind == "O" else d.name for d in found),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zoonet import zoo
-from zoonet.ops.errors import ArgumentError, MissingFileError, UnknownModelError
+from zoonet.ops.errors import ArgumentError, MissingFileError, UnknownModelError, UnsupportedFormatError
 from zoonet.zoo import architectures
 from zoonet.zoo.cli import main
 from zoonet.zoo.listing import listed
@@ -93,7 +93,7 @@ def test_stories_become_a_folder_of_transformers(assets: pathlib.Path, tmp_path:
     assert zoo.convert(folder, tmp_path / "half", dtype="float16").agrees
 
 
-def test_t5_from_text_to_text(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_t5_from_text_to_text(assets: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A random T5 whose tokenizer was trained on real text, through the facade, beside transformers."""
     sentencepiece = pytest.importorskip("sentencepiece")
     numbers = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
@@ -115,6 +115,9 @@ def test_t5_from_text_to_text(assets: pathlib.Path, tmp_path: pathlib.Path) -> N
     expected = [tokenizer.decode(row, skip_special_tokens=True) for row in written]
     assert [answer.text() for answer in model.run(texts, max_tokens=7)] == expected
     assert "".join(model.stream(texts[2], max_tokens=7)) == model.run(texts[2], max_tokens=7).text()
+    capfd.readouterr()
+    assert main(["run", str(tmp_path), texts[2], "--stream", "--max-tokens", "7"]) == 0
+    assert capfd.readouterr().out == model.run(texts[2], max_tokens=7).text() + "\n"
     model.save(tmp_path / "saved")
     assert zoo.load(tmp_path / "saved").run(texts, max_tokens=7) == model.run(texts, max_tokens=7)
 
@@ -138,3 +141,21 @@ def test_folders_are_shown(assets: pathlib.Path, tmp_path: pathlib.Path, capfd: 
         assert (facts["architecture"], facts["task"], facts["looks like"]) == (kind, task, "")
     report = zoo.convert(tmp_path / "m", tmp_path / "bare.safetensors")
     assert any("tokenizer" in what for what in report.lost)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert-base-uncased", "t5-small"])
+def test_made_by_name_and_saved_as_onnx(name: str, tmp_path: pathlib.Path) -> None:
+    """Without a tokenizer too: the arrays are those of the network."""
+    sizes = {"layers": 1, "width": 16, "heads": 2, "hidden": 16, "vocabulary": 50}
+    model = zoo.create(name, **sizes, **({"embedding": 16} if "bert" in name else {}))
+    if name == "t5-small":
+        with pytest.raises(UnsupportedFormatError, match="encoder–decoders"):
+            model.save(tmp_path / "m.onnx")
+        return
+    model.save(tmp_path / "m.onnx")
+    again = zoo.load(tmp_path / "m.onnx")
+    assert again.task.name == model.task.name
+    mask = np.ones_like(TOKENS)
+    np.testing.assert_allclose(again.network(TOKENS, mask), model.network(TOKENS, mask), atol=1e-5)
+    with pytest.raises(ArgumentError, match="no tokenizer"):
+        again.run("text")

@@ -114,6 +114,10 @@ def test_decoders_take_past_keys_and_values(kind: str, tmp_path: pathlib.Path) -
     texts = ["the cat sat", "a"]
     assert [g.tokens for g in again.run(texts, max_tokens=12)] == [g.tokens for g in model.run(texts, max_tokens=12)]
     assert again.network.state_dict().keys() == dict(model.network.named_parameters()).keys()
+    again.save(tmp_path / "other.onnx", opset=21)  # which traces the graph
+    session_of(tmp_path / "other.onnx")
+    other = zoo.load(tmp_path / "other.onnx")
+    assert [g.tokens for g in other.run(texts, max_tokens=12)] == [g.tokens for g in model.run(texts, max_tokens=12)]
 
 
 def test_stories(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -119,6 +119,7 @@ def test_labels_equal_transformers(assets: pathlib.Path, tmp_path: pathlib.Path,
         assert [(s.label, s.start, s.stop) for s in found] == [(e[name], e["start"], e["end"]) for e in expected]
         np.testing.assert_allclose([s.score for s in found], [e["score"] for e in expected], rtol=1e-3)
     assert [list(s) for s in model.run(["", TEXT])] == [[], list(model.run(TEXT))]
+    assert "<b>" not in model.run("<b>x</b>")._repr_html_()
 
 
 def roberta(folder: pathlib.Path, assets: pathlib.Path) -> tuple[Any, Any, Any]:
@@ -163,3 +164,19 @@ def test_several_classes_at_once(assets: pathlib.Path, tmp_path: pathlib.Path) -
     model.network.classifier.bias[:] = np.nan
     with pytest.raises(InputError, match="no numbers"):
         model.run(TEXT)
+
+
+def test_replaced_tokens(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    sizes = {**SIZES, "embedding_size": 8, "intermediate_size": 24}
+    theirs = drawn(transformers.ElectraForPreTraining(transformers.ElectraConfig(**sizes)))
+    theirs.save_pretrained(tmp_path)
+    shutil.copy(assets / "vocabs" / "bert_base_uncased_vocab.txt", tmp_path / "vocab.txt")
+    tokenizer = transformers.BertTokenizer.from_pretrained(tmp_path)
+    encoded = tokenizer(TEXTS[:2], padding=True, return_tensors="pt", return_offsets_mapping=True)
+    offsets = encoded.pop("offset_mapping").tolist()
+    shares = torch.sigmoid(theirs(**encoded).logits).detach().numpy()
+    for row, spans in enumerate(zoo.load(tmp_path).run(TEXTS[:2])):
+        inside = [i for i, (a, b) in enumerate(offsets[row]) if a < b and shares[row, i] > 0.5]
+        assert [(s.start, s.stop) for s in spans] == [tuple(offsets[row][i]) for i in inside]
+        np.testing.assert_allclose([s.score for s in spans], shares[row, inside], rtol=1e-3)
+    assert 0 < len(spans) < 40

@@ -129,6 +129,8 @@ def test_bad_input(tmp_path: pathlib.Path) -> None:
         model(pictures(1, 3, 30, 32))
     with pytest.raises(ArgumentError, match="heads"):
         zoo.create("vit_tiny_patch16_224", heads=5)
+    with pytest.raises(ArgumentError, match="patches"):
+        zoo.create("vit_tiny_patch16_224", patch=15)
     model.save(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(zoo.load(tmp_path / "m.safetensors").network.pos_embed, model.network.pos_embed)
     whole = zoo.create("deit_tiny_patch16_224", seed=None)
