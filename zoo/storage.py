@@ -90,12 +90,13 @@ def save_beside(model: Model, path: pathlib.Path) -> None:
     for a model on text, or in path.onnx for a graph, where that can be written.
     """
     file = path.with_suffix(".safetensors")
-    if not hasattr(model.task, "tokenizer") and model.architecture != "graph":
+    is_graph = isinstance(model.network, graphs.GraphNetwork)
+    if not hasattr(model.task, "tokenizer") and not is_graph:
         save(model, file)
         return
     formats.write(formats.Checkpoint(_on_cpu(model.network)), file)
     with suppress(UnsupportedFormatError):
-        model.save(path.with_suffix(".onnx") if model.architecture == "graph" else path)
+        model.save(path.with_suffix(".onnx") if is_graph else path)
 
 
 def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:

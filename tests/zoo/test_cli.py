@@ -18,7 +18,7 @@ from zoonet import zoo
 from zoonet.zoo.cli import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FACTS = ["29.2", "k", "99.2", "top-1", "120", "kB", "Apache-2.0", "yes"]
+FACTS = ["29.2", "k", "99.4", "top-1", "120", "kB", "Apache-2.0", "yes"]
 EXAMPLE = str(ROOT / "examples" / "digit.png")
 Capture = pytest.CaptureFixture[str]
 
