@@ -126,11 +126,14 @@ def convert(
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
-    checkpoint, config = storage.read_located(found)
+    checkpoint, config = storage.read_located(found, arch)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
     report.architecture = architecture = (
         arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
     )
+    if arch is not None and checkpoint.format == "onnx":
+        network = architectures.fitted(arch, checkpoint)
+        checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
     model_config = _model_config(architecture, checkpoint, config, found.path) if entry.name in _PLAIN else None
     cast = {name: _cast(tensor, wanted) for name, tensor in checkpoint.items()}
     done = 0
