@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _TOP_LEVEL = "top_level_model_weights"
 _ROOT_ATTRIBUTES = ("keras_version", "backend")
-_JSON_ATTRIBUTES = ("model_config", "training_config")
+_JSON_ATTRIBUTES = ("model_config", "training_config", "zoonet")
 
 
 def recognise(probe: Probe) -> bool:
@@ -44,11 +44,17 @@ def recognise(probe: Probe) -> bool:
     return "model_weights" in members or bool({"model_config", "layer_names", "layer_names0"} & attributes)
 
 
+def has_model(path: Path) -> bool:
+    """Whether the file is a whole model and not weights alone."""
+    return "model_config" in root_names(path)[1]
+
+
 def read(path: Path) -> Checkpoint:
     """Read a legacy Keras file; tensors are named by layer and weight, as "conv1/conv1/kernel:0", in Keras's order.
 
     metadata: "keras_version", "backend", "layer_names" (all layers), "weight_names" (layer -> names of its tensors);
-    of whole models "model_config" and "training_config" (parsed JSON, never run) and "optimizer" (name -> LazyTensor).
+    of whole models "model_config" and "training_config" (parsed JSON, never run) and "optimizer" (name -> LazyTensor);
+    "zoonet": what zoonet wrote.
     """
     file = Hdf5File(path, path.name)
     root_attributes = file.attributes("")
@@ -116,9 +122,9 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
         root = file
         if isinstance(metadata.get("model_config"), dict):
             root = file.create_group("model_weights")
-            for name in _JSON_ATTRIBUTES:
-                if isinstance(metadata.get(name), dict):
-                    file.attrs[name] = json.dumps(metadata[name]).encode()
+        for name in _JSON_ATTRIBUTES:
+            if isinstance(metadata.get(name), dict):
+                file.attrs[name] = json.dumps(metadata[name])
         for target in {file, root}:
             target.attrs["keras_version"] = str(metadata.get("keras_version", "2.15.0")).encode()
             target.attrs["backend"] = str(metadata.get("backend", "tensorflow")).encode()

@@ -6,6 +6,7 @@ Source: `H5IOStore` in `saving_lib.py` of Keras.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoonet.formats.checkpoint import Array, Checkpoint, LazyTensor
 from zoonet.formats.files import atomic_path
 from zoonet.formats.hdf5 import SIGNATURE, Hdf5File, create_dataset
+from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import UnsupportedFormatError
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ def read_tree(source: Path | Array, name: str) -> tuple[dict[str, LazyTensor], d
             if isinstance(layer, str):
                 names[path.removesuffix("vars").removesuffix("/")] = layer
     metadata: dict[str, Any] = {"names": names} if names else {}
+    own = file.attributes("").get("zoonet")
+    if isinstance(own, str):
+        metadata["zoonet"] = parse_json_object(own, f"{name}: zoonet")
     if optimizer:
         metadata["optimizer"] = optimizer
     return tensors, metadata
@@ -84,8 +89,10 @@ def write_tree(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], p
                 expected="names such as 'layers/dense/vars/0'",
                 fix="write legacy .h5, or map the names first",
             )
-    names = metadata.get("names")
+    names, own = metadata.get("names"), metadata.get("zoonet")
     with h5py.File(path, "w") as file:
+        if isinstance(own, dict):
+            file.attrs["zoonet"] = json.dumps(own)
         for name, tensor in tensors.items():
             create_dataset(file, name, tensor)
         for group, layer in names.items() if isinstance(names, dict) else ():

@@ -33,8 +33,8 @@ def recognise(probe: Probe) -> bool:
 def read(path: Path) -> Checkpoint:
     """Read a .keras file; tensors are named as in its weights file, "layers/conv2d/vars/0".
 
-    metadata: "config" and "keras_metadata" (parsed JSON), "assets" (names of further members), and those of
-    `zoonet.formats.keras_weights`.
+    metadata: "config" and "keras_metadata" (parsed JSON), "assets" (names of further members), "zoonet" (what zoonet
+    wrote), and those of `zoonet.formats.keras_weights`.
     """
     archive = ZipArchive(path)
     metadata: dict[str, Any] = {}
@@ -43,6 +43,8 @@ def read(path: Path) -> Checkpoint:
             if archive.size(member) > _MAX_JSON:
                 raise UnsafeFileError(f"{path.name}: {member} is too large", expected=f"at most {_MAX_JSON} bytes")
             metadata[key] = parse_json_object(archive.read(member).tobytes(), f"{path.name}: {member}")
+    if "zoonet" in metadata.get("keras_metadata", {}):
+        metadata["zoonet"] = metadata["keras_metadata"].pop("zoonet")
     assets = [name for name in archive.names if name not in (_CONFIG, _METADATA, _WEIGHTS)]
     if _WEIGHTS not in archive:
         raise UnsupportedFormatError(f"{path.name}: no {_WEIGHTS} in the archive", received=", ".join(assets)[:200])
@@ -69,8 +71,10 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
     described = metadata.get("keras_metadata")
     if not isinstance(described, dict):
         described = {"keras_version": "3.0.0", "date_saved": "1980-01-01@00:00:00"}
+    if isinstance(metadata.get("zoonet"), dict):
+        described = {**described, "zoonet": metadata["zoonet"]}
     with atomic_path(path) as temporary, temporary_path(path.parent, path.name) as weights:
-        write_tree(tensors, metadata, weights)
+        write_tree(tensors, {key: value for key, value in metadata.items() if key != "zoonet"}, weights)
         with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
             archive.writestr(zipfile.ZipInfo(_METADATA), json.dumps(described))
             archive.writestr(zipfile.ZipInfo(_CONFIG), json.dumps(config))

@@ -28,16 +28,21 @@ __all__ = ["deform_conv2d"]
 _SMALL = {"low": 0.1, "high": 0.9}
 
 
-@op(name="deform_conv2d.places")
-def places(xp: Any, offset: Array, windows: Windows, axis: int) -> Array:
-    """Where taps read along an axis, as offsets (N, taps, outputs) from their places in `conv`."""
+def tap_places(windows: Windows, axis: int) -> Any:
+    """Where each tap reads along an axis in `conv`: (taps, outputs)."""
     ones = [1] * len(windows.kernel)
     ones[axis] = -1
     tap = np.arange(windows.kernel[axis]) * windows.dilation[axis] - windows.before[axis]
     out = np.arange(windows.output[axis]) * windows.stride[axis]
     rows = np.broadcast_to(tap.reshape(ones), windows.kernel).reshape(-1, 1)
     columns = np.broadcast_to(out.reshape(ones), windows.output).reshape(1, -1)
-    return offset + xp.asarray(rows + columns, dtype=offset.dtype)
+    return rows + columns
+
+
+@op(name="deform_conv2d.places")
+def places(xp: Any, offset: Array, windows: Windows, axis: int) -> Array:
+    """Where taps read along an axis, as offsets (N, taps, outputs) from their places in `conv`."""
+    return offset + xp.asarray(tap_places(windows, axis), dtype=offset.dtype)
 
 
 @places.type

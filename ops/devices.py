@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,24 @@ def _cupy() -> Any:
     return cupy
 
 
+#: Whether NumPy arrays move to the GPU where they meet arrays there.
+_following = contextvars.ContextVar("following", default=False)
+
+
+@contextlib.contextmanager
+def constants_follow() -> Iterator[None]:
+    """While it lasts, NumPy arrays are copied to the device of the arrays that they meet.
+
+    For operator sets, whose functions make constants (positions, sizes, factors) and whose graphs hold some: these
+    belong to no device. Anywhere else arrays on different devices are an error.
+    """
+    token = _following.set(True)
+    try:
+        yield
+    finally:
+        _following.reset(token)
+
+
 def is_array(value: object) -> bool:
     """True for NumPy and CuPy arrays and NumPy scalars, not for traced values or Python numbers."""
     if isinstance(value, np.ndarray | np.generic):
@@ -36,7 +57,7 @@ def array_module(*arrays: Array) -> Any:
     cupy = sys.modules.get("cupy")
     if cupy is None or not any(isinstance(a, cupy.ndarray) for a in arrays):
         return np
-    if any(isinstance(a, np.ndarray) and a.ndim for a in arrays):
+    if not _following.get() and any(isinstance(a, np.ndarray) and a.ndim for a in arrays):
         raise DeviceError(
             "operands are on different devices",
             expected="all on the CPU or all on the GPU",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zoonet.weights import cache, mirror
-    from zoonet.weights.bring import UnverifiedWarning
+    from zoonet.weights.bring import UnverifiedWarning, of_other_frameworks
     from zoonet.weights.download import LicenceWarning, cached, fetch, fetch_files, resolve
     from zoonet.weights.entry import Companion, Entry, Metric, Preprocessing
     from zoonet.weights.registry import entries, find, label_names, suggest, tasks
@@ -44,13 +44,14 @@ __all__ = [
     "find",
     "label_names",
     "mirror",
+    "of_other_frameworks",
     "resolve",
     "suggest",
     "tasks",
 ]
 
 _MODULES = {
-    "bring": ("UnverifiedWarning",),
+    "bring": ("UnverifiedWarning", "of_other_frameworks"),
     "download": ("LicenceWarning", "cached", "fetch", "fetch_files", "resolve"),
     "entry": ("Companion", "Entry", "Metric", "Preprocessing"),
     "registry": ("entries", "find", "label_names", "suggest", "tasks"),

@@ -53,14 +53,14 @@ class Job:
         return cls(chosen, progress, time.monotonic() + chosen.total_timeout)
 
 
-def find_cached(sources: Sequence[Source], expected: Expected) -> Path | None:
-    """The file of any of the sources in our cache or the Hugging Face cache, or None."""
+def find_cached(sources: Sequence[Source], expected: Expected, *, link: bool = True) -> Path | None:
+    """The file of any of the sources in our cache or the Hugging Face cache, or None; link: see `hub.find_cached`."""
     for source in sources:
         found = None
         if source.kind == "url":
             found = Slot(source).find(expected)
         elif source.kind == "hugging-face":
-            found = hub.find_cached(source, expected)
+            found = hub.find_cached(source, expected, link=link)
         if found is not None:
             return found
     return None
@@ -76,16 +76,21 @@ def matches(path: Path, expected: Expected) -> bool:
         return False
 
 
+def of_other_frameworks(sources: Sequence[Source], expected: Expected) -> tuple[Path, ...]:
+    """Files of this name in torch hub's or Keras's folder, not compared with the published hash yet.
+
+    Without a published hash there is none, since nothing could tell whether they are the right ones.
+    """
+    if not expected.has_hash:
+        return ()
+    names = [source.file_name for source in sources if source.kind == "url"]
+    places = [folder / name for name in names for folder in (torch_folder(), keras_folder())]
+    return tuple(place for place in places if place.is_file())
+
+
 def _shared(sources: Sequence[Source], expected: Expected) -> Path | None:
     """The file in torch hub's or Keras's folder, if its hash is the published one."""
-    if not expected.has_hash:
-        return None
-    for source in sources:
-        if source.kind == "url":
-            for folder in (torch_folder(), keras_folder()):
-                if matches(folder / source.file_name, expected):
-                    return folder / source.file_name
-    return None
+    return next((path for path in of_other_frameworks(sources, expected) if matches(path, expected)), None)
 
 
 def bring_one(sources: Sequence[Source], expected: Expected, job: Job) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from zoonet.ops.errors import StorageError, UnknownModelError
 from zoonet.weights.download import cached, resolve
 from zoonet.weights.entry import Entry
-from zoonet.weights.hub import Repository, expected_by_etag
+from zoonet.weights.hub import expected_by_etag, repositories
 from zoonet.weights.integrity import Expected, hash_file
 from zoonet.weights.registry import entries
 from zoonet.weights.settings import cache_folder, hub_cache_folder
@@ -136,12 +136,19 @@ def _belongs(file: CachedFile, target: Entry | HubReference | tuple[Source, Expe
             return True
         beside = [source.beside(item.name) for source in target.sources for item in target.companions]
         return file.source in {str(source) for source in beside}
-    if isinstance(target, HubReference):
-        repository = Repository(hub_cache_folder(), target.repository)
-        commits = {target.revision, repository.commit(target.revision)}
-        reference = HubReference.parse(file.source) if file.kind == "hugging-face" else None
-        return reference is not None and reference.repository == target.repository and reference.revision in commits
-    return file.source == str(target[0])
+    if isinstance(target, tuple):
+        source = target[0]
+        if source.kind != "hugging-face":
+            return file.source == str(source)
+        target = HubReference(source.location, source.revision, source.file)
+    reference = HubReference.parse(file.source) if file.kind == "hugging-face" else None
+    if reference is None or reference.repository != target.repository or target.file not in ("", reference.file):
+        return False
+    # What came from a mirror lies in our own cache, under its revision's name.
+    return reference.revision in {
+        target.revision,
+        *(place.commit(target.revision) for place in repositories(target.repository)),
+    }
 
 
 def verify(name: str | None = None) -> tuple[Verified, ...]:

@@ -6,6 +6,7 @@ import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from zoonet.ops.errors import DownloadError, NotAvailableError, OfflineError, UnknownModelError
 from zoonet.weights.bring import (
@@ -19,9 +20,17 @@ from zoonet.weights.bring import (
 from zoonet.weights.entry import Entry
 from zoonet.weights.integrity import Expected
 from zoonet.weights.registry import find
-from zoonet.weights.repository import COMPANIONS, cached_repository, fetch_repository, weights_in
-from zoonet.weights.settings import Progress, Settings
+from zoonet.weights.repository import (
+    COMPANIONS,
+    INDEX_SUFFIX,
+    cached_repository,
+    fetch_repository,
+    read_index,
+    weights_in,
+)
+from zoonet.weights.settings import Progress, Settings, is_hub
 from zoonet.weights.source import HubReference, Source
+from zoonet.weights.store import link_or_copy
 
 
 class LicenceWarning(UserWarning):
@@ -34,8 +43,9 @@ def fetch(what: Entry | str, *, progress: Progress | None = None, settings: Sett
     what: an entry or its name; `https://host/file`, with `#sha256=…` to have it verified; or
     `hf://organisation/name[@revision]` and plain `organisation/name`. A Hugging Face repository gives the
     folder that holds config.json, the weights and the tokenizer's files;
-    `hf://organisation/name[@revision]/file` and all else give a file. progress: called as progress(file name,
-    bytes so far, bytes in all or None).
+    `hf://organisation/name[@revision]/file` and all else give a file; with an index of shards come its
+    shards. The hub's own pages and download links are taken as the repositories and files that they show.
+    progress: called as progress(file name, bytes so far, bytes in all or None).
 
     Cached files are used without opening a connection. Raises UnknownModelError, OfflineError, DownloadError,
     StorageError or IntegrityError; then nothing new is visible in any cache.
@@ -49,7 +59,21 @@ def fetch(what: Entry | str, *, progress: Progress | None = None, settings: Sett
     if isinstance(target, HubReference):
         return fetch_repository(target, job)
     source, expected = target
-    return bring_one((source,), expected, job)
+    path = bring_one((source,), expected, job)
+    if source.file_name.endswith(INDEX_SUFFIX):
+        _bring_shards(source, path, job)
+    return path
+
+
+def _bring_shards(source: Source, index: Path, job: Job) -> dict[str, Path]:
+    """Bring the files that an index names, which lie beside it, and have them beside it on disk too; by name."""
+    shards = {}
+    for name in read_index(index):
+        shards[name] = bring_one((source.beside(name),), Expected(), job)
+        place = index.parent / name
+        if source.kind == "url" and not (place.exists() and place.samefile(shards[name])):
+            link_or_copy(shards[name], place)
+    return shards
 
 
 def fetch_files(
@@ -82,7 +106,9 @@ def fetch_sources(
             if name in COMPANIONS or name in weights_in(folder)
         )
     source, expectation = target
-    return ((source, expectation, bring_one((source,), expectation, job)),)
+    path = bring_one((source,), expectation, job)
+    shards = _bring_shards(source, path, job) if source.file_name.endswith(INDEX_SUFFIX) else {}
+    return ((source, expectation, path), *((source.beside(name), Expected(), shards[name]) for name in shards))
 
 
 def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
@@ -97,7 +123,11 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
             if fragment and kind not in ("sha256", "md5"):
                 raise ValueError(f"#{fragment} is not #sha256=… or #md5=…")
             hashes = {kind: (digest,)}
-            return Source.parse(url), Expected(sha256=hashes.get("sha256", ()), md5=hashes.get("md5", ()))
+            expected = Expected(sha256=hashes.get("sha256", ()), md5=hashes.get("md5", ()))
+            page = HubReference.from_url(urlsplit(url).path) if is_hub(url) else None
+            if page is not None and (page.file or not expected.has_hash):
+                return (Source.parse(str(page)), expected) if page.file else page
+            return Source.parse(url), expected
         if what.startswith("hf://"):
             reference = HubReference.parse(what)
             return (Source.parse(what), Expected()) if reference.file else reference
@@ -113,14 +143,18 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
         raise
 
 
-def cached(what: Entry | str) -> Path | None:
-    """Where `fetch` would find it in a cache, or None. Opens no connection and hashes nothing."""
+def cached(what: Entry | str, *, link: bool = True) -> Path | None:
+    """Where `fetch` would find it in a cache, or None. Opens no connection and hashes nothing.
+
+    link: whether contents that the Hugging Face cache has for another revision are linked under their name, as `fetch`
+    does; if not, their own path is returned.
+    """
     target = resolve(what) if isinstance(what, str) else what
     if isinstance(target, Entry):
-        return find_cached(target.sources, target.expected)
+        return find_cached(target.sources, target.expected, link=link)
     if isinstance(target, HubReference):
         return cached_repository(target, complete=False)
-    return find_cached((target[0],), target[1])
+    return find_cached((target[0],), target[1], link=link)
 
 
 def _entry_files(entry: Entry, job: Job) -> dict[str, Path]:

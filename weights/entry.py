@@ -106,12 +106,16 @@ class Entry:
     @property
     def tag(self) -> str:
         """The part of the name after the architecture, or "" for a name without one."""
-        architecture, dot, tag = self.name.rpartition(".")
-        return tag if dot and architecture else ""
+        return self.name[len(self.family) + 1 :]
 
     @property
     def family(self) -> str:
-        """The name without its tag: what a user writes to get the default weights."""
+        """The name without its tag: what a user writes to get the default weights.
+
+        Repositories of the Hugging Face hub have no tags, and dots of their own ("Qwen2.5-0.5B-Instruct").
+        """
+        if self.vocabulary == "hugging-face":
+            return self.name
         return self.name.rpartition(".")[0] or self.name
 
     @property

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,11 @@ from typing import Any
 from urllib.parse import quote
 
 from zoonet.ops.errors import DownloadError, FormatError
-from zoonet.weights.http import check_status, exchange, new_session, retrying, storage_error
+from zoonet.weights.http import check_status, exchange, new_session, retrying
 from zoonet.weights.integrity import Expected
 from zoonet.weights.settings import Settings, cache_folder, hub_cache_folder, hub_endpoint
 from zoonet.weights.source import Source, is_commit, safe_relative
-from zoonet.weights.store import publish, sync_folder, write_text
+from zoonet.weights.store import link_or_copy, publish, write_text
 
 # A repository's description lists its files; a larger answer is not one.
 LARGEST_ANSWER = 16 << 20
@@ -108,21 +107,7 @@ class Repository:
     def link(self, commit: str, file: str, blob: Path) -> Path:
         """Make a blob visible as a file of a commit. Raises DownloadError."""
         pointer = self.snapshot(commit) / safe_relative(file)
-        temporary = pointer.with_name(f".{pointer.name[:100]}.{os.getpid()}.link")
-        try:
-            pointer.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            try:
-                temporary.symlink_to(os.path.relpath(blob, pointer.parent))
-            except (OSError, NotImplementedError):
-                # Systems without links for plain users: a second copy, as the hub's tools make it.
-                shutil.copyfile(blob, temporary)
-            temporary.replace(pointer)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise storage_error(error, pointer) from None
-        sync_folder(pointer.parent)
+        link_or_copy(blob, pointer)
         return pointer
 
     def store(self, commit: str, file: str, etag: str, blob_name: str) -> Path:
@@ -141,11 +126,11 @@ def repositories(name: str) -> tuple[Repository, Repository]:
     return Repository(hub_cache_folder(), name), Repository(cache_folder() / "hub", name)
 
 
-def find_cached(source: Source, expected: Expected) -> Path | None:
+def find_cached(source: Source, expected: Expected, *, link: bool = True) -> Path | None:
     """Path of a hub source's file in either cache, or None. Opens no connection.
 
     A blob with the published hash is found at whatever revision it was brought, and linked if that is
-    possible.
+    possible. link: False leaves the cache as it is.
     """
     for repository in repositories(source.location):
         found = repository.find(source.revision, source.file)
@@ -156,7 +141,7 @@ def find_cached(source: Source, expected: Expected) -> Path | None:
                 return found
         if expected.full_sha256 and repository.blob(expected.full_sha256).is_file():
             blob_path = repository.blob(expected.full_sha256)
-            if is_commit(source.revision):
+            if link and is_commit(source.revision):
                 with contextlib.suppress(DownloadError):
                     return repository.link(source.revision, source.file, blob_path)
             return blob_path

@@ -20,6 +20,7 @@ from zoonet.weights.settings import HUB, Progress, Settings
 from zoonet.weights.source import Source, safe_relative
 from zoonet.weights.store import write_atomic
 from zoonet.weights.transport import Received, Request, discard
+from zoonet.weights.writing import HashedFile
 
 
 def places(source: Source, expected: Expected) -> tuple[str, ...]:
@@ -57,14 +58,12 @@ def copy_from_directory(folder: Path, place: str, request: Request, part: Path, 
         part.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(part.parent).free < total:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with path.open("rb") as source, part.open("wb") as target:
+        with path.open("rb") as source, part.open("wb") as file, HashedFile(file, hasher) as target:
             while data := source.read(CHUNK):
-                hasher.update(data)
                 target.write(data)
                 if progress is not None:
-                    progress(request.name, hasher.size, total)
-            target.flush()
-            os.fsync(target.fileno())
+                    progress(request.name, target.size, total)
+            target.finish()
         digests = hash_file(part, git=True) if request.expected.git else hasher.digests()
         request.expected.check(digests, str(path), "correct the mirror")
     except OSError as error:

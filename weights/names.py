@@ -15,17 +15,8 @@ from zoonet.weights.vit_names import is_foreign_vit, renamed
 
 __all__ = ["in_our_names", "keras_resnet", "published_rtdetr", "torchvision_detector", "transformers_resnet"]
 
-_KERAS_PARTS = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
-_KERAS_BLOCK = re.compile(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)")
 _TRANSFORMERS_BLOCK = re.compile(
-    r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
+    r"encoder\.stages\.(\d{1,3})\.layers\.(\d{1,3})\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
 )
 
 
@@ -35,7 +26,7 @@ def in_our_names(checkpoint: Checkpoint) -> Checkpoint:
     Any other checkpoint is returned as it is. Raises FormatError where a map applies to some of the names only.
     """
     if checkpoint.format in ("keras_h5", "keras_weights", "keras"):
-        layers = {layer for layer, _ in map(_keras_layer_and_part(checkpoint), checkpoint)}
+        layers = {layer for layer, _ in map(_keras_layer_and_role(checkpoint), checkpoint)}
         return keras_resnet(checkpoint) if {"conv1_conv", "conv2_block1_1_conv"} <= layers else checkpoint
     if any(name.removeprefix("resnet.").startswith("embedder.embedder.convolution.") for name in checkpoint):
         return transformers_resnet(checkpoint)
@@ -87,64 +78,49 @@ def keras_resnet(checkpoint: Checkpoint) -> Checkpoint:
     """The weights of keras.applications' ResNet-50, 101 and 152 in torchvision's names and layout.
 
     conv3_block2_1_conv/kernel:0 -> layer2.1.conv1.weight; number 0 of a block is the projection. Kernels are
-    (height, width, in, out) -> (out, in, height, width), and (in, out) -> (out, in) for the last layer, which is
-    called "probs" or "predictions" by the version that wrote the file. Raises FormatError for other layers.
+    (height, width, in, out) -> (out, in, height, width), and (in, out) -> (out, in) for the last layer. Raises
+    FormatError for other layers.
     """
+    from zoonet.formats.keras.layouts import to_torch
+    from zoonet.weights.keras_names import resnet_parameter
+
     tensors: dict[str, LazyTensor] = {}
-    split = _keras_layer_and_part(checkpoint)
+    split = _keras_layer_and_role(checkpoint)
     for name, tensor in checkpoint.items():
-        layer, part = split(name)
-        ours = f"{_keras_layer(layer, tensor.ndim)}.{part}" if part else ""
-        if not part or ours.startswith(".") or ours in tensors:
+        ours = resnet_parameter(*split(name))
+        if ours is None or ours in tensors:
             raise FormatError(
                 "the file is not of a ResNet of keras.applications",
                 expected="layers such as conv1_conv, conv2_block1_1_bn and predictions",
                 received=name[:200],
             )
-        tensors[ours] = _turned(tensor)
+        tensors[ours] = to_torch(tensor, {4: "HWIO", 2: "IO"}.get(tensor.ndim, ""))
     return Checkpoint(tensors, _without_keras_layers(checkpoint.metadata), checkpoint.format)
 
 
-def _keras_layer_and_part(checkpoint: Checkpoint) -> Callable[[str], tuple[str, str]]:
-    """A function from a name to its layer and our name of the array in the layer, "" where it is not known.
+def _keras_layer_and_role(checkpoint: Checkpoint) -> Callable[[str], tuple[str, str]]:
+    """A function from a name to its layer and the role of the array there, "" where it is not known.
 
     Keras 2 writes "conv1_bn/conv1_bn/gamma:0"; Keras 3 "layers/dense/vars/0", and the layers' names apart.
     """
+    from zoonet.weights.keras_names import resnet_modules
+
+    known = resnet_modules()
     named = checkpoint.metadata.get("names")
     layers: Mapping[str, object] = named if isinstance(named, dict) else {}
 
     def split(name: str) -> tuple[str, str]:
-        head, _, part = name.rpartition("/")
-        if len(part) == 1 and part.isdecimal() and head.endswith("/vars"):
+        head, _, role = name.rpartition("/")
+        if len(role) == 1 and role.isdecimal() and head.endswith("/vars"):
             layer = str(layers.get(head.removesuffix("/vars"), ""))
             order = ("gamma", "beta", "moving_mean", "moving_variance") if layer.endswith("_bn") else ("kernel", "bias")
-            return layer, _KERAS_PARTS[order[int(part)]] if int(part) < len(order) else ""
-        return head.rpartition("/")[2], _KERAS_PARTS.get(part.partition(":")[0], "")
+            return layer, order[int(role)] if int(role) < len(order) else ""
+        # The folder of a layer has its name; what lies in it may have been numbered: "conv1_bn/conv1_bn_1/gamma:0".
+        folders = head.split("/")
+        layer = next((folder for folder in folders if folder in known), folders[-1])
+        return layer, role.partition(":")[0]
 
     return split
-
-
-def _keras_layer(layer: str, axes: int) -> str:
-    """Our name of a layer, or ""."""
-    if layer in ("conv1_conv", "conv1_bn"):
-        return {"conv1_conv": "conv1", "conv1_bn": "bn1"}[layer]
-    if layer in ("probs", "predictions", "fc1000") and axes < 3:
-        return "fc"
-    found = _KERAS_BLOCK.fullmatch(layer)
-    if found is None:
-        return ""
-    stage, block, number, kind = found.groups()
-    place = f"downsample.{'1' if kind == 'bn' else '0'}" if number == "0" else f"{kind}{number}"
-    return f"layer{int(stage) - 1}.{int(block) - 1}.{place}"
-
-
-def _turned(tensor: LazyTensor) -> LazyTensor:
-    """A Keras kernel in PyTorch's layout; vectors stay."""
-    axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(tensor.ndim)
-    if axes is None:
-        return tensor
-    shape = tuple(tensor.shape[axis] for axis in axes)
-    return LazyTensor(shape, tensor.dtype, lambda: tensor.load().transpose(axes), tensor.identity)
 
 
 def _without_keras_layers(metadata: Mapping[str, object]) -> dict[str, object]:

@@ -31,6 +31,7 @@ COMPANIONS = (
     "sentence_bert_config.json",
     "1_Pooling/config.json",
 )
+INDEX_SUFFIX = ".index.json"
 # An index names a few thousand shards at most.
 LARGEST_INDEX = 64 << 20
 
@@ -42,7 +43,7 @@ def weights_in(folder: Path) -> tuple[str, ...]:
     """
     for name in WEIGHTS:
         if (folder / name).is_file():
-            shards = read_index(folder / name) if name.endswith(".index.json") else ()
+            shards = read_index(folder / name) if name.endswith(INDEX_SUFFIX) else ()
             return (name, *shards) if all((folder / shard).is_file() for shard in shards) else ()
     return ()
 
@@ -119,7 +120,7 @@ def fetch_repository(reference: HubReference, job: Job) -> Path:
             received=", ".join(files)[:500],
         )
     path = bring(first)
-    for shard in read_index(path) if first.endswith(".index.json") else ():
+    for shard in read_index(path) if first.endswith(INDEX_SUFFIX) else ():
         bring(shard)
     repository.note_commit(reference.revision, commit)
     return repository.snapshot(commit)
@@ -145,7 +146,7 @@ def _mirrored_repository(reference: HubReference, job: Job) -> Path:
             path = bring(name)
         except NotAvailableError:
             continue
-        for shard in read_index(path) if name.endswith(".index.json") else ():
+        for shard in read_index(path) if name.endswith(INDEX_SUFFIX) else ():
             bring(shard)
         return Path(os.path.abspath(path)).parent
     raise NotAvailableError(f"the mirror has no weights of {reference}", fix="add it with `zoonet mirror export`")

@@ -22,6 +22,13 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Revisions with slashes that the Hugging Face hub knows; any other slash starts the file name.
 _REVISION = re.compile(r"refs/(?:pr/\d+|convert/[\w.-]+)|[\w.-]+")
 
+# Pages and files of the hub, and what stands in the place of an organisation on pages of other things.
+_PAGE = re.compile(
+    r"/(?P<organisation>[\w.-]+)/(?P<name>[\w.-]+)/?"
+    r"(?:(?:(?<=/)tree/(?P<tree>[^/]+)/?)|(?:(?<=/)(?:blob|resolve|raw)/(?P<revision>[^/]+)/(?P<file>.+)))?"
+)
+_NOT_MODELS = ("api", "blog", "collections", "datasets", "docs", "models", "organizations", "papers", "spaces", "tasks")
+
 
 def is_commit(revision: str) -> bool:
     """Whether a revision is a full commit hash, so that it always means the same files."""
@@ -146,6 +153,25 @@ class HubReference:
         if not text.startswith("hf://") and ("/" not in repository or file):
             raise ValueError(f"{text!r} is not organisation/name")
         return cls(repository, revision, file)
+
+    @classmethod
+    def from_url(cls, path: str) -> HubReference | None:
+        """Reference from the path of one of the hub's own pages or files, as people copy it; None for any other.
+
+        /org/name, /org/name/tree/revision, and /org/name/blob/revision/file or resolve in the place of blob.
+        """
+        found = _PAGE.fullmatch(path)
+        if found is None or found["organisation"] in _NOT_MODELS:
+            return None
+        repository, revision = (
+            f"{found['organisation']}/{found['name']}",
+            unquote(found["revision"] or found["tree"] or "main"),
+        )
+        try:
+            file = safe_relative(unquote(found["file"])) if found["file"] else ""
+            return cls.parse(f"hf://{repository}@{revision}" + (f"/{file}" if file else ""))
+        except ValueError:
+            return None
 
     def __str__(self) -> str:
         revision = "" if self.revision == "main" else f"@{self.revision}"

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -92,6 +93,27 @@ def publish(part: Path, final: Path) -> None:
     except OSError as error:
         raise storage_error(error, final) from None
     sync_folder(final.parent)
+
+
+def link_or_copy(path: Path, place: Path) -> None:
+    """Make a file visible in another place too, atomically, by a relative link. Raises DownloadError.
+
+    On systems without links for plain users it becomes a second copy, as the hub's own tools make it.
+    """
+    temporary = place.with_name(f".{place.name[:100]}.{os.getpid()}.link")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.symlink_to(os.path.relpath(path, place.parent))
+        except (OSError, NotImplementedError):
+            shutil.copyfile(path, temporary)
+        temporary.replace(place)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise storage_error(error, place) from None
+    sync_folder(place.parent)
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

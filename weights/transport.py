@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from zoonet.ops.errors import DownloadError, IntegrityError
 from zoonet.weights.http import (
@@ -30,12 +30,15 @@ from zoonet.weights.http import (
 )
 from zoonet.weights.integrity import CHUNK, Digests, Expected, Hasher, hash_file
 from zoonet.weights.settings import Progress, Settings
+from zoonet.weights.writing import HashedFile
 
 if TYPE_CHECKING:
     import requests
 
 # Bytes that must arrive before the count of fruitless attempts starts anew.
 PROGRESS_BYTES = 1 << 20
+# Bytes that are read at once: what a socket holds, not more, since larger buffers cost time of their own.
+_PIECE = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +227,9 @@ def _store_body(response: Any, attempt: _Attempt, have: int) -> Received:
         with part.open("r+b" if have else "wb") as file:
             file.truncate(have)
             file.seek(have)
-            _copy(response, file, hasher, size, attempt)
-            file.flush()
-            os.fsync(file.fileno())
+            with HashedFile(file, hasher) as target:
+                _copy(response, target, size, attempt)
+                target.finish()
     except OSError as error:
         if isinstance(error, DownloadError):
             raise
@@ -251,26 +254,25 @@ def _hashed(part: Path, expected: Expected, have: int) -> Hasher:
     return hasher
 
 
-def _copy(response: Any, file: BinaryIO, hasher: Hasher, size: int | None, attempt: _Attempt) -> None:
+def _copy(response: Any, target: HashedFile, size: int | None, attempt: _Attempt) -> None:
     """Body to file.
 
     Raises Again if it ends early or drips, IntegrityError if it is longer than it may be.
     """
     name = attempt.request.name
     for data in _pieces(response, attempt):
-        if size is not None and hasher.size + len(data) > size:
+        if size is not None and target.size + len(data) > size:
             raise IntegrityError(
                 f"{public_url(attempt.request.url)} is not the published file",
                 expected=f"{size} bytes",
                 received="more",
                 fix="use another source",
             )
-        hasher.update(data)
-        file.write(data)
+        target.write(data)
         if attempt.progress is not None:
-            attempt.progress(name, hasher.size, size)
-    if size is not None and hasher.size < size:
-        raise Again(f"the connection ended after {hasher.size} of {size} bytes")
+            attempt.progress(name, target.size, size)
+    if size is not None and target.size < size:
+        raise Again(f"the connection ended after {target.size} of {size} bytes")
 
 
 def _pieces(response: Any, attempt: _Attempt) -> Iterator[bytes]:
@@ -285,7 +287,7 @@ def _pieces(response: Any, attempt: _Attempt) -> Iterator[bytes]:
     decoded = response.raw.stream(CHUNK, decode_content=True) if _is_encoded(response) else None
     while True:
         try:
-            data = response.raw.read1(CHUNK, decode_content=False) if decoded is None else next(decoded, b"")
+            data = response.raw.read1(_PIECE, decode_content=False) if decoded is None else next(decoded, b"")
         except urllib3.exceptions.ReadTimeoutError:
             raise Again(f"no data for {settings.read_timeout:g} seconds") from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:

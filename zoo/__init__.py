@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from zoonet.zoo.conversion import Conversion as Conversion
     from zoonet.zoo.conversion import convert as convert
     from zoonet.zoo.detection.results import Detections as Detections
-    from zoonet.zoo.downloads import download as download
     from zoonet.zoo.exporting import export as export
     from zoonet.zoo.listing import list as list
     from zoonet.zoo.model import Card as Card
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from zoonet.zoo.results import Classification as Classification
     from zoonet.zoo.results import Prediction as Prediction
     from zoonet.zoo.results import Results as Results
+    from zoonet.zoo.sources import download as download
     from zoonet.zoo.storage import create as create
     from zoonet.zoo.storage import load as load
 
@@ -45,7 +45,7 @@ _HOMES = {
     "Results": "results",
     "convert": "conversion",
     "create": "storage",
-    "download": "downloads",
+    "download": "sources",
     "export": "exporting",
     "functional_call": "modules",
     "initialised_by": "modules",

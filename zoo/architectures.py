@@ -48,6 +48,8 @@ FAMILIES = (
     Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
     Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
     Family("transformers.llama", "LlamaForCausalLM", "LLAMAS", "text-generation"),
+    Family("transformers.t5", "T5", "T5S", "text-to-text"),
+    Family("transformers.transformer", "Transformer", "TRANSFORMERS", "text-to-text"),
 )
 
 
@@ -194,6 +196,7 @@ def _shapes(network: Any, config: Any) -> dict[str, Any]:
     }
 
 
+@cache
 def parameters(name: str) -> int:
     """The number of parameters of an architecture with its usual classes; no memory is taken to tell."""
     network, config = find(name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import InputError
+from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.ops.types import TensorType, float32
 from zoonet.zoo.graphs import named_arrays
 from zoonet.zoo.modules import Module
@@ -72,7 +72,9 @@ class Arrays:
     @classmethod
     def from_config(cls, config: Mapping[str, Any], network: Module, architecture: str, file: str) -> Self:
         """See `Task`."""
-        ports = network.config  # type: ignore[attr-defined]
+        ports: Any = getattr(network, "config", None)
+        if not hasattr(ports, "inputs"):
+            raise ArgumentError(f"{file} holds no graph", received=type(network).__name__, fix="leave task out")
         return cls(ports.inputs, ports.outputs)
 
     def to_config(self) -> dict[str, Any]:

@@ -72,7 +72,10 @@ class ImageClassification:
     ) -> Self:
         """See `Task`. The number of labels must be that of the network's classes."""
         usual = defaults(architecture)
-        classes: int = network.config.classes  # type: ignore[attr-defined]
+        config_of_network: Any = getattr(network, "config", None)
+        if not hasattr(config_of_network, "classes"):
+            raise ArgumentError(f"{file}: the network does not classify pictures", received=type(network).__name__)
+        classes: int = config_of_network.classes
         if preprocessing is None:
             preprocessing = preprocessing_of(config.get("preprocessing"), file) or usual.preprocessing
         if labels is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal without block characters, a file name that is not UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = application()(arguments, prog_name="zoonet", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            status = application()(arguments, prog_name="zoonet", standalone_mode=False)
         sys.stdout.flush()
     except ZoonetError as error:
         return _fail(f"zoonet: {error}")
@@ -98,11 +101,20 @@ def main(arguments: list[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line for people: of a licence, or of a file without a published hash."""
+    _say(f"zoonet: warning: {message}")
+
+
 def _fail(message: str, status: int = 2) -> int:
+    _say(message)
+    return status
+
+
+def _say(message: str) -> None:
     from zoonet.zoo.results import printable
 
     print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

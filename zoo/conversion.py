@@ -15,7 +15,7 @@ from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import DType, as_dtype, is_floating
-from zoonet.zoo import architectures, storage
+from zoonet.zoo import architectures, keras_files, storage
 from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
@@ -31,6 +31,17 @@ TOLERANCES = {8: 1e-6, 4: 1e-4, 2: 5e-2, 1: 5e-1}
 _PLAIN = ("safetensors", "sharded", "torch", "npz")
 #: Metadata that describes the source's container, and means nothing elsewhere.
 _OF_THE_FILE = ("zoonet", "format", "container", "prefix", "state_dict_key", "ir_version")
+#: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
+_OF_KERAS = (
+    "config",
+    "keras_metadata",
+    "model_config",
+    "keras_version",
+    "backend",
+    "names",
+    "layer_names",
+    "weight_names",
+)
 
 
 @dataclass
@@ -134,7 +145,9 @@ def convert(
     if arch is not None and checkpoint.format == "onnx":
         network = architectures.fitted(arch, checkpoint)
         checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
-    model_config = _model_config(architecture, checkpoint, config, found.path) if entry.name in _PLAIN else None
+    for_keras = architecture is not None and entry.name in keras_files.FORMATS
+    keeps = entry.name in _PLAIN or for_keras
+    model_config = _model_config(architecture, checkpoint, config, found.path) if keeps else None
     cast = {name: _cast(tensor, wanted) for name, tensor in checkpoint.items()}
     done = 0
 
@@ -151,14 +164,26 @@ def convert(
 
     metadata = {k: v for k, v in checkpoint.metadata.items() if not isinstance(v, LazyTensor)}
     written = Checkpoint({name: counted(tensor) for name, tensor in cast.items()}, metadata)
-    storage.write(written, model_config, output)
+    if for_keras and model_config is not None and architecture is not None:
+        network = architectures.fitted(architecture, checkpoint)
+        model = storage.assemble(architecture, network, config, found.path.name)
+        formats.write(keras_files.keras_checkpoint(model, written, model_config, entry.name), output)
+        again = storage.read(output)[0]
+        absent = [name for name in cast if name not in again]
+        cast = {name: tensor for name, tensor in cast.items() if name in again}
+    else:
+        storage.write(written, model_config, output)
+        again, absent = formats.read(output), []
     report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
-    again = formats.read(output)
     report.lost = _lost(checkpoint, again)
+    if absent:
+        report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
+    if found.path.is_dir() and storage.is_text_model(found.path):
+        report.lost.append("the tokenizer and config.json; a target without suffix is a folder that keeps them")
     report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
     if verify:
         _compare(cast, again, report)
-        if architecture is not None and entry.name in _PLAIN:
+        if architecture is not None and keeps:
             _run_both(found.path, output, architecture, report)
     return report
 
@@ -247,11 +272,12 @@ def _tolerance(checkpoint: Checkpoint, cast: Mapping[str, LazyTensor]) -> float:
 def _lost(checkpoint: Checkpoint, again: Checkpoint) -> list[str]:
     """What the target, read again, does not have of the source."""
     lost, metadata = [], []
+    known = (*_OF_THE_FILE, *_OF_KERAS) if "zoonet" in checkpoint.metadata else _OF_THE_FILE
     for key, value in checkpoint.metadata.items():
         if _holds_arrays(value):
             if not _holds_arrays(again.metadata.get(key)):
                 lost.append(f"{key!r} (arrays outside of the weights, such as the state of an optimizer)")
-        elif key not in _OF_THE_FILE and value not in (None, "", {}, []) and key not in again.metadata:
+        elif key not in known and value not in (None, "", {}, []) and key not in again.metadata:
             metadata.append(key)
     if metadata:
         lost.append("metadata " + ", ".join(metadata))
@@ -273,7 +299,7 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def _compare(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversion) -> None:
-    if report.target_format not in _PLAIN and set(again) != set(cast):
+    if report.target_format not in (*_PLAIN, *keras_files.FORMATS) and set(again) != set(cast):
         report.notes.append("not verified: the target names its tensors otherwise")
         return
     report.compared = 0

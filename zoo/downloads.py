@@ -8,31 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from zoonet.ops.errors import ArgumentError, StorageError
+from zoonet.ops.errors import StorageError
 
 if TYPE_CHECKING:
     from zoonet.weights import Entry, Progress
 
-__all__ = ["download", "download_bar", "fetched"]
-
-
-def download(name: str, *, progress: Progress | None = None) -> pathlib.Path:
-    """Bring weights onto this machine, if they are not here yet, and return where they are; nothing is loaded.
-
-    name: what `load` takes and is not a path: a name of the catalog, `hf://org/name[@revision]`, `org/name`, or
-    `https://host/file#sha256=…`. progress: called as progress(file name, bytes so far, bytes in all or None); a bar on
-    standard error where None, if that is a terminal. The path is a file, or a folder for a model of several files.
-    Later loads open no connection. Raises UnknownModelError, DownloadError, OfflineError, StorageError, IntegrityError.
-    """
-    from zoonet.zoo.sources import EMBEDDED, locate, resolved
-
-    if not isinstance(name, str) or not name:
-        raise ArgumentError("download takes a name", expected="such as 'resnet50.tv_in1k'", received=repr(name))
-    return locate(name).path if name in EMBEDDED else fetched(resolved(name), progress=progress)
+__all__ = ["download_bar", "fetched", "folder_of"]
 
 
 def fetched(what: Entry | str, *, progress: Progress | None = None) -> pathlib.Path:
-    """The file or folder of an entry or a reference; see `download`."""
+    """The file of an entry or a reference, or the folder of one with several, downloaded if it is not here yet.
+
+    progress: as for `weights.fetch`; a bar on standard error where None, if that is a terminal. Raises as that does.
+    """
     from zoonet import weights
 
     with download_bar() if progress is None else _given(progress) as shown:
@@ -62,7 +50,7 @@ def _given(progress: Progress) -> Iterator[Progress]:
 
 @contextmanager
 def download_bar() -> Iterator[Progress]:
-    """A progress function that draws one bar per file on standard error, if that is a terminal or a notebook.
+    """A progress function that draws a bar for the file under way, on a terminal's standard error or in a notebook.
 
     rich is imported when the first bytes arrive, so that loading from a cache costs nothing.
     """
@@ -75,8 +63,8 @@ def download_bar() -> Iterator[Progress]:
             bar = _bar()
             bar.start()
         if name not in tasks:
-            tasks[name] = bar.add_task(name if len(name) <= 32 else name[:31] + "…", total=total)
-        bar.update(tasks[name], completed=done, total=total)
+            tasks[name] = bar.add_task(name if len(name) <= 32 else name[:31] + "…", total=total, completed=done)
+        bar.update(tasks[name], completed=done, total=total, visible=total is None or done < total)
 
     try:
         yield progress

@@ -99,11 +99,12 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
     """The ONNX model of a model of the facade, in inference mode. Raises UnsupportedFormatError, TraceError."""
     from zoonet.formats import onnx
     from zoonet.zoo.graphs import GraphNetwork
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
 
     metadata = describe(model)
     network = model.network
     if isinstance(network, GraphNetwork):
-        if dynamic is None and opset in (None, network.opset):
+        if isinstance(network, OnnxNetwork) and dynamic is None and opset in (None, network.opset):
             return network.draft(metadata)
         signature = _imported(network)
     else:
@@ -131,13 +132,16 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
 
 def _signature(model: Model) -> Signature:
     network = model.network
-    if hasattr(model.task, "tokenizer"):
+    if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.transformers.bert import BertModel, BertWithHead
 
         return _encoder(network) if isinstance(network, BertModel | BertWithHead) else _decoder(network)
     kinds = model.task.example(network)
+    ports = getattr(model.task, "inputs", ())
     names = ["input"] if len(kinds) == 1 else [f"input_{i}" for i in range(len(kinds))]
-    outputs = ["scores"] if model.task.name == "image-classification" else None
+    outputs: list[str] | None = ["scores"] if model.task.name == "image-classification" else None
+    if len(ports) == len(kinds):  # a graph that names them
+        names, outputs = [port.name for port in ports], [port.name for port in model.task.outputs]  # type: ignore[attr-defined]
     dynamic = {name: {0: "batch"} for name, kind in zip(names, kinds, strict=True) if kind.shape}
     return Signature(_of_module(network), dict(zip(names, kinds, strict=True)), outputs, dynamic)
 
@@ -148,7 +152,7 @@ def _imported(network: Any) -> Signature:
 
     inputs: dict[str, TensorType] = {}
     dynamic: dict[str, dict[int, str]] = {}
-    for port in network.ports:
+    for port in network.config.inputs:
         if port.kind != "tensor" or port.dtype is None or port.shape is None:
             raise UnsupportedFormatError(
                 "the graph cannot be written in another opset",
@@ -247,13 +251,11 @@ def describe(model: Model) -> dict[str, str]:
     if isinstance(network, GraphNetwork):  # what it was before it became a graph
         kept = network.metadata
         content |= {k: v for k, v in own_config(kept, "").items() if k in ("architecture", "configuration")}
-    elif not hasattr(model.task, "tokenizer"):
+    elif not hasattr(model.task, "has_tokenizer") and model.architecture in architectures.names():
         content["configuration"] = architectures.changes(model.architecture, network)
     content |= {"task": model.task.name, "card": {key: value for key, value in vars(model.card).items() if value}}
-    if hasattr(model.task, "tokenizer"):
-        tokenizer = model.task.tokenizer
-        content |= {"config": _text_config(model), "tokenizer": tokenizer.pipeline.to_str()}
-        content["padding"] = tokenizer.padding
+    if hasattr(model.task, "has_tokenizer"):
+        content |= {"config": _text_config(model), **_tokenizer(model.task)}
     else:
         content |= model.task.to_config()
     plain: dict[str, str] = {
@@ -264,6 +266,19 @@ def describe(model: Model) -> dict[str, str]:
     }
     plain |= {key: _json(content[key]) for key in ("labels", "preprocessing") if key in content}
     return {**kept, **{key: value for key, value in plain.items() if value}, "zoonet": _json(content)}
+
+
+def _tokenizer(task: Any) -> dict[str, Any]:
+    """A task's tokenizer as plain data; nothing where it has none."""
+    if not task.has_tokenizer:
+        return {}
+    tokenizer = task.tokenizer
+    content = {"tokenizer": tokenizer.pipeline.to_str(), "padding": tokenizer.padding}
+    if tokenizer.names:
+        content["special_tokens"] = dict(tokenizer.names)
+    if tokenizer.template is not None:
+        content["chat_template"] = tokenizer.template.source
+    return content
 
 
 def _text_config(model: Model) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Imported graphs as networks: a file that holds a whole graph (ONNX) becomes a `Model` as any other."""
+"""Imported graphs as networks: a file that holds a whole graph (ONNX, Keras) becomes a `Model` as any other."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +11,16 @@ import numpy as np
 
 from zoonet import formats
 from zoonet.formats.json_data import parse_json_object
+from zoonet.formats.keras_h5 import has_model
 from zoonet.ops.errors import FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph
-from zoonet.zoo.graph_weights import weights_of
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
-from zoonet.zoo.tasks import make_task
+from zoonet.zoo.tasks import TASKS, make_task
 
 if TYPE_CHECKING:
-    from zoonet.formats.onnx import Draft, OnnxModel, ValueInfo
+    from zoonet.formats.onnx import ValueInfo
 
 __all__ = ["GraphConfig", "GraphNetwork", "importer_of", "load"]
 
@@ -47,35 +46,27 @@ class GraphConfig:
 
 
 class GraphNetwork(Module):
-    """A graph as a module. Its parameters are floating weights of the file, under their names; see `weights_of`.
+    """A graph as a module. Its parameters are floating weights of the file, under their names.
 
-    operators: the ONNX names of those that the graph uses, without versions.
-    Called on inputs in order, it returns one output, or a tuple of them. It runs as the file
-    says until `train` or `eval` is called: then batch norm uses the batch and moves its statistics, and dropout drops,
-    by a key that each call changes; or neither does.
+    parameters, state: the values of these constants by name; state is what training does not change by gradients.
+    operators: the names of those that the graph uses, without set and version.
+    Called on inputs in order, it returns one output, or a tuple of them.
     """
 
-    buffers = ("state", "dropout_key")
-    hidden = ("dropout_key",)
+    buffers: tuple[str, ...] = ("state",)
     flat = ("weights", "state")
     data_dependent = True
 
-    def __init__(self, model: OnnxModel) -> None:
-        model, parameters, state = weights_of(model)
-        self.config: Any = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
-        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in model.graph.nodes)
-        self._model = model
+    def __init__(
+        self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
+    ) -> None:
+        self.config: Any = config
+        self._results = [port.name for port in config.outputs]
+        self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
         self._places = {**parameters, **state}
-        self._graph = model.graph.copy()
-        self._graph.inputs += self._places.values()
-        constants = self._graph.constants
-        self.weights = {name: constants.pop(value) for name, value in parameters.items()}
-        self.state = {name: constants.pop(value) for name, value in state.items()}
-        self._mode: bool | None = None
-        self._training: TrainingGraph | None = None
-        self._inference: Graph | None = None
-        if any(node.op.name.startswith("onnx.Dropout-") for node in self._graph.nodes):
-            self.dropout_key = np.zeros(2, np.uint32)
+        self._graph = with_inputs(graph, self._places.values())
+        self.weights = {name: graph.constants[value] for name, value in parameters.items()}
+        self.state = {name: graph.constants[value] for name, value in state.items()}
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
@@ -83,80 +74,43 @@ class GraphNetwork(Module):
 
     def run_graph(self, *inputs: Any) -> Any:
         """The graph itself, where a class for a task has a `forward` of its own."""
-        values = (*inputs, *self.weights.values(), *self.state.values())
-        outputs = self._trained(values) if self.training else evaluate_graph(self._inferring(), *values)
+        outputs = self._outputs(inputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _inferring(self) -> Graph:
-        """The graph that runs outside of training."""
-        if self._mode is None:
-            return self._graph
-        if self._inference is None:
-            self._inference = inference_graph(self._graph, self._statistics())
-        return self._inference
+    def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return evaluate_graph(self._graph, *inputs, *self._arrays())
 
-    def _trained(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if self._training is None:
-            self._training = training_graph(self._graph, self._statistics())
-        outputs, moved, key = self._training.run(values, vars(self).get("dropout_key"))
-        self.state.update(moved)
-        if key is not None:
-            self.dropout_key = key
-        return outputs
+    def _arrays(self) -> list[Any]:
+        """What the inputs of the graph after its own stand for."""
+        return [*self.weights.values(), *self.state.values()]
 
-    def _statistics(self) -> dict[Value, str]:
-        return {value: name for name, value in self._places.items() if name in self.state}
-
-    @property
-    def training(self) -> bool:
-        """Whether the graph trains, whatever its file says."""
-        return self._mode is True
-
-    @training.setter
-    def training(self, mode: bool) -> None:
-        self._mode = bool(mode)
-
-    @property
-    def as_file(self) -> bool:
-        """Whether it runs as its file says, since neither `train` nor `eval` was called."""
-        return self._mode is None
+    def move_state(self, moved: Mapping[str, Any]) -> None:
+        """Replace statistics by those that a step of training gave."""
+        for name, value in moved.items():  # in the same dict, which `functional_call` puts back as it was
+            self.state[name] = self.settled(name, value)
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The metadata_props of the file."""
-        return dict(self._model.metadata)
-
-    @property
-    def opset(self) -> int | None:
-        """The opset of the file, None where it has no operators of ONNX proper."""
-        return self._model.opsets.get("")
-
-    @property
-    def ports(self) -> tuple[ValueInfo, ...]:
-        """The inputs that a caller gives."""
-        return tuple(info for info in self._model.inputs if not info.optional)
+        """What the file says of itself, as texts by name."""
+        return {}
 
     @property
     def results(self) -> list[str]:
         """The names of the outputs."""
-        return [info.name for info in self._model.outputs]
+        return self._results
 
-    def draft(self, metadata: Mapping[str, str]) -> Draft:
-        """The graph as an ONNX model as it was read, with the weights that the network has now."""
-        from zoonet.formats import onnx
+    def checkpoint(self) -> formats.Checkpoint | None:
+        """The file with the network's present arrays in the place of its own; None where it is not of weights."""
+        return None
 
-        model = self._model
-        arrays = {**self.weights, **self.state}
-        return onnx.rewrite(
-            model.graph,
-            model.inputs,
-            model.outputs,
-            model.opsets,
-            {value: arrays[name] for name, value in self._places.items()},
-            metadata=metadata,
-            description=model.description,
-            ir_version=model.ir_version,
-        )
+
+def with_inputs(graph: Graph, constants: Iterable[Value]) -> Graph:
+    """A copy of the graph in which some constants are inputs, after its own."""
+    copied = graph.copy()
+    for value in constants:
+        copied.constants.pop(value, None)
+        copied.inputs.append(value)
+    return copied
 
 
 @dataclass(frozen=True)
@@ -170,17 +124,31 @@ class Imported:
 
 def _from_onnx(path: pathlib.Path) -> Imported:
     from zoonet.formats import onnx
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
 
     model = onnx.load(path)
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets.items())
     notes = f"ONNX graph of {len(model.graph.nodes)} nodes, opset {opsets}" + (
         f", written by {model.producer}" if model.producer else ""
     )
-    return Imported(GraphNetwork(model), dict(model.metadata), Card(name=path.name, notes=notes))
+    return Imported(OnnxNetwork(model), dict(model.metadata), Card(name=path.name, notes=notes))
+
+
+def _from_keras(path: pathlib.Path) -> Imported:
+    from zoonet.formats import keras
+    from zoonet.zoo.keras_graphs import KerasNetwork
+
+    model = keras.load(path)
+    notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
+    return Imported(KerasNetwork(model), {}, Card(name=path.name, notes="; ".join(notes)))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
-_IMPORTERS: dict[str, Callable[[pathlib.Path], Imported]] = {"onnx": _from_onnx}
+_IMPORTERS: dict[str, Callable[[pathlib.Path], Imported]] = {
+    "onnx": _from_onnx,
+    "keras": _from_keras,
+    "keras_h5": _from_keras,
+}
 
 
 def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None:
@@ -188,9 +156,19 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
     if path.is_dir():
         return None
     try:
-        return _IMPORTERS.get(formats.detect(path).name)
+        name = formats.detect(path).name
+        if name in ("keras", "keras_h5") and not _is_keras_model(path, name):
+            return None
+        return _IMPORTERS.get(name)
     except ZoonetError:
         return None
+
+
+def _is_keras_model(path: pathlib.Path, format_name: str) -> bool:
+    """Whether a Keras file is a model that is no network of the zoo, saved by zoonet."""
+    if format_name == "keras_h5" and not has_model(path):
+        return False
+    return "zoonet" not in formats.read(path).metadata
 
 
 def load(
@@ -207,25 +185,28 @@ def load(
     known: what is known of the file from elsewhere, such as labels, for a task that uses it. Raises as the importer
     does, and as the task does for what is given.
     """
+    from zoonet.zoo.onnx_graphs import OnnxNetwork
+
     importer = importer_of(path)
     assert importer is not None, "importer_of decides whether a file is loaded here"
     imported = importer(path)
-    config = own_config(imported.metadata, path.name)
+    own = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    purpose = task or config.get("task") or _purpose(imported)
+    purpose = task or own.get("task") or _purpose(imported)
     card = imported.card
-    if config:
+    if own:
         from zoonet.zoo.storage import read_card
 
-        saved = read_card(config.get("card"), path.name)
+        saved = read_card(own.get("card"), path.name)
         card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
     network = imported.network
-    if "tokenizer" in config and purpose != "arrays":
+    settings = {**imported.metadata, **(known or {}), **own}
+    if TASKS.get(purpose, ("",))[0].startswith("text.") and isinstance(network, OnnxNetwork):
         from zoonet.zoo.text import graphs as text_graphs
 
-        network, config, given = text_graphs.prepared(network, purpose, config, path.name, given)
-    made = make_task(purpose, {**imported.metadata, **(known or {}), **config}, network, "graph", path.name, given)
+        network, settings, given = text_graphs.prepared(network, purpose, own, path.name, given)
+    made = make_task(purpose, settings, network, "graph", path.name, given)
     return Model(network, "graph", made, card=card, device=device)
 
 
@@ -244,11 +225,10 @@ def own_config(metadata: Mapping[str, str], file: str) -> dict[str, Any]:
         return {}
     config = dict(parse_json_object(text.encode("utf-8", "surrogatepass"), f"the metadata of {file}"))
     kinds: dict[str, type] = {"task": str, "preprocessing": dict, "labels": list, "card": dict, "config": dict}
-    kinds |= {"tokenizer": str, "padding": int}
-    labels = config.get("labels", [])
-    if any(not isinstance(config.get(key, kind()), kind) for key, kind in kinds.items()) or not all(
-        isinstance(label, str) for label in labels
-    ):
+    kinds |= {"tokenizer": str, "padding": int, "special_tokens": dict, "chat_template": str}
+    fits = all(isinstance(config.get(key, kind()), kind) for key, kind in kinds.items())
+    texts = [*config.get("labels", []), *config.get("special_tokens", {}).values()] if fits else []
+    if not fits or not all(isinstance(text, str) for text in texts):
         raise FormatError(f"the metadata of {file} is malformed", fix='load it as a plain graph, task="arrays"')
     return config
 

@@ -22,7 +22,8 @@ class Listed:
     weights: "embedded", "catalog" or "" for an architecture alone. parameters: their number, where known; that of the
     usual number of classes for an architecture. accuracy: the first published number, such as "76.13 % top-1". size:
     bytes to download, rounded where only that is published. cached: "cached", "package" for a file that comes with an
-    installed package, or "".
+    installed package, "other" for one of its name in the folder of torch hub or Keras, which is used if its hash is
+    right, or "".
     """
 
     name: str
@@ -75,14 +76,13 @@ def _all() -> Iterator[Listed]:
             locate(name).path.stat().st_size,
             "package",
         )
-    for entry in weights.entries():
-        if runs(entry):
-            yield _of_catalog(entry)
-    weighted = {entry.name for entry in weights.entries()}
+    entries = [entry for entry in weights.entries() if runs(entry)]
+    for entry in entries:
+        yield _of_catalog(entry)
+    named = {entry.name for entry in entries}
     for name in architectures.names():
-        if name in weighted:  # its weights have the name of the architecture, such as gpt2
-            continue
-        yield Listed(name, architectures.task_of(name), name, "", architectures.parameters(name))
+        if name not in named:  # "gpt2" is both: what `load` takes is listed
+            yield Listed(name, architectures.task_of(name), name, "", architectures.parameters(name))
 
 
 def _of_catalog(entry: weights.Entry) -> Listed:
@@ -100,10 +100,10 @@ def _of_catalog(entry: weights.Entry) -> Listed:
 
 
 def where_cached(entry: weights.Entry) -> str:
-    """ "cached", "package" where an installed package should have the weights, or ""; nothing is read or hashed."""
-    if weights.cached(entry) is not None:
+    """Where weights should be on this machine, as in `Listed`; nothing is read or hashed."""
+    if weights.cached(entry, link=False) is not None:
         return "cached"
     for source in entry.sources:
         if source.kind == "package" and importlib.util.find_spec(source.location) is not None:
             return "package"
-    return ""
+    return "other" if weights.of_other_frameworks(entry.sources, entry.expected) else ""

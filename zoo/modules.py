@@ -110,9 +110,13 @@ class Module:
         are none, TraceError is raised: the state would be lost to the trace, and the module of no more use.
         """
         for name, value in buffers.items():
-            if isinstance(value, Traced) and not _functional.get():
-                value = value.concrete(f"the new {name} of {type(self).__name__}, in training outside functional_call,")
-            setattr(self, name, value)
+            setattr(self, name, self.settled(name, value))
+
+    def settled(self, name: str, value: Array) -> Array:
+        """The value that a buffer of this name may keep; see `assign_state`."""
+        if isinstance(value, Traced) and not _functional.get():
+            return value.concrete(f"the new {name} of {type(self).__name__}, in training outside functional_call,")
+        return value
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw the module's own parameters anew; layers override this."""

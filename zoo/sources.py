@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats
@@ -14,7 +14,7 @@ from zoonet.zoo import architectures
 from zoonet.zoo.downloads import fetched
 
 if TYPE_CHECKING:
-    from zoonet.weights import Entry
+    from zoonet.weights import Entry, Progress
     from zoonet.weights.entry import Preprocessing
 
 #: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
@@ -63,6 +63,19 @@ def locate(source: str | os.PathLike[str]) -> Located:
         ) from None
     name, source_text = name_of(found)
     return Located(place, {"card": {"name": name, "source": source_text}})
+
+
+def download(name: str, *, progress: Progress | None = None) -> pathlib.Path:
+    """Bring weights onto this machine, if they are not here yet, and return where they are; nothing is loaded.
+
+    name: what `load` takes and is not a path: a name of the catalog, `hf://org/name[@revision]`, `org/name`, or
+    `https://host/file#sha256=…`. progress: called as progress(file name, bytes so far, bytes in all or None); a bar on
+    standard error where None, if that is a terminal. The path is a file, or a folder for a model of several files.
+    Later loads open no connection. Raises UnknownModelError, DownloadError, OfflineError, StorageError, IntegrityError.
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentError("download takes a name", expected="such as 'resnet50.tv_in1k'", received=repr(name))
+    return locate(name).path if name in EMBEDDED else fetched(resolved(name), progress=progress)
 
 
 def _missing(path: str) -> MissingFileError:
@@ -154,13 +167,20 @@ def configuration_of(entry: Entry) -> dict[str, Any]:
         "notes": entry.note,
     }
     config: dict[str, Any] = {"card": card}
-    if entry.architecture in architectures.names():
+    if entry.vocabulary != "hugging-face" and entry.architecture in architectures.names():
         config["architecture"] = entry.architecture
+        config["configuration"] = changes_of(entry)
     if entry.preprocessing is not None:
         config["preprocessing"] = _preprocessing(entry.preprocessing, entry.task)
     if entry.labels:
         config["labels"] = list(weights.label_names(entry.labels))
     return config
+
+
+def changes_of(entry: Entry) -> dict[str, Any]:
+    """In what the network of an entry differs from its architecture: its facts that are fields of the configuration."""
+    known = {field.name for field in fields(architectures.find(entry.architecture)[1])}
+    return {key: value for key, value in entry.configuration.items() if key in known}
 
 
 def _preprocessing(given: Preprocessing, task: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from zoonet.ops.errors import (
 )
 from zoonet.weights.names import in_our_names
 from zoonet.weights.source import WEIGHTS as FOLDER_WEIGHTS
-from zoonet.zoo import architectures, graphs, hugging_face
+from zoonet.zoo import architectures, graphs, hugging_face, keras_files
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
 from zoonet.zoo.sources import Located, locate
@@ -62,7 +62,11 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.text import loading
 
-        loading.save(model, path)
+        if loading.has_folder(model):
+            loading.save(model, path)
+            return
+    if isinstance(model.network, graphs.GraphNetwork):
+        _save_graph(model.network, path)
         return
     if model.architecture not in architectures.names():
         raise UnsupportedFormatError(
@@ -70,7 +74,26 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
             expected="a network of the zoo, or a name that ends with .onnx",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
+    written = format_of_suffix(path)
+    if written is not None and written.name in keras_files.FORMATS and not path.is_dir():
+        parameters = _on_cpu(model.network)
+        formats.write(keras_files.keras_checkpoint(model, parameters, configuration(model), written.name), path)
+        return
     write(formats.Checkpoint(_on_cpu(model.network)), configuration(model), path)
+
+
+def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
+    """A Keras model in the kind of file that it was read from, or its weights alone."""
+    checkpoint, written = network.checkpoint(), format_of_suffix(path)
+    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".h5", ".hdf5")}
+    suffixes = kinds.get(checkpoint.format, ()) if checkpoint is not None else ()
+    if checkpoint is None or written is None or not path.name.endswith(suffixes):
+        raise UnsupportedFormatError(
+            f"this graph cannot be saved as {path.name!r}",
+            expected=f"a name that ends with {' or '.join(suffixes)}" if suffixes else "a network of the zoo",
+            fix="its weights are in model.network.state_dict(), which formats.write takes",
+        )
+    formats.write(checkpoint, path)
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
@@ -152,10 +175,10 @@ def load(
     arch: the architecture of a bare state dict (its number of classes is taken from the tensors); recognised by names
     and shapes where None. task: what the network is for, where that is not what the file says. device: 'cpu', 'cuda',
     'cuda:N'. dtype: a floating dtype to run in; that of the file, or float32, where None. given: what the task has, in
-    the place of the file's or the architecture's own: labels and preprocessing for image classification. Raises
-    UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError (what is missing,
-    unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError or IntegrityError
-    where a download fails.
+    the place of the file's or the architecture's own: labels and preprocessing for image classification, tokenizer (or
+    its path) for text. Raises UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError
+    (what is missing, unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError
+    or IntegrityError where a download fails.
     """
     from zoonet.ops.devices import module_for
 
@@ -164,10 +187,13 @@ def load(
     if arch is None and graphs.importer_of(found.path):
         model = graphs.load(found.path, task=task, device=device, dtype=dtype, given=given, known=found.config)
         return _described(model, found)
-    if arch is None and is_text_model(found.path):
+    place = found.path
+    if place.name == WEIGHTS and is_text_model(place.parent):
+        place = place.parent  # the weights of a folder in Hugging Face's layout, named themselves
+    if arch is None and is_text_model(place):
         from zoonet.zoo.text import loading
 
-        return _described(loading.load(found.path, task=task, device=device, dtype=dtype, given=given), found)
+        return _described(loading.load(place, task=task, device=device, dtype=dtype, given=given), found)
     checkpoint, config = read_located(found, arch)
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
@@ -276,13 +302,15 @@ def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mappi
         return (darknet_files.read_known(path, str(arch)), {}) if known else darknet_files.read(path)
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
-    checkpoint = in_our_names(formats.read(file))
+    checkpoint = formats.read(file)
     properties = checkpoint.metadata.get("properties")  # of ONNX
     found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
+    if found is None or checkpoint.format not in keras_files.FORMATS:  # ours say themselves which parameter is which
+        checkpoint = in_our_names(checkpoint)
     if found is None and beside.is_file():
         found = _read_config(beside)
-    if found is None and path.is_dir():
-        found = hugging_face.configuration_of(path) or None
+    if found is None and (path.is_dir() or file.name == WEIGHTS):
+        found = hugging_face.configuration_of(file.parent) or None
     if isinstance(found, str):
         try:
             found = json.loads(found)
@@ -302,6 +330,8 @@ def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mappi
         raise _malformed(file)
     if not all(isinstance(label, str) for label in found.get("labels", [])):
         raise _malformed(file)
+    if "tensors" in found and checkpoint.format in keras_files.FORMATS:
+        checkpoint = keras_files.restored(checkpoint, found["tensors"])
     return checkpoint, found
 
 

@@ -60,6 +60,7 @@ TASKS = {
     "question-answering": ("text.spans", "QuestionAnswering"),
     "token-classification": ("text.spans", "TokenClassification"),
     "text-generation": ("text.generation", "TextGeneration"),
+    "text-to-text": ("text.generation", "TextToText"),
 }
 #: Shorter names that are understood as well.
 ALIASES = {"classification": "image-classification", "detection": "object-detection"}

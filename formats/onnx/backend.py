@@ -74,4 +74,5 @@ class Backend(BackendBase):
 
 
 def _device(device: str) -> str:
-    return device.lower()
+    name, _, index = device.lower().partition(":")
+    return name if name == "cpu" or not index else f"{name}:{index}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
 
 __all__ = ["OnnxModel", "from_proto", "load"]
+
+#: Elements up to which a constant is left on the host.
+_SMALL = 64
 
 
 @dataclass(eq=False)
@@ -38,6 +41,7 @@ class OnnxModel:
     producer: str
     description: str
     metadata: dict[str, str]
+    _placed: dict[str, dict[Value, Any]] = field(default_factory=dict, repr=False)
 
     def run(self, inputs: Mapping[str, Any] | Sequence[Any], device: str = "cpu") -> tuple[Any, ...]:
         """The outputs for inputs by name or in order.
@@ -45,15 +49,21 @@ class OnnxModel:
         In order, inputs that have an initializer may be left out all together. Sequences are lists, absent optional
         values None, strings arrays of objects. Raises InputError, and what the operators raise.
         """
-        feeds = self._feeds(inputs)
-        if device != "cpu":
-            feeds = {name: _moved(value, device) for name, value in feeds.items()}
+        feeds = {name: _moved(value, device) for name, value in self._feeds(inputs).items()}
         arguments = [feeds[value.name or ""] for value in self.graph.inputs]
         overridden = {self.initializers[n]: v for n, v in feeds.items() if n in self.initializers}
         try:
-            return evaluate_graph(self.graph, *arguments, constants=overridden)
+            results = evaluate_graph(self.graph, *arguments, constants={**self._constants(device), **overridden})
+            return tuple([_moved(result, device) for result in results])
         except (MemoryError, RecursionError) as error:
             raise ShapeError(f"the model needs more memory than there is: {error}") from error
+
+    def _constants(self, device: str) -> dict[Value, Any]:
+        """Constants on another device, moved once; small ones, shapes and axes mostly, stay where they are read."""
+        if device not in self._placed:
+            large = {} if device == "cpu" else {v: a for v, a in self.graph.constants.items() if a.size > _SMALL}
+            self._placed[device] = {value: _moved(array, device) for value, array in large.items()}
+        return self._placed[device]
 
     def _feeds(self, inputs: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
         infos = {info.name: info for info in self.inputs}
@@ -80,6 +90,8 @@ class OnnxModel:
 
 
 def _moved(value: Any, device: str) -> Any:
+    if device == "cpu":
+        return value
     if isinstance(value, list):
         return [_moved(item, device) for item in value]
     return to_device(value, device) if hasattr(value, "dtype") and value.dtype != object else value

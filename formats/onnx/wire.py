@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["without_weights"]
+__all__ = ["encoded", "without_weights"]
 
 #: Messages and fields below this many bytes are left as they are.
 _LARGE = 1 << 12
@@ -65,7 +65,7 @@ def _cut(data: Any, view: Any, start: int, end: int, kind: str, weights: dict[by
                     weights[content] = data[place:stop]
                 else:
                     content = _cut(data, view, place, stop, inner or "", weights, depth + 1)
-                pieces += [view[copied:position].tobytes(), _encoded(tag), _encoded(len(content)), content]
+                pieces += [view[copied:position].tobytes(), encoded(tag), encoded(len(content)), content]
                 copied = stop
         elif wire == 0:
             _, stop = _varint(view, place, end)
@@ -93,7 +93,8 @@ def _varint(view: Any, position: int, end: int) -> tuple[int, int]:
     raise _MalformedError
 
 
-def _encoded(number: int) -> bytes:
+def encoded(number: int) -> bytes:
+    """A number as a varint."""
     result = bytearray()
     while number >= 0x80:
         result.append(number & 0x7F | 0x80)

@@ -9,6 +9,7 @@ from zoonet.ops.passes.expand_composites import expand_composites
 from zoonet.ops.passes.fold_batch_norm import fold_batch_norm
 from zoonet.ops.passes.fold_constants import fold_constants
 from zoonet.ops.passes.plan_memory import MemoryPlan, plan_memory
+from zoonet.ops.passes.sink_transposes import sink_transposes
 
 __all__ = [
     "MemoryPlan",
@@ -19,6 +20,7 @@ __all__ = [
     "fold_constants",
     "optimize",
     "plan_memory",
+    "sink_transposes",
 ]
 
 
@@ -27,6 +29,7 @@ def optimize(graph: Graph, device: str = "cpu") -> Graph:
     graph = eliminate_dead_code(graph)
     graph = expand_composites(graph, device)
     graph = fold_constants(graph)
+    graph = eliminate_dead_code(sink_transposes(graph))
     graph = fold_batch_norm(graph)
     graph = eliminate_common_subexpressions(graph)
     return eliminate_dead_code(graph)

@@ -51,14 +51,14 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
 
-def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds and peak resident MiB of a child process."""
+def run(command: list[str], environment: dict[str, str]) -> tuple[float, float, float]:
+    """Seconds, seconds of processor time, and peak resident MiB of a child process."""
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command[0]} failed with status {status}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -95,17 +95,19 @@ def compare(folder: Path, size: int, rounds: int) -> None:
     }
     if shutil.which("curl") is None:
         del clients["curl"]
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
+    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in clients}
     for _ in range(rounds):
         for name, command in clients.items():
             results[name].append(run(command, environment))
             shutil.rmtree(folder / "cache", ignore_errors=True)
             Path(target).unlink(missing_ok=True)
-    print(f"{size / 1e6:.0f} MB from loopback, median of {rounds}")
+    print(f"{size / 1e6:.0f} MB from loopback, median (best) of {rounds}")
     for name, measured in results.items():
-        seconds = statistics.median(item[0] for item in measured)
-        memory = max(item[1] for item in measured)
-        print(f"{name:10} {seconds:6.2f} s  {size / 1e6 / seconds:7.0f} MB/s  peak {memory:5.0f} MiB")
+        seconds, best = statistics.median(item[0] for item in measured), min(item[0] for item in measured)
+        print(
+            f"{name:10} {seconds:6.2f} s ({best:.2f})  {size / 1e6 / seconds:6.0f} MB/s ({size / 1e6 / best:.0f})  "
+            f"processor {min(item[1] for item in measured):.2f} s  peak {max(item[2] for item in measured):.0f} MiB"
+        )
     began = time.perf_counter()
     with (folder / "served" / "file.bin").open("rb") as file:
         hashlib.file_digest(file, "sha256")

@@ -21,8 +21,6 @@ export = onnx_format.export
 
 #: Operators that the table does not have, and why.
 MISSING = {
-    "dft": "DFT, which ONNX Runtime computes for few lengths and dtypes",
-    "deform_conv2d": "DeformConv, which ONNX Runtime lacks on the CPU",
     **dict.fromkeys(
         [
             "random_split",
@@ -315,3 +313,20 @@ def test_writing_is_atomic(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> No
             draft.save(path, external=external)
         assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
         assert path.read_bytes() == b"before"
+
+
+def test_halves_are_rounded_as_the_function_rounds_them() -> None:
+    def function(x: Any) -> Any:
+        half = (x.shape[2] + 1) // 2
+        return ops.concat([x, ops.zeros((1, 1, half))], 2), x[:, :, :half]
+
+    session = session_of(export(function, ops.tensor_type((1, 1, 32)), dynamic={"x": {2: "n"}}).proto())
+    for size in (1, 2, 7, 8):
+        x = RNG.normal(size=(1, 1, size)).astype(np.float32)
+        for ours, theirs in zip(function(x), run(session, x), strict=True):
+            assert_equal(ours, theirs)
+
+
+def test_sizes_that_no_formula_gives_are_refused() -> None:
+    with pytest.raises(TraceError, match="depends on the size"):
+        export(lambda x: ops.concat([x, ops.zeros((min(len(x), 4) + 1, 3))]), ops.tensor_type((1, 3)), inputs=["x"])

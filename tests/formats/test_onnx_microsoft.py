@@ -32,7 +32,7 @@ def scale(value: float = 0.02) -> np.ndarray:
 
 
 def node_model(
-    operator: str, inputs: list, outputs: int | list[int], attributes: dict, domain: str = MICROSOFT
+    operator: str, inputs: list, outputs: int | list[int], attributes: dict, domain: str = MICROSOFT, opset: int = 17
 ) -> tuple[onnx.ModelProto, dict]:
     """A model of one node. inputs: arrays or None; outputs: how many, or the types of each."""
     names = [f"x{i}" if x is not None else "" for i, x in enumerate(inputs)]
@@ -43,7 +43,7 @@ def node_model(
     ]
     made = [helper.make_tensor_value_info(f"y{i}", kind, None) for i, kind in enumerate(kinds)]
     node = helper.make_node(operator, names, [f"y{i}" for i in range(len(kinds))], domain=domain, **attributes)
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
     graph = helper.make_graph([node], "g", ports, made)
     return helper.make_model(graph, opset_imports=opsets, ir_version=9), feeds
 
@@ -55,10 +55,11 @@ def compare(
     tolerance: float = 1e-5,
     rows: Any = None,
     domain: str = MICROSOFT,
+    version: int = 17,
     **attributes: Any,
 ) -> None:
     """Equal results of zoonet and ONNX Runtime. rows: what part of each output is defined."""
-    model, feeds = node_model(operator, inputs, outputs, attributes, domain)
+    model, feeds = node_model(operator, inputs, outputs, attributes, domain, version)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
@@ -316,6 +317,34 @@ def test_tables_of_few_bits(bits: int, with_zeros: bool) -> None:
     compare("GatherBlockQuantized", [data, indices, scales, zeros], bits=bits, block_size=32)
 
 
+@pytest.mark.parametrize("kind", [0, 1])
+def test_products_with_weights_of_bitsandbytes(kind: int) -> None:
+    packed, largest = bytes_(6 * 40 // 2), np.abs(floats(-(-6 * 40 // 16)))
+    compare(
+        "MatMulBnb4", [floats(2, 3, 40), packed, largest], K=40, N=6, block_size=16, quant_type=kind, tolerance=1e-4
+    )
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_quantised_lstm(direction: str) -> None:
+    """ONNX Runtime rounds what it multiplies to 8 bits."""
+    both = 1 + (direction == "bidirectional")
+    weights = [bytes_(both, 3, 20, dtype=np.int8), bytes_(both, 5, 20, dtype=np.int8)]
+    scales = [np.full(both, 0.01, np.float32), np.zeros(both, np.int8)] * 2
+    inputs = [floats(4, 2, 3), *weights, floats(both, 40), None, None, None, None, *scales]
+    compare("DynamicQuantizeLSTM", inputs, 3, tolerance=0.03, hidden_size=5, direction=direction)
+
+
+def test_quantised_embed_layer_norm() -> None:
+    words = RNG.integers(0, 11, (2, 4)).astype(np.int32)
+    kinds = RNG.integers(0, 2, (2, 4)).astype(np.int32)
+    mask = np.array([[1, 1, 1, 0], [1, 1, 1, 1]], np.int32)
+    tables = [bytes_(n, 6) for n in (11, 9, 2)]
+    scales, zeros = [scale(0.02)] * 5, [np.uint8(128)] * 5
+    inputs = [words, kinds, *tables, bytes_(6), bytes_(6), mask, *scales, *zeros]
+    compare("QEmbedLayerNormalization", inputs, [TensorProto.FLOAT, TensorProto.INT32], 1e-4)
+
+
 # -- others --------------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +394,28 @@ def test_others() -> None:
     compare("NhwcMaxPool", [bytes_(1, 6, 5, 3)], [TensorProto.UINT8], kernel_shape=[3, 2], pads=[1, 0, 1, 1])
     types = [TensorProto.FLOAT, TensorProto.FLOAT]
     compare("SimplifiedLayerNormalization", [floats(2, 3, 8), floats(8)], types, domain="", axis=-1, epsilon=1e-5)
+
+
+def test_repeated_words_and_dynamic_padding() -> None:
+    words = np.array([[1, 2, 3, 1, 2], [4, 4, 4, 0, 4]])
+    for size in (1, 2, 3):
+        compare("NGramRepeatBlock", [words, floats(2, 6)], ngram_size=size)
+    inputs = [floats(1, 3, 4, 5), floats(3, 2, 3, 3), np.array([1, 0, 0, 1]), floats(2)]
+    compare("ConvTransposeWithDynamicPads", inputs, strides=[2, 2], output_padding=[1, 1], tolerance=1e-4)
+    data, bias, residual = floats(2, 3, 4), floats(4), floats(2, 3, 4)
+    y, mask = run_model(*node_model("BiasDropout", [data, bias, residual], [TensorProto.FLOAT, TensorProto.BOOL], {}))
+    np.testing.assert_allclose(y, data + bias + residual, rtol=1e-6)
+    assert mask.all()
+
+
+def test_operators_of_the_first_converters() -> None:
+    x = floats(1, 3, 6, 7)
+    for operator in ("Affine", "ParametricSoftplus", "ScaledTanh"):
+        compare(operator, [x], domain="", version=9, alpha=0.5, beta=1.5)
+    compare("Scale", [x], domain="", version=9, scale=2.5)
+    compare("ImageScaler", [x], domain="", version=9, scale=2.0, bias=[0.1, 0.2, -1.0])
+    compare("Crop", [x], domain="", version=9, border=[1, 2, 1, 0])
+    compare("Crop", [x], domain="", version=9, border=[1, 2, 0, 0], scale=[3, 4])
 
 
 def test_softmax_of_a_sum_equals_torch() -> None:

@@ -75,6 +75,13 @@ def test_names_that_the_issue_promises(family: str) -> None:
         "gpt2",
         "distilgpt2",
         "all-MiniLM-L6-v2",
+        "roberta-base",
+        "distilbert-base-uncased",
+        "distilbert-base-cased-distilled-squad",
+        "bert-base-NER",
+        "SmolLM2-135M",
+        "TinyLlama-1.1B-Chat-v1.0",
+        "Qwen2.5-0.5B-Instruct",
         "yolov3.coco",
         "yolox_nano.coco",
         "mobilenet_v2.tv_in1k",
@@ -118,6 +125,9 @@ def test_keras_resnet_says_how_it_differs() -> None:
 
 # Bytes a parameter takes where it is not 4: halves, and a file with two classifiers more than the network.
 STORED = {"wide_resnet50_2.tv_in1k": 2, "wide_resnet101_2.tv_in1k": 2, "googlenet.tv_in1k": 7.87}
+
+
+BFLOAT16 = ("SmolLM2-135M", "TinyLlama-1.1B-Chat-v1.0", "Qwen2.5-0.5B-Instruct")
 
 
 def test_torchvision_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +180,16 @@ def test_entry_is_complete(entry: weights.Entry) -> None:
     if entry.size is not None and entry.parameters is not None and entry.format == "safetensors":
         # GPT-2 files hold the causal mask of each layer too, 1024 x 1024 floats.
         masks = {"gpt2": 12, "distilgpt2": 6}.get(entry.name, 0) * 2**22
-        assert entry.size == pytest.approx(entry.parameters * 4 + masks, rel=0.01)
+        width = 2 if entry.name in BFLOAT16 else 4
+        assert entry.size == pytest.approx(entry.parameters * width + masks, rel=0.01)
+
+
+def test_names_of_the_hub_have_no_tag() -> None:
+    entry = weights.find("Qwen2.5-0.5B-Instruct")
+    assert (entry.family, entry.tag) == ("Qwen2.5-0.5B-Instruct", "")
+    assert [(e.family, e.tag) for e in weights.entries("resnet20.cifar10")] == [("resnet20", "cifar10")]
+    with pytest.raises(UnknownModelError):
+        weights.find("Qwen2.5-0")
 
 
 def test_copyleft_is_never_a_default() -> None:
@@ -296,6 +315,14 @@ def test_wrong_values_in_a_catalog(tmp_path: Path, key: str, value: str) -> None
     path.write_text(re.sub(rf"^{key} = .*$", f"{key} = {value}", GOOD, flags=re.MULTILINE))
     with pytest.raises(FormatError, match=f"'net.tag', key '{key}' is wrong"):
         read_catalog_file(path)
+
+
+def test_the_example_for_contributors_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.toml").write_text(example)
+    (entry,) = read_catalog_file(tmp_path / "mine.toml")
+    assert (entry.architecture, [source.kind for source in entry.sources]) == ("resnet18", ["url", "hugging-face"])
 
 
 def test_two_entries_of_one_name(tmp_path: Path) -> None:

@@ -179,7 +179,12 @@ class TestEntry:
         hub.add("org/name", COMMIT, FILES)
         weights.fetch("org/name", settings=quick)
         seen = len(hub.server.seen)
-        path = weights.fetch(pinned("f" * 40, sha256=(SHA256,)), settings=quick)
+        entry = pinned("f" * 40, sha256=(SHA256,))
+        told = weights.cached(entry, link=False)
+        assert told is not None
+        assert (told.parent.name, told.read_bytes()) == ("blobs", LARGE)
+        assert not (told.parents[1] / "snapshots" / ("f" * 40)).exists()
+        path = weights.fetch(entry, settings=quick)
         assert path.read_bytes() == LARGE
         assert path.parent.name == "f" * 40
         assert len(hub.server.seen) == seen
@@ -287,6 +292,38 @@ def test_malformed_references(text: str) -> None:
         HubReference.parse(text)
     with pytest.raises(DownloadError, match="cannot be read as a reference"):
         weights.fetch(text)
+
+
+HUB = "https://huggingface.co"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/org/name", "hf://org/name"),
+        ("/org/name/", "hf://org/name"),
+        ("/org/name/tree/main", "hf://org/name"),
+        ("/org/name/tree/v1.0?show=all", "hf://org/name@v1.0"),
+        ("/org/name/blob/main/model.safetensors", "hf://org/name/model.safetensors"),
+        ("/org/name/resolve/main/a%20folder/model.bin?download=true", "hf://org/name/a folder/model.bin"),
+        (f"/org/name/resolve/{COMMIT}/model.bin#sha256={SHA256}", f"hf://org/name@{COMMIT}/model.bin"),
+        ("/org/name/resolve/refs%2Fpr%2F3/model.bin", "hf://org/name@refs/pr/3/model.bin"),
+        ("/datasets/org/name", f"{HUB}/datasets/org/name"),
+        ("/docs/hub", f"{HUB}/docs/hub"),
+        ("/org/name/discussions", f"{HUB}/org/name/discussions"),
+        ("/org/name/resolve/main/../../etc", f"{HUB}/org/name/resolve/main/../../etc"),
+        ("/org", f"{HUB}/org"),
+    ],
+)
+def test_pages_of_the_hub(url: str, expected: str) -> None:
+    found = weights.resolve(HUB + url)
+    assert str(found[0] if isinstance(found, tuple) else found) == expected
+    if "#sha256" in url:
+        assert isinstance(found, tuple)
+        assert found[1].sha256 == (SHA256,)
+    elsewhere = weights.resolve("https://example.org" + url)
+    assert isinstance(elsewhere, tuple)
+    assert elsewhere[0].kind == "url"
 
 
 def test_text_that_names_nothing() -> None:

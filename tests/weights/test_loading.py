@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoonet import weights, zoo
+from zoonet import formats, weights, zoo
 from zoonet.ops.errors import (
     AccessDeniedError,
     ArgumentError,
@@ -23,6 +23,8 @@ from zoonet.ops.errors import (
     OfflineError,
     UnknownModelError,
 )
+from zoonet.weights import registry
+from zoonet.weights.integrity import Expected
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 DIGITS = Path(zoo.__file__).parent / "data" / "digits.safetensors"
@@ -145,6 +147,30 @@ class TestUrl:
             zoo.load(url)
 
 
+def test_index_of_shards(tmp_path: Path, server: Any, hub: Any, python_environment: dict[str, str]) -> None:
+    """At a URL and as a file of a repository: the shards come with their index, and stay together."""
+    made = zoo.create("resnet20", seed=3)
+    index = tmp_path / "w.safetensors.index.json"
+    tensors = {name: formats.as_lazy(array) for name, array in made.network.state_dict().items()}
+    formats.write(formats.Checkpoint(tensors), index, max_shard_bytes=400_000)
+    files = folder_files(tmp_path)
+    assert len([name for name in files if name.endswith(".safetensors")]) == 4
+    for name, data in files.items():
+        server.add(f"/models/{name}", data)
+    hub.add("org/shards", COMMIT, files)
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
+    url = f"{server.url}/models/{index.name}#sha256={hashlib.sha256(index.read_bytes()).hexdigest()}"
+    with pytest.warns(weights.UnverifiedWarning, match="00004.safetensors"):
+        model = zoo.load(url, "resnet20")
+    np.testing.assert_array_equal(model(x), made(x))
+    file = f"hf://org/shards/{index.name}"
+    np.testing.assert_array_equal(zoo.load(file, "resnet20")(x), made(x))
+    code = "from zoonet import zoo; print([zoo.load(name, 'resnet20').architecture for name in sys.argv[1:]])"
+    assert without_sockets(code, python_environment, url, file) == "['resnet20', 'resnet20']\n"
+    written = weights.mirror.export(tmp_path / "mirror", [file])
+    assert sorted(path.name for path in written) == sorted(files)
+
+
 class TestErrors:
     def test_missing_repository(self, hub: Any) -> None:
         with pytest.raises(DownloadError, match=r"there is no file 'org/nothing', and as a repository.*does not exist"):
@@ -189,7 +215,7 @@ class TestErrors:
 
     def test_weights_without_a_network(self) -> None:
         with pytest.raises(UnknownModelError, match="no network for them yet"):
-            zoo.download("vit_l_16")
+            zoo.download("swin_t")
 
 
 def _in_the_order_of_darknet(network: Any) -> list[np.ndarray]:
@@ -212,6 +238,29 @@ class TestCatalog:
         assert model.card.accuracy == "69.758 % top-1 on ImageNet-1K, 89.078 % top-5 on ImageNet-1K"
         assert (model.preprocessing.resize, model.labels[0]) == (256, "tench")
         assert zoo.download("resnet18.tv_in1k") == weights.cached("resnet18.tv_in1k")
+
+    def test_text_model_whose_optional_files_are_missing(
+        self, hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_environment: dict[str, str]
+    ) -> None:
+        """A small GPT-2 in the place of gpt2, whose repository lacks what an entry only may have."""
+        transformers = pytest.importorskip("transformer_oracles").transformers
+        config = transformers.GPT2Config(vocab_size=5, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+        files = {name: (tmp_path / name).read_bytes() for name in ("config.json", "model.safetensors")}
+        files |= {"vocab.json": b'{"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}', "merges.txt": b"#version: 0.2\na b\n"}
+        entry = weights.find("gpt2")
+        sha256 = (hashlib.sha256(files["model.safetensors"]).hexdigest(),)
+        companions = tuple(weights.Companion(c.name, Expected(), c.required) for c in entry.companions)
+        small = replace(entry, sha256=sha256, size=None, companions=companions)
+        monkeypatch.setattr(registry, "_index", lambda: {"gpt2": small})
+        hub.add("openai-community/gpt2", entry.sources[0].revision, files)
+        model = zoo.load("gpt2")
+        assert (model.card.name, model.card.licence, model.task.name) == ("gpt2", "MIT", "text-generation")
+        assert model.task.tokenizer.encode("ab") == [2]
+        assert {path.name for path in zoo.download("gpt2").iterdir()} == set(files)
+        requests = len(hub.server.seen)
+        zoo.load("gpt2")
+        assert len(hub.server.seen) == requests  # what is missing is known to be missing
 
     def test_graph(self, serve: Any, assets: Path) -> None:
         path = assets / "ultra-light-face" / "version-RFB-320_simplified.onnx"

@@ -73,6 +73,11 @@ def test_resnet_of_keras_in_the_catalog(tmp_path: Path, keras_resnet: tuple[Any,
     assert (preprocessing.resize, preprocessing.crop, preprocessing.channels) == ((224, 224), None, "BGR")
     assert preprocessing.mean == (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe"
     assert "74.9 % top-1" in model.card.accuracy
+    report = zoo.convert("resnet50.keras_in1k", tmp_path / "ours.safetensors")
+    assert (report.agrees, report.lost) == (True, [])
+    again = zoo.load(tmp_path / "ours.safetensors")
+    np.testing.assert_allclose(again(X), expected, atol=1e-5 * np.abs(expected).max())
+    assert (again.preprocessing, again.card) == (preprocessing, model.card)
 
 
 def test_networks_without_a_map_keep_their_names(tmp_path: Path) -> None:
@@ -83,7 +88,17 @@ def test_networks_without_a_map_keep_their_names(tmp_path: Path) -> None:
     assert in_our_names(found) is found
 
 
-@pytest.mark.parametrize("extra", ["conv2_block1_9_conv/kernel:0", "dense/kernel:0", "conv1_conv/alpha:0", "x"])
+def test_weights_that_keras_numbered() -> None:
+    names = ["conv1_conv/conv1_conv_1/kernel:0", "resnet50/conv2_block1_1_conv/kernel:0", "probs/probs_1/bias:0"]
+    tensors = {name: formats.as_lazy(np.zeros(3, np.float32)) for name in names}
+    ours = in_our_names(formats.Checkpoint(tensors, {}, "keras_h5"))
+    assert list(ours) == ["conv1.weight", "layer1.0.conv1.weight", "fc.bias"]
+
+
+UNKNOWN = ["conv2_block1_9_conv/kernel:0", f"conv2_block{'9' * 5000}_1_conv/kernel:0", "dense/kernel:0", "x"]
+
+
+@pytest.mark.parametrize("extra", [*UNKNOWN, "conv1_conv/alpha:0"], ids=lambda name: name[:24])
 def test_layers_that_the_map_does_not_know(extra: str) -> None:
     names = ["conv1_conv/conv1_conv/kernel:0", "conv2_block1_1_conv/conv2_block1_1_conv/kernel:0"]
     array = np.zeros((1, 1, 3, 2), np.float32)

@@ -23,6 +23,12 @@ EXAMPLE = str(ROOT / "examples" / "digit.png")
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is broken, whatever width the runner of the tests has."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 def run(capfd: Capture, *arguments: str) -> str:
     """What a command that succeeds prints on standard output."""
     status = main(list(arguments))
@@ -109,8 +115,7 @@ def test_list_prints_json(capfd: Capture) -> None:
     assert "Apache-2.0" in by_name["digits"]["licence"]
 
 
-def test_show_a_model(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")
+def test_show_a_model(capfd: Capture) -> None:
     out = run(capfd, "show", "digits")
     facts = dict(line.split(":", 1) for line in out.splitlines())
     assert facts["parameters"].strip() == "29,178"
@@ -130,6 +135,26 @@ def test_show_an_architecture_and_weights_of_the_catalog(capfd: Capture) -> None
     assert "76.13 % top-1 on ImageNet-1K" in out
     assert "resnet50.tv_in1k" in run(capfd, "show", "resnet50")
     assert "not for commercial use" in run(capfd, "show", "vit_l_16.tv_swag_e2e_in1k")
+
+
+def test_names_of_weights_that_are_architectures_too(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOONET_OFFLINE", "1")
+    assert zoo.list().count("gpt2") == 1
+    facts = json.loads(run(capfd, "show", "gpt2", "--layers", "--json"))
+    assert "hf://openai-community/gpt2" in facts["sources"][0]
+    assert facts["summary"]["parameters"] == facts["parameters"] == 124_439_808  # transformers' count
+
+
+def test_show_a_folder_of_a_text_model(capfd: Capture, tmp_path: pathlib.Path) -> None:
+    config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 4}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2LMHeadModel"]}))
+    np.savez(tmp_path / "w.npz", x=np.zeros(1, np.float32))
+    zoo.convert(tmp_path / "w.npz", tmp_path / "model.safetensors", verify=False)
+    facts = json.loads(run(capfd, "show", str(tmp_path), "--json"))
+    assert (facts["architecture"], facts["network"]) == ("gpt2", "GPT2LMHeadModel")
+    assert facts["parameters"] == 9 * 8 + 4 * 8 + 12 * 8 * 8 + 13 * 8 + 2 * 8  # embeddings, one block, the last norm
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
+    assert "cannot run:" in run(capfd, "show", str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["digits", "resnet50", "resnet50.keras_in1k", "all-MiniLM-L6-v2", "yolox_s.onnx_coco"])

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx_models import RealModel, models, run
 
 from zoonet import zoo
 from zoonet.zoo.cli import main
@@ -31,15 +32,23 @@ def assert_equal_to_onnx_runtime(path: pathlib.Path | str, *inputs: np.ndarray, 
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * max(1, np.abs(theirs).max()))
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "scale"),
-    [
-        ("yolox-nano/yolox_nano.onnx", (1, 3, 416, 416), 255.0),
-        ("ultra-light-face/version-RFB-320.onnx", (1, 3, 240, 320), 1.0),
-    ],
-)
-def test_real_models(name: str, shape: tuple[int, ...], scale: float, assets: pathlib.Path) -> None:
-    assert_equal_to_onnx_runtime(assets / name, (RNG.random(shape) * scale).astype(np.float32))
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.name)
+def test_real_models(model: RealModel) -> None:
+    """Numbers, and what they say: boxes, classes."""
+    result = run(model)
+    for ours, theirs in zip(result.outputs, result.expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
+    assert result.difference <= 1e-3
+    ours, theirs = model.meaning(result.outputs), model.meaning(result.expected)
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+        if not isinstance(one, tuple):
+            assert one == other
+            continue
+        assert one[0] == other[0]
+        np.testing.assert_allclose(one[1], other[1], atol=2e-3)
+        np.testing.assert_allclose(one[2], other[2], atol=0.2)
 
 
 def exported(module: torch.nn.Module, inputs: tuple[Any, ...], path: pathlib.Path, opset: int, **options: Any) -> str:

@@ -34,8 +34,6 @@ def catalog_entry(name: str) -> Entry | None:
 
 def catalog_facts(entry: Entry) -> dict[str, Any]:
     """What the catalog says of an entry, in the order in which it is shown; tuples are lists of lines."""
-    path = weights.cached(entry)
-    cached = str(path) if path else {"package": "in an installed package"}.get(where_cached(entry), "no")
     measured = list(dict.fromkeys(metric.source for metric in entry.metrics if metric.source != entry.origin))
     return {
         "name": entry.name,
@@ -54,12 +52,22 @@ def catalog_facts(entry: Entry) -> dict[str, Any]:
         "sources": tuple(map(str, entry.sources)),
         "verified by": _check(entry),
         "further files": ", ".join(item.name for item in entry.companions),
-        "cached": cached,
+        "cached": _cached(entry),
         "origin": entry.origin,
         "citation": entry.citation,
         "note": entry.note,
         "run": _usage(entry),
     }
+
+
+def _cached(entry: Entry) -> str:
+    path = weights.cached(entry, link=False)
+    if path is not None:
+        return str(path)
+    if where_cached(entry) == "package":
+        return "in an installed package"
+    others = weights.of_other_frameworks(entry.sources, entry.expected)
+    return f"{others[0]}, if its hash is right" if others else "no"
 
 
 def _with_note(text: str, note: str) -> str:

@@ -12,7 +12,9 @@ from zoonet.zoo.conversion import convert as convert_weights
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A name from `zoonet list`, or a weights file or folder.")],
+    source: Annotated[
+        str, typer.Argument(help="A name from `zoonet list`, a weights file or folder, org/name, or a URL.")
+    ],
     target: Annotated[
         str, typer.Argument(help="The file to write; its suffix names the format. A folder for a model on text.")
     ],

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoonet.zoo.downloads import download as bring
+from zoonet.zoo.sources import download as bring
 
 
 def download(

@@ -29,7 +29,9 @@ def list_models(
         raise UnknownModelError(
             "no model fits",
             received=f"pattern {pattern!r}" + (f", task {task!r}" if task else ""),
-            fix="`zoonet list` without a pattern prints all",
+            fix="`zoonet list` without a pattern prints all"
+            if task is None or task in (tasks := sorted({entry.task for entry in listed()}))
+            else f"the tasks are {', '.join(tasks)}",
         )
     if as_json:
         print(json.dumps([vars(entry) for entry in found], indent=2))

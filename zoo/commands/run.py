@@ -17,7 +17,9 @@ from zoonet.zoo.tasks import has_option
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A name from `zoonet list`, or a weights file or folder.")],
+    model: Annotated[
+        str, typer.Argument(help="A name from `zoonet list`, a weights file or folder, org/name, or a URL.")
+    ],
     inputs: Annotated[
         list[str],
         typer.Argument(

@@ -15,7 +15,17 @@ from zoonet.zoo.commands.card import catalog_entry, catalog_facts
 from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import EMBEDDED, resolved, runs
-from zoonet.zoo.storage import changes_of, create, is_darknet, load, read, read_card, weights_file
+from zoonet.zoo.storage import (
+    changes_of,
+    create,
+    is_darknet,
+    is_text_model,
+    load,
+    read,
+    read_card,
+    weights_file,
+)
+from zoonet.zoo.summary import Summary
 
 
 def show(
@@ -44,9 +54,7 @@ def show(
         is_file = True
     summary = None
     if layers:
-        is_known = is_file or name in EMBEDDED or facts["architecture"] not in architectures.names()
-        model = load(name, arch) if is_known else create(facts["architecture"], seed=None)
-        summary = model.summary()
+        summary = _summary(name, None if is_file else facts["architecture"], arch)
     if as_json:
         print(
             json.dumps(plain(facts) | ({"summary": summary.to_dict()} if summary else {}), indent=2, ensure_ascii=False)
@@ -68,6 +76,15 @@ def show(
             table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
         print()
         console().print(table)
+
+
+def _summary(name: str, architecture: str | None, arch: str | None) -> Summary:
+    """The layers of a model; what is known only from the catalog is made without weights where that can be."""
+    known = architectures.names()
+    made = next((found for found in (name, architecture) if found in known), None)
+    if architecture is None or name in EMBEDDED or made is None:
+        return load(name, arch).summary()
+    return create(made, seed=None).summary()
 
 
 _PLAIN = str | int | float | bool
@@ -113,6 +130,26 @@ def architecture_facts(name: str) -> dict[str, Any]:
     }
 
 
+def text_facts(path: pathlib.Path) -> dict[str, Any]:
+    """What config.json says of a folder of a model on text; nothing for other folders and for files."""
+    if not (path.is_dir() and is_text_model(path)):
+        return {}
+    from zoonet.zoo.transformers.pretrained import network_for, read_config
+
+    config = read_config(path)
+    try:
+        network = network_for(config)
+    except ZoonetError as error:
+        return {"cannot run": str(error)}
+    classes = config.get("architectures")
+    return {
+        "architecture": config["model_type"],
+        "network": ", ".join(map(str, classes)) if isinstance(classes, list) else None,
+        "parameters": sum(int(array.size) for _, array in network.named_parameters()),
+        "looks like": "",
+    }
+
+
 def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     """What a weights file (or the folder of one) holds, told from its header and its configuration."""
     checkpoint, config = read(path)
@@ -123,8 +160,9 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     if len(found) == 1:
         network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
         classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
+        looks = "" if named else _recognised(found[0], [tensor.name for tensor in described.tensors], classes)
     elif found:
-        looks = " or ".join(found)
+        looks = " or ".join(found) + " (ambiguous: --arch decides)"
     else:
         near = architectures.closest(checkpoint)
         looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
@@ -137,15 +175,26 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
         "classes": classes,
         **graph_facts(path),
         "looks like": looks,
+        **folder_facts(path),
         "tensors in all": len(described.tensors),
         "numbers": described.parameters,
         "bytes": described.nbytes,
+        **text_facts(path),
         **{key: config[key] for key in ("task", "labels", "preprocessing") if key in config},
         "metadata": {k: v for k, v in described.metadata.items() if k != "zoonet" and isinstance(v, _PLAIN)},
         "tensors": [
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes} for t in described.tensors
         ],
     }
+
+
+def _recognised(architecture: str, names: list[str], classes: int | None) -> str:
+    """What a bare state dict was recognised as: "resnet50, torchvision names, 37 classes"."""
+    from zoonet.weights.vocabularies import vocabulary_of
+
+    vocabulary = vocabulary_of(architecture, names)
+    parts = [architecture, f"{vocabulary} names" if vocabulary else "", f"{classes} classes" if classes else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def graph_facts(path: pathlib.Path) -> dict[str, Any]:
@@ -164,3 +213,12 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
     except ZoonetError as error:
         return {"cannot run": str(error)}
     return facts
+
+
+def folder_facts(path: pathlib.Path) -> dict[str, Any]:
+    """Kind and task of a folder in Hugging Face's layout or a llama2.c checkpoint; nothing for other files."""
+    if is_text_model(path):
+        from zoonet.zoo.text import loading
+
+        return {**loading.describe(path), "looks like": ""}
+    return {}

@@ -15,8 +15,13 @@ from zoonet.ops.errors import FormatError, UnsupportedFormatError
 _SPACE = "▁"
 
 
-def word_piece(vocabulary: Sequence[str], *, lowercase: bool = True) -> Any:
-    """BERT's tokenizer, of the lines of vocab.txt. Raises FormatError where [UNK], [CLS] or [SEP] is missing."""
+def word_piece(
+    vocabulary: Sequence[str], *, lowercase: bool = True, strip_accents: bool | None = None, chinese: bool = True
+) -> Any:
+    """BERT's tokenizer, of the lines of vocab.txt. Raises FormatError where [UNK], [CLS] or [SEP] is missing.
+
+    strip_accents: as lowercase where None. chinese: each Chinese letter is a word.
+    """
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
@@ -24,7 +29,9 @@ def word_piece(vocabulary: Sequence[str], *, lowercase: bool = True) -> Any:
     if missing := [name for name in ("[UNK]", "[CLS]", "[SEP]") if name not in tokens]:
         raise FormatError("vocab.txt is not BERT's", expected="[UNK], [CLS] and [SEP]", received=f"no {missing[0]}")
     tokenizer = tokenizers.Tokenizer(models.WordPiece(tokens, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -37,8 +44,11 @@ def word_piece(vocabulary: Sequence[str], *, lowercase: bool = True) -> Any:
     return tokenizer
 
 
-def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Any:
-    """GPT-2's tokenizer, or RoBERTa's where the vocabulary has <s> and </s>; of vocab.json and merges.txt."""
+def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], *, prefix: bool = False) -> Any:
+    """GPT-2's tokenizer, or RoBERTa's where the vocabulary has <s> and </s>; of vocab.json and merges.txt.
+
+    prefix: a text begins with a space, whatever it begins with.
+    """
     import tokenizers
     from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
@@ -47,15 +57,16 @@ def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]])
     except Exception as error:  # the package raises plain exceptions
         raise FormatError("merges.txt does not fit vocab.json", received=str(error)[:300]) from error
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     tokenizer.decoder = decoders.ByteLevel()
+    names = ["<|endoftext|>"]
     if "<s>" in vocabulary and "</s>" in vocabulary:
+        names = ["<s>", "</s>", "<unk>", "<pad>"]
         start, end = ("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])
-        tokenizer.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=False)
+        tokenizer.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=prefix)
     else:
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    special = [name for name in ("<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>") if name in vocabulary]
-    tokenizer.add_special_tokens(special)
+    tokenizer.add_special_tokens([name for name in names if name in vocabulary])
     if "<mask>" in vocabulary:
         tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     return tokenizer
@@ -72,9 +83,10 @@ def _ranked_merges(scores: Mapping[str, float], numbers: Mapping[str, int]) -> l
     return [(left, right) for _, _, left, right in sorted(found)]
 
 
-def sentence_piece(model: SentencePieceModel) -> Any:
-    """The tokenizer of a SentencePiece model. The start token, where there is one, goes in front (as for Llama).
+def sentence_piece(model: SentencePieceModel, *, start: bool = True, end: bool = False) -> Any:
+    """The tokenizer of a SentencePiece model, as Llama's: the start token, where there is one, goes in front.
 
+    start, end: whether texts begin with the start token, and end with the end token.
     Control pieces written out in a text ("<s>") are taken as such, as transformers does. Raises
     UnsupportedFormatError for word and char models, FormatError for tokens outside the vocabulary or given twice.
     """
@@ -113,11 +125,37 @@ def sentence_piece(model: SentencePieceModel) -> Any:
         decoding.append(decoders.Strip(" ", 1, 0))
     tokenizer.decoder = decoders.Sequence(decoding)
     tokenizer.add_special_tokens([text for text, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)])
-    if 0 <= model.start < len(model.pieces):
-        start = model.pieces[model.start][0]
+    around = [
+        [(model.pieces[number][0], number)] if wanted and 0 <= number < len(model.pieces) else []
+        for wanted, number in ((start, model.start), (end, model.end))
+    ]
+    before, after = ([name for name, _ in tokens] for tokens in around)
+    if before or after:
+        second = [*(f"{name}:1" for name in before), "$B:1", *(f"{name}:1" for name in after)]
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=[start, "$A"], pair=[start, "$A", start + ":1", "$B:1"], special_tokens=[(start, model.start)]
+            single=[*before, "$A", *after],
+            pair=[*before, "$A", *after, *second],
+            special_tokens=[token for tokens in around for token in tokens],
         )
+    return tokenizer
+
+
+def t5(model: SentencePieceModel, sentinels: int = 100) -> Any:
+    """T5's tokenizer of a SentencePiece model (spiece.model): texts end with </s>.
+
+    sentinels: tokens <extra_id_0>, …, which stand for what is left out, the last of the vocabulary being the first.
+    Raises what `sentence_piece` raises, and FormatError where </s> is missing.
+    """
+    from tokenizers import processors
+
+    tokenizer = sentence_piece(model, start=False)
+    end = tokenizer.token_to_id("</s>")
+    if end is None:
+        raise FormatError("spiece.model is not T5's", expected="a piece </s>")
+    tokenizer.add_special_tokens([f"<extra_id_{number}>" for number in reversed(range(sentinels))])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", "</s>"], pair=["$A", "</s>", "$B", "</s>"], special_tokens=[("</s>", end)]
+    )
     return tokenizer
 
 

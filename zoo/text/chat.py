@@ -145,10 +145,10 @@ def special_names(settings: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def read_chat_template(folder: Path, settings: Mapping[str, Any]) -> ChatTemplate | None:
+def read_chat_template(folder: Path, settings: Mapping[str, Any], names: Mapping[str, str]) -> ChatTemplate | None:
     """The template in a folder's chat_template.jinja, or its tokenizer_config.json; None without one.
 
-    settings: the fields of tokenizer_config.json. Raises FormatError.
+    settings: the fields of tokenizer_config.json. names: special tokens by role. Raises FormatError.
     """
     source = settings.get("chat_template")
     if isinstance(source, list):  # several by name
@@ -163,4 +163,4 @@ def read_chat_template(folder: Path, settings: Mapping[str, Any]) -> ChatTemplat
         return None
     if not isinstance(source, str):
         raise FormatError("the chat template is wrong", expected="a text", received=type(source).__name__)
-    return ChatTemplate(source, special_names(settings))
+    return ChatTemplate(source, names)

@@ -7,15 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.types import TensorType, int64
 from zoonet.zoo.text.chat import ChatTemplate, check_messages
 from zoonet.zoo.text.streaming import Continuation, stop_texts
 from zoonet.zoo.text.tasks import LanguageTask
 from zoonet.zoo.transformers import generation
 from zoonet.zoo.transformers.sampling import Sampling, check_integer
+from zoonet.zoo.transformers.seq2seq import Reading
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
+    from zoonet.zoo.modules import Module
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,17 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Reply(Generation):
-    """The answer in a conversation. source: the conversation as the chat template writes it."""
+class Answer(Generation):
+    """A text that a model wrote after it had read another, as in a translation."""
 
     def text(self, top: int = 5) -> str:
-        """The answer. top: has no meaning here."""
+        """What was written. top: has no meaning here."""
         return self.continuation
+
+
+@dataclass(frozen=True)
+class Reply(Answer):
+    """The answer in a conversation. source: the conversation as the chat template writes it."""
 
     @property
     def message(self) -> dict[str, str]:
@@ -60,17 +70,19 @@ class Reply(Generation):
 
 @dataclass(frozen=True)
 class _Prompt:
-    """The text that is shown, the tokens that are continued, and whether it is a conversation."""
+    """The text that is given, its tokens, and what its result is."""
 
     text: str
     tokens: list[int]
-    chat: bool
+    kind: type[Generation]
 
 
 class TextGeneration(LanguageTask):
     """Texts or conversations in, longer texts or answers out."""
 
     name = "text-generation"
+    takes = "decoder"
+    result: type[Generation] = Generation
 
     def run(
         self,
@@ -90,8 +102,9 @@ class TextGeneration(LanguageTask):
         length_penalty: float = 1.0,
         chat: bool = False,
         system: str | None = None,
+        batch: int = 16,
     ) -> Generation | list[Generation]:
-        """A `Generation`, or a list for a list of prompts, which are continued together.
+        """A `Generation`, or a list for a list of prompts, of which `batch` are continued together.
 
         source: a text or a list of texts; or a conversation, [{"role": "user", "content": "Hi"}], or a list of them,
         which gives `Reply`s. chat: a text is what a user says in a conversation; system: what stands before it.
@@ -103,13 +116,20 @@ class TextGeneration(LanguageTask):
         texts = stop_texts(stop)
         check_integer("max_tokens", max_tokens)
         check_integer("beams", beams, 1)
+        check_integer("batch", batch, 1)
         prompts, several = self._prompts(source, chat, system)
         if beams > 1:
             if sampling != Sampling():
                 raise ArgumentError("beam search draws nothing", fix="leave out temperature, cuts and penalties")
             results = [self._best(model, prompt, max_tokens, beams, length_penalty, texts) for prompt in prompts]
         else:
-            results = self._sampled(model, prompts, max_tokens, sampling, texts, seed)
+            if seed is not None:
+                check_integer("seed", seed)
+            seeds = np.random.SeedSequence(seed).spawn(len(prompts))  # of each text, whatever the batch
+            results = []
+            for start in range(0, len(prompts), batch):
+                part = slice(start, start + batch)
+                results += self._sampled(model, prompts[part], max_tokens, sampling, texts, seeds[part])
         return results if several else results[0]
 
     def _sampled(
@@ -119,14 +139,14 @@ class TextGeneration(LanguageTask):
         max_tokens: int,
         sampling: Sampling,
         stop: Sequence[str],
-        seed: int | None,
+        seeds: list[np.random.SeedSequence],
     ) -> list[Generation]:
         ends = self._special("eos_token")
-        written = [Continuation(self.tokenizer, prompt.tokens, stop) for prompt in prompts]
+        network, given = self._started(model, prompts)
+        written = [Continuation(self.tokenizer, tokens, stop) for tokens in given]
         found = [generation.Generated() for _ in prompts]
-        given = [prompt.tokens for prompt in prompts]
         open_rows = set(range(len(prompts)))
-        steps = generation.steps(model.network, given, max_tokens, sampling, stop=ends, seed=seed)  # type: ignore[arg-type]
+        steps = generation.steps(network, given, max_tokens, sampling, stop=ends, seed=seeds)
         for step in steps:
             for row in sorted(open_rows):
                 result, token = found[row], int(step.tokens[row])
@@ -146,11 +166,9 @@ class TextGeneration(LanguageTask):
         self, model: Model, prompt: _Prompt, max_tokens: int, beams: int, length_penalty: float, stop: Sequence[str]
     ) -> Generation:
         ends = self._special("eos_token")
-        network: Any = model.network
-        found = generation.beam_search(
-            network, prompt.tokens, max_tokens, beams, stop=ends, length_penalty=length_penalty
-        )[0]
-        written = Continuation(self.tokenizer, prompt.tokens, stop)
+        network, [given] = self._started(model, [prompt])
+        found = generation.beam_search(network, given, max_tokens, beams, stop=ends, length_penalty=length_penalty)[0]
+        written = Continuation(self.tokenizer, given, stop)
         for token in found.tokens[: -1 if found.reason == "stop" else None]:
             written.push(token)
         return self._result(prompt, found, written)
@@ -158,8 +176,7 @@ class TextGeneration(LanguageTask):
     def _result(self, prompt: _Prompt, found: generation.Generated, written: Continuation) -> Generation:
         written.finish()
         reason = "string" if written.stopped else found.reason
-        kind = Reply if prompt.chat else Generation
-        return kind(prompt.text, written.text, tuple(found.tokens), tuple(found.log_probabilities), reason)
+        return prompt.kind(prompt.text, written.text, tuple(found.tokens), tuple(found.log_probabilities), reason)
 
     def stream(
         self,
@@ -185,9 +202,14 @@ class TextGeneration(LanguageTask):
         if several:
             raise InputError("one text is streamed at a time", expected="a text", received=f"{len(prompts)} texts")
         ends = self._special("eos_token")
-        given = [prompts[0].tokens]
-        steps = generation.steps(model.network, given, max_tokens, sampling, stop=ends, seed=seed)  # type: ignore[arg-type]
-        return _pieces(steps, Continuation(self.tokenizer, prompts[0].tokens, texts), ends)
+        network, given = self._started(model, prompts)
+        steps = generation.steps(network, given, max_tokens, sampling, stop=ends, seed=seed)
+        return _pieces(steps, Continuation(self.tokenizer, given[0], texts), ends)
+
+    def _started(self, model: Model, prompts: Sequence[_Prompt]) -> tuple[generation.Decoder, list[list[int]]]:
+        """What writes, and the tokens that each text begins with."""
+        network: Any = model.network
+        return network, [prompt.tokens for prompt in prompts]
 
     def _prompts(self, source: Any, chat: bool, system: str | None) -> tuple[list[_Prompt], bool]:
         """The prompts, and whether they were given as a list."""
@@ -202,13 +224,13 @@ class TextGeneration(LanguageTask):
             before = [] if system is None else [{"role": "system", "content": system}]
             prompts = [self._conversation([*before, {"role": "user", "content": text}]) for text in texts]
         else:
-            prompts = [_Prompt(text, self._prompt(text), False) for text in texts]
+            prompts = [_Prompt(text, self._prompt(text), self.result) for text in texts]
         return prompts, not isinstance(source, str)
 
     def _conversation(self, messages: Any) -> _Prompt:
         check_messages(messages)
         text = self.template.render(messages)
-        return _Prompt(text, self.tokenizer.encode(text, special=False), True)
+        return _Prompt(text, self.tokenizer.encode(text, special=False), Reply)
 
     @property
     def template(self) -> ChatTemplate:
@@ -222,9 +244,30 @@ class TextGeneration(LanguageTask):
         return self.tokenizer.encode(text) or self._special("bos_token")[:1]
 
     def _special(self, role: str) -> list[int]:
-        """Tokens of a role by config.json, or by the tokenizer's own settings where that is silent."""
+        """Tokens of a role by config.json, or by the tokenizer's settings where that is silent; those that exist."""
         found = self.settings.get(f"{role}_id", self.tokenizer.number(self.tokenizer.names.get(role, "")))
-        return [n for n in (found if isinstance(found, list) else [found]) if isinstance(n, int)]
+        tokens = found if isinstance(found, list) else [found]
+        return [n for n in tokens if type(n) is int and 0 <= n < self.tokenizer.size]
+
+
+class TextToText(TextGeneration):
+    """Texts in, other texts out: translations, summaries and the like, by an encoder–decoder."""
+
+    name = "text-to-text"
+    takes = "encoder-decoder"
+    result = Answer
+
+    def _started(self, model: Model, prompts: Sequence[_Prompt]) -> tuple[generation.Decoder, list[list[int]]]:
+        network: Any = model.network
+        tokens, mask = generation.pad_left([prompt.tokens for prompt in prompts])
+        order = np.argsort(~mask, axis=1, kind="stable")  # padding behind the text, where positions count from 0
+        tokens, mask = np.take_along_axis(tokens, order, 1), np.take_along_axis(mask, order, 1)
+        start = self._special("decoder_start_token")[:1] or [network.config.start]
+        return Reading(network, tokens, mask), [list(start) for _ in prompts]
+
+    def example(self, network: Module) -> tuple[TensorType, ...]:
+        """A text of 16 tokens to read, and one of 8 that was written."""
+        return TensorType((1, 16), int64), TensorType((1, 8), int64)
 
 
 def _pieces(steps: Iterator[generation.Step], written: Continuation, ends: Sequence[int]) -> Iterator[str]:

@@ -9,17 +9,23 @@ import numpy as np
 
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import FormatError
-from zoonet.zoo.graphs import GraphNetwork
+from zoonet.zoo.onnx_graphs import OnnxNetwork
+from zoonet.zoo.tasks import TASKS, task_class
+from zoonet.zoo.text.chat import ChatTemplate
 from zoonet.zoo.text.tokenizer import Tokenizer, pipeline_of
 from zoonet.zoo.transformers.blocks import Cache
 from zoonet.zoo.transformers.pretrained import network_for
 
 
-class GraphEncoder(GraphNetwork):
-    """An encoder whose graph takes tokens, mask and perhaps token types, all (N, T)."""
+class GraphEncoder(OnnxNetwork):
+    """An encoder whose graph takes tokens, mask and perhaps token types, all (N, T).
 
-    def __init__(self, graph: GraphNetwork, config: Any) -> None:
+    kind: what it does with tokens, as `network_kind` has it.
+    """
+
+    def __init__(self, graph: OnnxNetwork, config: Any, kind: str) -> None:
         vars(self).update(vars(graph))
+        self.kind = kind
         self._inputs = len(graph.config.inputs)
         self.config = config
 
@@ -30,10 +36,10 @@ class GraphEncoder(GraphNetwork):
         return self.run_graph(*(tokens, mask, types)[: self._inputs])
 
 
-class GraphDecoder(GraphNetwork):
+class GraphDecoder(OnnxNetwork):
     """A decoder whose graph takes tokens, mask, positions, and the keys and values of earlier positions."""
 
-    def __init__(self, graph: GraphNetwork, config: Any) -> None:
+    def __init__(self, graph: OnnxNetwork, config: Any) -> None:
         vars(self).update(vars(graph))
         self._limit = config.positions if not hasattr(config, "rope") else None
         self._past = [(port.shape[1], port.shape[3], port.dtype) for port in graph.config.inputs[3:]]
@@ -71,7 +77,7 @@ class GraphDecoder(GraphNetwork):
 
 
 def prepared(
-    graph: GraphNetwork, task: str, config: Mapping[str, Any], file: str, given: Mapping[str, Any]
+    graph: OnnxNetwork, task: str, config: Mapping[str, Any], file: str, given: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The network for a task on text, the task's configuration, and what is given, the tokenizer among it."""
     settings = config.get("config", {})
@@ -87,8 +93,18 @@ def prepared(
             fix='load it as a plain graph, task="arrays"',
         )
     tokenizer = given.get("tokenizer")
-    if tokenizer is None:
+    if tokenizer is None and "tokenizer" in config:
         pipeline = pipeline_of(config["tokenizer"].encode("utf-8", "surrogatepass"), f"the tokenizer in {file}")
-        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)))
-    network = (GraphDecoder if decodes else GraphEncoder)(graph, sizes)
+        names = config.get("special_tokens", {})
+        if not all(isinstance(name, str) for name in names.values()):
+            raise FormatError(f"the special tokens in {file} are malformed", expected="names by role")
+        source = config.get("chat_template")
+        template = None if source is None else ChatTemplate(source, names)
+        tokenizer = Tokenizer(pipeline, int(config.get("padding", 0)), names, template)
+    network: OnnxNetwork
+    if decodes:
+        network = GraphDecoder(graph, sizes)
+    else:
+        saved = config.get("task", task)
+        network = GraphEncoder(graph, sizes, getattr(task_class(saved if saved in TASKS else task), "takes", ""))
     return network, dict(settings), {**given, "tokenizer": tokenizer}

@@ -11,23 +11,28 @@ from typing import Any
 from zoonet import formats
 from zoonet.formats.files import atomic_path
 from zoonet.formats.json_data import parse_json, parse_json_object
-from zoonet.ops.errors import MissingFileError, UnsupportedFormatError, ZoonetError
+from zoonet.ops.errors import ArgumentError, MissingFileError, UnsupportedFormatError, ZoonetError
 from zoonet.zoo.hugging_face import IMAGE_TYPES
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
 from zoonet.zoo.text import build
+from zoonet.zoo.text.tasks import network_kind
 from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 from zoonet.zoo.transformers import llama2c
-from zoonet.zoo.transformers.bert import BertModel, BertWithHead
-from zoonet.zoo.transformers.pretrained import config_fields, read_config, read_network, write_network
+from zoonet.zoo.transformers.bert import HEADS
+from zoonet.zoo.transformers.pretrained import config_fields, network_for, read_config, read_network, write_network
 
 _TASKS = {
+    "embedding": "text-embedding",
     "masked": "fill-mask",
     "sequence": "text-classification",
     "answer": "question-answering",
     "token": "token-classification",
+    "decoder": "text-generation",
+    "encoder-decoder": "text-to-text",
 }
+_HEADS = {task: kind for kind, task in _TASKS.items() if kind in HEADS}
 
 
 def is_text_model(path: Path) -> bool:
@@ -44,11 +49,22 @@ def is_text_model(path: Path) -> bool:
         return False
 
 
+def describe(path: Path) -> dict[str, str]:
+    """The kind and the task of the model at such a path, without reading its weights; or why it cannot run."""
+    try:
+        if not path.is_dir():
+            return {"architecture": "llama2c", "task": "text-generation"}
+        config = read_config(path)
+        return {"architecture": str(config["model_type"]), "task": _task_of(network_for(config))}
+    except ZoonetError as error:
+        return {"cannot run": str(error)}
+
+
 def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
     """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files."""
     if path.is_dir():
         config = read_config(path)
-        network = read_network(path, "embedding" if task == "text-embedding" else None)
+        network = read_network(path, _HEADS.get(task or ""))
         config = {**config, **_pooling(path), **_ends(path)}
         made: Any = given.get("tokenizer") or path
         tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)
@@ -78,22 +94,21 @@ def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer, dict[str, A
             fix="name it, load(path, tokenizer=…)",
         )
     vocabulary = checkpoint.metadata["tokenizer"]
-    made = Tokenizer(build.llama2c(vocabulary["tokens"], vocabulary["scores"]))
+    pipeline = build.llama2c(vocabulary["tokens"], vocabulary["scores"])
+    roles = {"unk_token": 0, "bos_token": 1, "eos_token": 2}
+    made = Tokenizer(pipeline, names={role: pipeline.id_to_token(number) for role, number in roles.items()})
     return llama2c.network_of(checkpoint), made, config
 
 
 def _task_of(network: Module) -> str:
-    if isinstance(network, BertModel):
-        return "text-embedding"
-    if isinstance(network, BertWithHead):
-        if network.head not in _TASKS:
-            raise UnsupportedFormatError(
-                f"a model with the head {network.head!r} has no task yet",
-                expected=", ".join(_TASKS),
-                fix="read_network of zoonet.zoo.transformers.pretrained gives its network",
-            )
-        return _TASKS[network.head]
-    return "text-generation"
+    kind = network_kind(network)
+    if kind not in _TASKS:
+        raise UnsupportedFormatError(
+            f"a network of the kind {kind!r} has no task yet",
+            expected=", ".join(_TASKS),
+            fix="read_network of zoonet.zoo.transformers.pretrained gives it",
+        )
+    return _TASKS[kind]
 
 
 def _pooling(path: Path) -> dict[str, Any]:
@@ -121,14 +136,26 @@ def _ends(path: Path) -> dict[str, Any]:
     return {name: fields[name] for name in ("eos_token_id", "bos_token_id") if fields.get(name) is not None}
 
 
+def has_folder(model: Model) -> bool:
+    """Whether transformers has a network of this kind, so that the model is saved as a folder that it reads."""
+    try:
+        config_fields(model.network)
+    except ArgumentError:
+        return False
+    return True
+
+
 def save(model: Model, path: Path) -> None:
     """Write a folder in Hugging Face's layout: config.json, model.safetensors, tokenizer.json."""
     if path.suffix:
         raise UnsupportedFormatError(
             f"a model on text cannot be saved as {path.name!r}", expected="a name without suffix, for a folder"
         )
-    config_fields(model.network)  # complains before anything is written
-    kept = {k: v for k, v in model.task.to_config().items() if k in ("id2label", "bos_token_id", "eos_token_id")}
+    kept = {
+        k: v
+        for k, v in model.task.to_config().items()
+        if k in ("id2label", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    }
     write_network(model.network, path, kept)
     task: Any = model.task
     if task.has_tokenizer:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.errors import ArgumentError, FormatError, InputError
 from zoonet.ops.types import INTEGER, TensorType, int64, kind_of
 from zoonet.zoo.modules import Module
 from zoonet.zoo.results import Classification, Results
-from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
-from zoonet.zoo.transformers.bert import mean_pool
-from zoonet.zoo.transformers.sampling import softmax
+from zoonet.zoo.text.tokenizer import TokenBatch, Tokenizer, read_tokenizer
+from zoonet.zoo.transformers.bert import BertModel, BertWithHead, mean_pool
+from zoonet.zoo.transformers.sampling import check_integer, softmax
 
 if TYPE_CHECKING:
     from zoonet.zoo.model import Model
@@ -46,11 +46,25 @@ class Embedding:
         return {"source": self.source, "vector": self.vector.tolist()}
 
 
+def network_kind(network: Module) -> str:
+    """What a network does with tokens: a head of `bert.HEADS`, decoder or encoder-decoder; its class for another."""
+    if isinstance(network, BertModel):
+        return "embedding"
+    if isinstance(network, BertWithHead):
+        return network.head
+    if hasattr(network, "decode"):
+        return "encoder-decoder"
+    if hasattr(network, "kind"):  # an imported graph
+        return str(network.kind)
+    return "decoder" if hasattr(network, "positions") else type(network).__name__
+
+
 class LanguageTask:
     """What tasks on text share. settings: fields of config.json that the task uses."""
 
     name = ""
     unit = "texts"
+    takes = ""  # the kind of network, see `network_kind`
 
     def __init__(self, tokenizer: Tokenizer | None, settings: Mapping[str, Any] | None = None) -> None:
         self._tokenizer = tokenizer
@@ -79,6 +93,13 @@ class LanguageTask:
         tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
     ) -> Self:
         """See `Task`. tokenizer: may not have more tokens than the network."""
+        if network_kind(network) != cls.takes:
+            raise ArgumentError(
+                f"{file}: the network is not for {cls.name}",
+                expected=f"one of the kind {cls.takes}",
+                received=f"one of the kind {network_kind(network)}",
+                fix="leave task out, or load the weights of another network",
+            )
         if isinstance(tokenizer, str | os.PathLike):
             tokenizer = read_tokenizer(tokenizer)
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
@@ -121,15 +142,35 @@ class LanguageTask:
         limit: int = network.config.longest
         return min(limit, int(self.settings.get("max_seq_length", limit)))
 
-    def _batches(self, model: Model, texts: list[str], batch: int) -> Iterator[tuple[list[str], Any, Array]]:
+    def _batches(
+        self, model: Model, texts: list[str], batch: int, truncate: bool
+    ) -> Iterator[tuple[list[str], TokenBatch, Array]]:
         """(texts, their tokens, outputs of the network) for `batch` texts at a time."""
-        if batch < 1:
-            raise ArgumentError("batch is wrong", expected="a positive number of texts", received=batch)
+        check_integer("batch", batch, 1)
+        limit = self._limit(model.network)
         for start in range(0, len(texts), batch):
             part = texts[start : start + batch]
-            found = self.tokenizer.batch(part, max_tokens=self._limit(model.network))
-            inputs = [ops.to_device(a, model.device) for a in (found.tokens, found.mask, found.token_types)]
-            yield part, found, np.asarray(ops.to_device(model.network(*inputs), "cpu"))
+            found = self.tokenizer.batch(part, max_tokens=limit if truncate else None)
+            if found.tokens.shape[1] > limit:
+                longest = part[int(found.mask.sum(1).argmax())]
+                raise InputError(
+                    f"the text {longest[:40]!r}… is too long for the model",
+                    expected=f"at most {limit} tokens",
+                    received=found.tokens.shape[1],
+                    fix="truncate=True cuts it; or split it into parts",
+                )
+            [(_, outputs)] = self._outputs(model, found, batch)
+            yield part, found, outputs
+
+    def _outputs(self, model: Model, found: TokenBatch, batch: int) -> Iterator[tuple[int, Array]]:
+        """(number of the first row, outputs of the network) for `batch` rows at a time. Raises InputError for NaN."""
+        for start in range(0, len(found.tokens), batch):
+            rows = slice(start, start + batch)
+            inputs = [ops.to_device(a[rows], model.device) for a in (found.tokens, found.mask, found.token_types)]
+            outputs = np.asarray(ops.to_device(model.network(*inputs), "cpu"))
+            if not np.isfinite(outputs).all():
+                raise InputError("the model gave scores that are no numbers", fix="check that its weights are complete")
+            yield start, outputs
 
 
 def _standard_input() -> str:
@@ -143,11 +184,16 @@ class TextEmbedding(LanguageTask):
     """Texts in, a vector each out: the mean over tokens or the first, of length 1 where the folder says so."""
 
     name = "text-embedding"
+    takes = "embedding"
 
-    def run(self, model: Model, source: Any, *, batch: int = 32) -> Embedding | list[Embedding]:
-        """An `Embedding`, or a list of them for a list of texts. Longer texts are cut. Raises InputError."""
+    def run(self, model: Model, source: Any, *, batch: int = 32, truncate: bool = True) -> Embedding | list[Embedding]:
+        """An `Embedding`, or a list of them for a list of texts, `batch` at a time.
+
+        truncate: texts that are longer than the folder says are cut, as sentence-transformers cuts them; an error
+        otherwise. Raises InputError, ArgumentError.
+        """
         results = []
-        for part, found, hidden in self._batches(model, self._texts(source), batch):
+        for part, found, hidden in self._batches(model, self._texts(source), batch, truncate):
             first = self.settings.get("pooling") == "cls"
             vectors = hidden[:, 0] if first else mean_pool(hidden, found.mask)
             if self.settings.get("normalise"):
@@ -156,22 +202,55 @@ class TextEmbedding(LanguageTask):
         return results[0] if isinstance(source, str) else results
 
 
-class TextClassification(LanguageTask):
-    """Texts in, the scores of classes out."""
+class LabelledTask(LanguageTask):
+    """A task whose outputs have labels: id2label of config.json, or those that are given."""
 
-    name = "text-classification"
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        network: Module,
+        architecture: str,
+        file: str,
+        tokenizer: Tokenizer | str | os.PathLike[str] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> Self:
+        """See `Task`. labels: one per output of the network. Raises ArgumentError for another number of them."""
+        classes: int = network.config.classes  # type: ignore[attr-defined]
+        if labels is None:
+            named = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(classes)}
+            if not isinstance(named, dict) or set(map(str, named)) != set(map(str, range(len(named)))):
+                received = repr(named)[:100]
+                raise FormatError(f"{file}: id2label is wrong", expected='{"0": …, "1": …}', received=received)
+            labels = [str(named[key]) for key in sorted(named, key=int)]
+        if len(labels) != classes:
+            raise ArgumentError(f"{file}: the labels do not fit", expected=f"{classes} labels", received=len(labels))
+        numbered = {str(number): label for number, label in enumerate(labels)}
+        return super().from_config({**config, "id2label": numbered}, network, architecture, file, tokenizer)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes, from id2label."""
-        named = self.settings.get("id2label") or {"0": "class 0", "1": "class 1"}
-        return tuple(str(named[key]) for key in sorted(named, key=int))
+        """The labels, one per output of the network."""
+        return tuple(self.settings["id2label"].values())
 
-    def run(self, model: Model, source: Any, *, batch: int = 32) -> Classification | Results:
-        """A `Classification`, or Results for a list of texts. Longer texts are cut. Raises InputError."""
+
+class TextClassification(LabelledTask):
+    """Texts in, the scores of classes out."""
+
+    name = "text-classification"
+    takes = "sequence"
+
+    def run(self, model: Model, source: Any, *, batch: int = 32, truncate: bool = False) -> Classification | Results:
+        """A `Classification`, or Results for a list of texts, `batch` at a time.
+
+        Scores sum to 1, unless config.json says that several classes may hold at once (multi_label_classification).
+        truncate: cut texts that are too long for the model, an error otherwise. Raises InputError, ArgumentError.
+        """
         results = Results()
-        for part, _, scores in self._batches(model, self._texts(source), batch):
-            rows = softmax(scores.astype(np.float64))
+        for part, _, scores in self._batches(model, self._texts(source), batch, truncate):
+            scores = scores.astype(np.float64)
+            alone = self.settings.get("problem_type") == "multi_label_classification" or len(self.labels) == 1
+            rows = 1 / (1 + np.exp(-scores)) if alone else softmax(scores)
             results += [Classification(text, row, self.labels) for text, row in zip(part, rows, strict=True)]
         return results[0] if isinstance(source, str) else results
 
@@ -180,17 +259,25 @@ class FillMask(LanguageTask):
     """Texts with one mask token ("[MASK]", "<mask>") in, the probabilities of words out."""
 
     name = "fill-mask"
+    takes = "masked"
 
-    def run(self, model: Model, source: Any, *, batch: int = 32) -> Classification | Results:
-        """A `Classification` over the vocabulary, or Results. Raises InputError for a text without one mask."""
-        mask = next((n for n in map(self.tokenizer.number, ("[MASK]", "<mask>")) if n is not None), None)
+    def run(self, model: Model, source: Any, *, batch: int = 32, truncate: bool = False) -> Classification | Results:
+        """A `Classification` over the vocabulary, or Results. Raises InputError for a text without one mask.
+
+        truncate: cut texts that are too long for the model, an error otherwise.
+        """
+        mask = self.tokenizer.number(self.tokenizer.names.get("mask_token", ""))
         size: int = model.network.config.vocabulary  # type: ignore[attr-defined]
-        words = tuple((self.tokenizer.token(n) or f"token {n}").replace("Ġ", " ") for n in range(size))
+        words = tuple(
+            (self.tokenizer.token(n) or f"token {n}").replace("Ġ", " ").replace("▁", " ") for n in range(size)
+        )
         results = Results()
-        for part, found, scores in self._batches(model, self._texts(source), batch):
+        for part, found, scores in self._batches(model, self._texts(source), batch, truncate):
             for text, tokens, row in zip(part, found.tokens, scores, strict=True):
                 places = np.flatnonzero(tokens == mask)
                 if len(places) != 1:
-                    raise InputError(f"{text[:80]!r} has not one mask", expected="[MASK] once", received=len(places))
+                    named = self.tokenizer.names.get("mask_token", "a mask token")
+                    received = len(places)
+                    raise InputError(f"{text[:80]!r} has not one mask", expected=f"{named} once", received=received)
                 results.append(Classification(text, softmax(row[places[0]].astype(np.float64)), words))
         return results[0] if isinstance(source, str) else results

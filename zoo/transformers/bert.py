@@ -17,7 +17,16 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError
 from zoonet.zoo.layers import Embedding, LayerNorm, Linear
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Context, activation, check_heads, check_tokens, place
+from zoonet.zoo.transformers.blocks import (
+    Block,
+    BlockConfig,
+    Context,
+    activation,
+    beside,
+    check_heads,
+    check_tokens,
+    place,
+)
 from zoonet.zoo.transformers.configurations import count, multiple, number
 
 _BERT_BLOCK = {
@@ -206,11 +215,11 @@ class BertEmbeddings(Module):
             present = ops.cast(ops.not_equal(tokens, self._config.padding), "int64")
             positions = ops.cumsum(present, 1) * present + self._config.padding
         else:
-            positions = np.arange(tokens.shape[1])[None]
+            positions = beside(np.arange(tokens.shape[1])[None], tokens)
         x = self.word_embeddings(tokens) + self.position_embeddings(positions)
         if FAMILIES[self._config.family].token_types:
             if token_types is None:
-                token_types = np.zeros((1, tokens.shape[1]), np.int64)
+                token_types = beside(np.zeros((1, tokens.shape[1]), np.int64), tokens)
             x = x + self.token_type_embeddings(token_types)
         return self.LayerNorm(x)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,13 @@ def place(root: Module, name: str, module: Module) -> Module:
         root = vars(root)[part]
     setattr(root, last, module)
     return module
+
+
+def beside(constant: Array, other: Array) -> Array:
+    """A constant on the device of another array; as it is where that is traced, since compiling moves constants."""
+    if not ops.is_array(other) or ops.device_of(other) == "cpu":
+        return constant
+    return ops.to_device(constant, f"cuda:{getattr(getattr(other, 'device', None), 'id', 0)}")
 
 
 class RMSNorm(Module):
@@ -97,6 +105,7 @@ class Cache:
         self.capacity = capacity
         self.length = 0
         self._arrays: dict[int, tuple[Array, Array]] = {}
+        self._memory: dict[int, tuple[Array, Array]] = {}
 
     def append(self, layer: int, key: Array, value: Array) -> tuple[Array, Array]:
         """Keep (N, H, T, D) behind what is kept; returns views (N, H, length + T, D). Raises InputError if full."""
@@ -122,14 +131,21 @@ class Cache:
         keys, values = self._arrays[layer]
         return keys[:, :, : self.length], values[:, :, : self.length]
 
+    def memory(self, layer: int, make: Callable[[], tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Keys and values (N, H, S, D) of an encoder's output: made the first time, kept afterwards."""
+        if layer not in self._memory:
+            self._memory[layer] = make()
+        return self._memory[layer]
+
     def advance(self, count: int) -> None:
         """All layers have taken `count` more positions."""
         self.length += count
 
     def reorder(self, rows: Array) -> None:
         """Row i becomes what row rows[i] was: for beam search. The number of rows may change."""
-        for layer, arrays in self._arrays.items():
-            self._arrays[layer] = tuple(a[rows] for a in arrays)
+        for kept in (self._arrays, self._memory):
+            for layer, (keys, values) in kept.items():
+                kept[layer] = keys[beside(rows, keys)], values[beside(rows, keys)]
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,8 @@ class Context:
 
     mask: bool, broadcasts to (N, H, T, S), True: take part. causal: no key after its query. window: (left, right).
     rotation: cos and sin that broadcast to (N, H, T, D / 2), for queries and keys. cache: keys of earlier positions.
+    bias: what is added to the scores of queries start to stop, (1, H, stop - start, S). memory: (N, M, width), what a
+    decoder's blocks look at beside their own input; memory_mask: bool, (N, 1, 1, M).
     """
 
     mask: Array | None = None
@@ -145,13 +163,18 @@ class Context:
     window: tuple[int, int] | None = None
     rotation: tuple[Array, Array] | None = None
     cache: Cache | None = None
+    bias: Callable[[int, int], Array] | None = None
+    memory: Array | None = None
+    memory_mask: Array | None = None
 
 
 @dataclass(frozen=True)
 class BlockConfig:
     """A block's sizes and kinds. names: role -> dotted name; a role that is absent is a layer that is absent.
 
-    Roles: query, key, value (or query_key_value), output, norm1, up, gate, down, norm2, query_norm, key_norm.
+    Roles: query, key, value (or query_key_value), output, norm1, up, gate, down, norm2, query_norm, key_norm; and for
+    attention to a memory memory_query, memory_key, memory_value (or memory_query_key_value), memory_output,
+    memory_norm. scale: of the scores, 1 / √head_size where None. joined: makes layers of the role query_key_value.
     """
 
     width: int
@@ -167,6 +190,8 @@ class BlockConfig:
     projection_bias: bool = True
     output_bias: bool = True
     hidden_bias: bool = True
+    scale: float | None = None
+    joined: Callable[..., Module] | None = None
 
 
 def check_heads(width: int, heads: int, shared: int | None = None) -> None:
@@ -177,8 +202,15 @@ def check_heads(width: int, heads: int, shared: int | None = None) -> None:
         raise ArgumentError("key-value heads do not divide heads", expected=f"a multiple of {shared}", received=heads)
 
 
+#: Scores with a bias that exist at one time.
+_SCORES = 1 << 22
+
+
 class Block(Module):
-    """Attention, then two layers at each position, each with a residual: (N, T, width) -> (N, T, width)."""
+    """Attention, then two layers at each position, each with a residual: (N, T, width) -> (N, T, width).
+
+    With the roles of a memory, attention to that comes between.
+    """
 
     def __init__(self, config: BlockConfig, layer: int = 0) -> None:
         self._config, self._layer, self._activation = config, layer, activation(config.activation)
@@ -194,23 +226,28 @@ class Block(Module):
             "up": (width, hidden, config.hidden_bias),
             "down": (hidden, width, config.hidden_bias),
         }
-        self._roles: dict[str, Module] = {}  # private: the same modules stand under their own names
+        self._roles: dict[str, Any] = {}  # private: the same modules stand under their own names
         for role, name in config.names.items():
-            if role in sizes:
-                inputs, outputs, bias = sizes[role]
-                module = linear(inputs, outputs, bias=bias)
+            kind = role.removeprefix("memory_")
+            if kind in sizes:
+                inputs, outputs, bias = sizes[kind]
+                make = config.joined if kind == "query_key_value" and config.joined else linear
+                module = make(inputs, outputs, bias=bias)
             else:
                 module = config.norm(config.head_size if role in ("query_norm", "key_norm") else width)
             self._roles[role] = place(self, name, module)
 
     def forward(self, x: Array, context: Context) -> Array:
         """(N, T, width) -> (N, T, width)."""
-        norm1, norm2 = self._roles["norm1"], self._roles["norm2"]
-        if self._config.pre_norm:
-            x = x + self.attend(norm1(x), context)
-            return x + self.feed_forward(norm2(x))
-        x = norm1(x + self.attend(x, context))
-        return norm2(x + self.feed_forward(x))
+        steps = [("norm1", self.attend), ("norm2", lambda x, _: self.feed_forward(x))]
+        if "memory_norm" in self._roles:
+            steps.insert(1, ("memory_norm", self.attend_memory))
+        for norm, layer in steps:
+            if self._config.pre_norm:
+                x = x + layer(self._roles[norm](x), context)
+            else:
+                x = self._roles[norm](x + layer(x, context))
+        return x
 
     def feed_forward(self, x: Array) -> Array:
         """(N, T, width) -> (N, T, width), each position alone."""
@@ -223,8 +260,8 @@ class Block(Module):
     def attend(self, x: Array, context: Context) -> Array:
         """(N, T, width) -> (N, T, width): each position a mixture of the values of those that it sees."""
         config, roles = self._config, self._roles
-        inner, shared = config.heads * config.head_size, config.key_value_heads * config.head_size
         if "query_key_value" in roles:
+            inner, shared = config.heads * config.head_size, config.key_value_heads * config.head_size
             y = roles["query_key_value"](x)  # (N, T, inner + 2 · shared)
             parts = y[..., :inner], y[..., inner : inner + shared], y[..., inner + shared :]
         else:
@@ -238,16 +275,61 @@ class Block(Module):
         if context.cache is not None:
             offset = context.cache.length
             key, value = context.cache.append(self._layer, key, value)  # (N, H', offset + T, D)
-        y = ops.scaled_dot_product_attention(
-            query, key, value, context.mask, context.causal, None, context.window, offset
-        )  # (N, H, T, D)
-        batch, length = x.shape[:2]
-        return roles["output"](ops.reshape(ops.transpose(y, (0, 2, 1, 3)), (batch, length, inner)))
+        if context.bias is not None:
+            y = self._biased(query, key, value, context, offset)
+        else:
+            y = ops.scaled_dot_product_attention(
+                query, key, value, context.mask, context.causal, config.scale, context.window, offset
+            )  # (N, H, T, D)
+        return roles["output"](self._merge(y))
+
+    def attend_memory(self, x: Array, context: Context) -> Array:
+        """(N, T, width) -> (N, T, width): each position a mixture of the memory's values."""
+        config, roles, memory = self._config, self._roles, context.memory
+        inner, joined = config.heads * config.head_size, roles.get("memory_query_key_value")
+
+        def keys_and_values() -> tuple[Array, Array]:
+            if joined is None:
+                parts = roles["memory_key"](memory), roles["memory_value"](memory)
+            else:
+                y = joined.part(memory, inner, 3 * inner)
+                parts = y[..., :inner], y[..., inner:]
+            return self._split(parts[0]), self._split(parts[1])
+
+        query = self._split(roles["memory_query"](x) if joined is None else joined.part(x, 0, inner))
+        cache = context.cache
+        key, value = keys_and_values() if cache is None else cache.memory(self._layer, keys_and_values)
+        y = ops.scaled_dot_product_attention(query, key, value, context.memory_mask, False, config.scale)
+        return roles["memory_output"](self._merge(y))
+
+    def _biased(self, query: Array, key: Array, value: Array, context: Context, offset: int) -> Array:
+        """Attention with a bias, some queries at a time, so that memory does not grow with T · S."""
+        assert context.bias is not None
+        length, seen = query.shape[2], key.shape[2]
+        rows = max(1, _SCORES // (self._config.heads * seen))
+        parts = []
+        for start in range(0, length, rows):
+            stop = min(start + rows, length)
+            added = context.bias(start, stop)  # (1, H, stop - start, S)
+            if context.mask is not None:
+                added = ops.where(context.mask, added, np.float32(-np.inf).astype(added.dtype))
+            part = query[:, :, start:stop]
+            parts.append(
+                ops.scaled_dot_product_attention(
+                    part, key, value, added, context.causal, self._config.scale, context.window, offset + start
+                )
+            )
+        return parts[0] if len(parts) == 1 else ops.concat(parts, 2)
 
     def _split(self, x: Array) -> Array:
         """(N, T, H · D) -> (N, H, T, D)."""
         batch, length = x.shape[:2]
         return ops.transpose(ops.reshape(x, (batch, length, -1, self._config.head_size)), (0, 2, 1, 3))
+
+    def _merge(self, x: Array) -> Array:
+        """(N, H, T, D) -> (N, T, H · D)."""
+        batch, heads, length, size = x.shape
+        return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * size))
 
 
 def check_tokens(tokens: Array, vocabulary: int, limit: int | None) -> None:

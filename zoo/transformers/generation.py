@@ -15,6 +15,7 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo.transformers.blocks import Cache
 from zoonet.zoo.transformers.sampling import Sampling, check_integer, check_scores, log_softmax
+from zoonet.zoo.transformers.seq2seq import place_of
 
 Array = np.ndarray[Any, Any]
 
@@ -78,6 +79,7 @@ class _Decoding:
                 fix="shorten the prompt, or ask for fewer tokens (max_tokens)",
             )
         self._network, self._chunk = network, chunk
+        self._device = getattr(network, "device", None) or place_of(network)
         self._cache = Cache(length) if cached else None
         self._tokens, self._mask = tokens, mask
 
@@ -115,7 +117,9 @@ class _Decoding:
         mask = self._mask[:, :stop]
         positions = np.maximum(np.cumsum(mask, 1) - 1, 0)[:, start:stop]
         padded = None if mask.all() else mask
-        scores = self._network.forward(self._tokens[:, start:stop], padded, positions, self._cache, True)
+        tokens, positions = [ops.to_device(a, self._device) for a in (self._tokens[:, start:stop], positions)]
+        padded = None if padded is None else ops.to_device(padded, self._device)
+        scores = self._network.forward(tokens, padded, positions, self._cache, True)
         return np.asarray(ops.to_device(scores, "cpu"))[:, -1]
 
 
@@ -126,27 +130,31 @@ def steps(
     sampling: Sampling | None = None,
     *,
     stop: Sequence[int] = (),
-    seed: int | None = None,
+    seed: int | list[np.random.SeedSequence] | None = None,
     padding: int = 0,
     chunk: int = 512,
     cached: bool = True,
 ) -> Iterator[Step]:
     """The tokens after each prompt, one step at a time, until all texts ended with a token of `stop`, or max_tokens.
 
-    sampling: greedy if None. seed: of the draws, a fresh one if None; each text has draws of its own. chunk: prompts
-    are read in parts of this many tokens. cached: keys and values are kept (else all is computed again, for tests).
-    Raises InputError for empty or too long prompts and ArgumentError for wrong numbers at once,
-    InputError for NaN scores when they come.
+    sampling: greedy if None. seed: of the draws, a fresh one if None; each text has draws of its own, or the seed that
+    a list has for it. chunk: prompts are read in parts of this many tokens. cached: keys and values are kept (else all
+    is computed again, for tests). Raises InputError for empty or too long prompts and ArgumentError for wrong numbers
+    at once, InputError for NaN scores when they come.
     """
     check_integer("max_tokens", max_tokens)
     check_integer("chunk", chunk, 1)
-    if seed is not None:
-        check_integer("seed", seed)
+    if isinstance(seed, list):
+        seeds = seed
+    else:
+        if seed is not None:
+            check_integer("seed", seed)
+        seeds = np.random.SeedSequence(seed).spawn(len(prompts))
     tokens, mask = pad_left(prompts, padding)
     if max_tokens == 0:
         return iter(())
     decoding = _Decoding(network, tokens, mask, max_tokens, cached, chunk)
-    generators = [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(len(prompts))]
+    generators = [np.random.Generator(np.random.PCG64(s)) for s in seeds]
     return _steps(decoding, max_tokens, sampling or Sampling(), stop, generators, padding)
 
 
@@ -202,10 +210,11 @@ def beam_search(
     stop: Sequence[int] = (),
     length_penalty: float = 1.0,
 ) -> list[Generated]:
-    """The `beams` most likely continuations that were found, best first by log-probability / length ** length_penalty.
+    """The `beams` best continuations that were found, best first by log-probability / length ** length_penalty.
 
-    Width-limited breadth-first search; it ends when as many texts ended as there are beams, or at max_tokens. Raises
-    what `steps` raises, and ArgumentError for no beams.
+    Width-limited breadth-first search; it ends when there are as many ended texts as beams and the best of the others
+    is not better than the worst of them now, or at max_tokens. Raises what `steps` raises, and ArgumentError for no
+    beams.
     """
     check_integer("max_tokens", max_tokens)
     check_integer("beams", beams, 1)
@@ -217,29 +226,33 @@ def beam_search(
     decoding = _Decoding(network, tokens, mask, max_tokens, True, 512)
     scores = decoding.first()
     live = [Generated()]
-    done: list[Generated] = []
-    for step in range(max_tokens):
-        check_scores(scores)
-        logarithms = log_softmax(np.asarray(scores, np.float64))
-        totals = np.array([sum(text.log_probabilities) for text in live])[:, None] + logarithms
-        best = np.argsort(-totals, axis=None, kind="stable")[: 2 * beams]
-        rows: list[int] = []
-        extended: list[Generated] = []
-        for rank, position in enumerate(best):
-            row, token = divmod(int(position), totals.shape[1])
-            text = live[row]
-            grown = Generated([*text.tokens, token], [*text.log_probabilities, float(logarithms[row, token])])
-            if token in stop:
-                if rank < beams:
-                    done.append(replace(grown, reason="stop"))
-            elif len(extended) < beams:
-                extended.append(grown)
-                rows.append(row)
-        live = extended
-        if not live or len(done) >= beams or step + 1 == max_tokens:
+    done: list[tuple[float, Generated]] = []
+    for step in range(1, max_tokens + 1):
+        grown = _grown(live, scores, max(2, 1 + len(stop)) * beams)
+        divisor = float(step) ** length_penalty
+        for _, text in grown[:beams]:  # those of lower rank only stand in for texts that ended
+            if text.tokens[-1] in stop or step == max_tokens:
+                reason = "stop" if text.tokens[-1] in stop else "length"
+                done.append((sum(text.log_probabilities) / divisor, replace(text, reason=reason)))
+        done = sorted(done, key=lambda item: -item[0])[:beams]
+        going = [(row, text) for row, text in grown if text.tokens[-1] not in stop][:beams]
+        live = [text for _, text in going]
+        best = max((sum(text.log_probabilities) / divisor for text in live), default=-np.inf)
+        if step == max_tokens or not live or (len(done) == beams and best <= done[-1][0]):
             break
-        decoding.reorder(np.array(rows))
+        decoding.reorder(np.array([row for row, _ in going]))
         scores = decoding.next(np.array([text.tokens[-1] for text in live]))
-    candidates = done if len(done) >= beams else done + live
-    ranked = sorted(candidates, key=lambda t: -sum(t.log_probabilities) / len(t.tokens) ** length_penalty)
-    return ranked[:beams]
+    return [text for _, text in done]
+
+
+def _grown(live: Sequence[Generated], scores: Array, count: int) -> list[tuple[int, Generated]]:
+    """The `count` most likely texts that are one token longer, and the row that each comes from."""
+    check_scores(scores)
+    logarithms = log_softmax(np.asarray(scores, np.float64))
+    totals = np.array([sum(text.log_probabilities) for text in live])[:, None] + logarithms
+    result = []
+    for position in np.argsort(-totals, axis=None, kind="stable")[:count]:
+        row, token = divmod(int(position), totals.shape[1])
+        text, new = live[row], float(logarithms[row, token])
+        result.append((row, Generated([*text.tokens, token], [*text.log_probabilities, new])))
+    return result

@@ -11,9 +11,9 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.layers import Embedding, LayerNorm
+from zoonet.zoo.layers import Embedding, LayerNorm, undrawn
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, check_heads, check_tokens
+from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, Conv1D, beside, check_heads, check_tokens
 from zoonet.zoo.transformers.configurations import count, multiple, number
 
 _NAMES = {
@@ -28,7 +28,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Sizes of a GPT-2. positions: the longest text in tokens."""
+    """Sizes of a GPT-2. positions: the longest text in tokens. tied: the output layer is the embedding."""
 
     width: int = 768
     layers: int = 12
@@ -38,6 +38,7 @@ class GPT2Config:
     positions: int = 1024
     activation: str = "gelu_new"
     eps: float = 1e-5
+    tied: bool = True
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> GPT2Config:
@@ -53,6 +54,7 @@ class GPT2Config:
             count(config, "n_positions", "n_ctx"),
             str(config.get("activation_function", "gelu_new")),
             number(config, "layer_norm_epsilon", 1e-5),
+            config.get("tie_word_embeddings", True) is not False,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,6 +70,7 @@ class GPT2Config:
             "n_positions": self.positions,
             "activation_function": self.activation,
             "layer_norm_epsilon": self.eps,
+            "tie_word_embeddings": self.tied,
         }
 
 
@@ -99,7 +102,7 @@ class GPT2Model(Module):
         offset = 0 if cache is None else cache.length
         length = tokens.shape[1]
         if positions is None:
-            positions = np.arange(offset, offset + length)[None]
+            positions = beside(np.arange(offset, offset + length)[None], tokens)
         x = self.wte(tokens) + self.wpe(positions)
         seen = None if mask is None else ops.cast(mask, "bool")[:, None, None, :]  # (N, 1, 1, S)
         context = Context(seen, causal=True, cache=cache)
@@ -116,15 +119,20 @@ class GPT2LMHeadModel(Module):
     def __init__(self, config: GPT2Config) -> None:
         self.config = config
         self.transformer = GPT2Model(config)
-        self.lm_head = _Tied()
-        self.lm_head.weight = self.transformer.wte.weight
+        self.lm_head = _Output()
+        self.lm_head.weight = undrawn(config.vocabulary, config.width)
+        self._tie()
         self._draw()
 
     def reset(self, rng: np.random.Generator) -> None:
-        """Embeddings normal with deviation 0.02, as GPT-2; the head is the embedding."""
-        for table in (self.transformer.wte, self.transformer.wpe):
+        """Embeddings and output layer normal with deviation 0.02, as GPT-2."""
+        for table in (self.transformer.wte, self.transformer.wpe, *(() if self.config.tied else (self.lm_head,))):
             table.weight = rng.standard_normal(table.weight.shape, np.float32) * np.float32(0.02)
-        self.lm_head.weight = self.transformer.wte.weight
+        self._tie()
+
+    def _tie(self) -> None:
+        if self.config.tied:
+            self.lm_head.weight = self.transformer.wte.weight
 
     @classmethod
     def fit(cls, config: GPT2Config, shapes: Mapping[str, Any]) -> GPT2Config:
@@ -151,8 +159,8 @@ class GPT2LMHeadModel(Module):
         return ops.linear(x[:, -1:] if last else x, self.lm_head.weight)
 
 
-class _Tied(Module):
-    """Holds an array that is another module's parameter too."""
+class _Output(Module):
+    """Holds the output layer's matrix, which is the embedding's if they are tied."""
 
     weight: Array
 

@@ -17,7 +17,16 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, FormatError
 from zoonet.zoo.layers import Embedding, Linear
 from zoonet.zoo.modules import Array, Module, sizes
-from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, check_heads, check_tokens
+from zoonet.zoo.transformers.blocks import (
+    Block,
+    BlockConfig,
+    Cache,
+    Context,
+    RMSNorm,
+    beside,
+    check_heads,
+    check_tokens,
+)
 from zoonet.zoo.transformers.configurations import count, multiple, number
 from zoonet.zoo.transformers.rope import frequencies
 
@@ -171,7 +180,7 @@ class LlamaModel(Module):
         config, length = self._config, tokens.shape[1]
         offset = 0 if cache is None else cache.length
         if positions is None:
-            positions = np.arange(offset, offset + length)[None]
+            positions = beside(np.arange(offset, offset + length)[None], tokens)
         total = cache.capacity if cache is not None else length  # one scaling for the whole text
         rates, factor = frequencies(config.depth, config.rope, config.positions, total)
         tables = ops.rotary_tables(positions, config.depth, 10000.0, rates, factor)

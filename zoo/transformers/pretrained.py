@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zoonet import formats
 from zoonet.formats.files import atomic_path, check_path
 from zoonet.formats.json_data import parse_json_object
@@ -18,13 +20,14 @@ from zoonet.ops.errors import ArgumentError, FormatError, MissingFileError, Unsu
 from zoonet.weights.source import WEIGHTS
 from zoonet.zoo.hugging_face import IMAGE_TYPES
 from zoonet.zoo.modules import Module, initialised_by
+from zoonet.zoo.transformers import t5
 from zoonet.zoo.transformers.bert import FAMILIES, HEADS, BertConfig, BertModel, BertWithHead
 from zoonet.zoo.transformers.configurations import count
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
 from zoonet.zoo.transformers.llama import CLASSES, LlamaConfig, LlamaForCausalLM
 
 #: Every model_type of config.json that there is a network for.
-MODEL_TYPES = ("gpt2", "xlm-roberta", *CLASSES, *FAMILIES)
+MODEL_TYPES = ("gpt2", "xlm-roberta", *CLASSES, *t5.CLASSES, *FAMILIES)
 #: Arrays of old checkpoints that are computed, not learned.
 _COMPUTED = (".attn.bias", ".attn.masked_bias", "embeddings.position_ids", "embeddings.token_type_ids", "inv_freq")
 
@@ -50,6 +53,8 @@ def network_for(config: Mapping[str, Any], head: str | None = None) -> Module:
     with initialised_by(None):
         if kind == "gpt2":
             return GPT2LMHeadModel(GPT2Config.from_json(config))
+        if kind in t5.CLASSES:
+            return t5.T5(t5.T5Config.from_json(config))
         if kind in CLASSES:
             return LlamaForCausalLM(LlamaConfig.from_json(config))
         chosen = head or _head_of(config)
@@ -81,8 +86,8 @@ def read_network(folder: str | os.PathLike[str], head: str | None = None) -> Mod
 
 def check_layers(config: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> None:
     """Raise FormatError where config.json has more layers than the weights have tensors, before they are made."""
-    layers = count(config, "num_hidden_layers", "n_layers", "n_layer", "num_layers", default=1, least=0)
-    if layers > len(checkpoint):
+    names = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_decoder_layers")
+    if max(count(config, name, default=0, least=0) for name in names) > len(checkpoint):
         raise FormatError("config.json has more layers than the weights", expected=f"{len(checkpoint)} tensors in all")
 
 
@@ -112,7 +117,24 @@ def load_weights(network: Module, checkpoint: formats.Checkpoint) -> None:
         given = {f"transformer.{name}": tensor for name, tensor in given.items()}
     elif isinstance(network, BertWithHead):
         given = {name: tensor for name, tensor in given.items() if name in own}
+    _check_ties(own, given)
     network.load_state_dict(given)
+
+
+def _check_ties(own: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise FormatError where arrays differ that are one in the network, such as an embedding and an output layer."""
+    first: dict[int, str] = {}
+    for name, array in own.items():
+        if name not in given:
+            continue
+        other = first.setdefault(id(array), name)
+        same = other == name or (given[name].identity is not None and given[name].identity == given[other].identity)
+        if not same and not np.array_equal(given[name].load(), given[other].load()):
+            raise FormatError(
+                "the weights have two arrays where the network has one",
+                received=f"{other} and {name}, which differ",
+                fix='check "tie_word_embeddings" of config.json',
+            )
 
 
 def _modern(name: str) -> str:
@@ -136,7 +158,7 @@ def config_fields(network: Module) -> dict[str, Any]:
     """The fields of config.json for a network. Raises ArgumentError for one that has none."""
     if isinstance(network, BertWithHead):
         return network.config.to_json(network.head)
-    if isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM):
+    if isinstance(network, BertModel | GPT2LMHeadModel | LlamaForCausalLM | t5.T5):
         return network.config.to_json()
     raise ArgumentError("not a transformer that has a config.json", received=type(network).__name__)
 

@@ -98,8 +98,8 @@ def check_integer(name: str, value: object, least: int = 0) -> None:
 
 
 def check_scores(scores: Array) -> None:
-    """Raise InputError where a row has NaN, or nothing but -inf."""
-    if np.isnan(scores).any() or not (scores.max(1) > -np.inf).all():
+    """Raise InputError where a row has NaN or inf, or nothing but -inf."""
+    if not np.isfinite(scores.max(1)).all():
         raise InputError("the model gave scores that are no numbers", fix="check that its weights are complete")
 
 

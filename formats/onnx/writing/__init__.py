@@ -8,6 +8,7 @@ from zoonet.formats.onnx.writing import (  # noqa: F401 (declare what writes the
     normalization,
     reductions,
     shapes,
+    signal,
     windows,
 )
 from zoonet.formats.onnx.writing.draft import Draft

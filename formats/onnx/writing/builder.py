@@ -110,6 +110,8 @@ class Builder:
         key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= _SHARED else None
         if key is not None and key in self._shared:
             return self._shared[key]
+        if key is None:  # a weight that the function closes over
+            return self.initializer(array, "constant")
         # a node and no initializer, so that whoever reads the model takes it for no weight
         from onnx import helper
 
@@ -171,6 +173,8 @@ class Builder:
                 first = self.node("Add" if formula.is_sum else "Mul", first, other)
             if formula.factor != 1:
                 first = self.node("Mul", first, self.constant([formula.factor], int64))
+            if formula.shift:
+                first = self.node("Add", first, self.constant([formula.shift], int64))
             if formula.divisor != 1:
                 first = self.node("Div", first, self.constant([formula.divisor], int64))
             if formula.offset:

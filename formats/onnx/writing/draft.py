@@ -14,6 +14,7 @@ import numpy as np
 
 from zoonet.formats.files import atomic_path
 from zoonet.formats.onnx.tensors import dtype_number
+from zoonet.formats.onnx.wire import encoded
 from zoonet.ops.errors import ArgumentError, UnsupportedFormatError
 from zoonet.ops.sets.onnx.common import PACKED_BITS, STRING
 
@@ -23,6 +24,8 @@ __all__ = ["EXTERNAL_LIMIT", "Draft"]
 EXTERNAL_LIMIT = (2 << 30) - (64 << 20)
 #: Arrays below this many bytes stay in the message; offsets of the others are multiples of a page.
 _SMALL, _PAGE = 1 << 10, 1 << 12
+#: Numbers of fields: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data.
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 
 
 @dataclass(eq=False)
@@ -72,13 +75,33 @@ class Draft:
         with ExitStack() as stack:
             written = stack.enter_context(atomic_path(file))
             if self.nbytes <= min(limit, EXTERNAL_LIMIT):
-                written.write_bytes(self.proto().SerializeToString())
+                self._write(written)
                 return
             # the data is renamed first, so that a model never stands without it
             data = file.with_name(file.name + ".data")
             with atomic_path(data) as temporary:
                 tensors = self._external(temporary, data.name)
                 written.write_bytes(self._model(tensors).SerializeToString())
+
+    def _write(self, path: Path) -> None:
+        """Write the model in one file, array by array: the message is never in memory as a whole."""
+        model = self._model([])
+        graph = model.graph.SerializeToString()
+        model.ClearField("graph")
+        heads = []
+        for name, array in self.initializers.items():
+            head = tensor(name, array, with_data=False).SerializeToString()
+            plain = array.dtype != STRING and dtype_number(array.dtype) not in PACKED_BITS
+            if plain:
+                head += _key(_RAW_DATA) + encoded(array.nbytes)
+            heads.append((head, array if plain else None, len(head) + (int(array.nbytes) if plain else 0)))
+        total = len(graph) + sum(len(_key(_INITIALIZER)) + len(encoded(size)) + size for _, _, size in heads)
+        with path.open("wb") as stream:
+            stream.write(model.SerializeToString() + _key(_GRAPH) + encoded(total) + graph)
+            for head, array, size in heads:
+                stream.write(_key(_INITIALIZER) + encoded(size) + head)
+                if array is not None:
+                    stream.write(memoryview(_plain(array)))
 
     def _external(self, path: Path, location: str) -> list[Any]:
         """Write large arrays one after the other; their TensorProtos, and those of the small ones."""
@@ -92,7 +115,7 @@ class Draft:
                     continue
                 stream.write(b"\0" * (-stream.tell() % _PAGE))
                 entries = {"location": location, "offset": stream.tell(), "length": array.nbytes}
-                stream.write(memoryview(_plain(array)).cast("B"))
+                stream.write(memoryview(_plain(array)))
                 tensors.append(
                     TensorProto(
                         name=name,
@@ -137,11 +160,17 @@ def _plain(array: Any) -> Any:
     return ordered.reshape(-1).view(np.uint8)
 
 
-def tensor(name: str, array: Any) -> Any:
-    """An array as a TensorProto, with its data inside."""
+def _key(field: int) -> bytes:
+    """The key of a field that holds bytes or a message."""
+    return encoded(field << 3 | 2)
+
+
+def tensor(name: str, array: Any, with_data: bool = True) -> Any:
+    """An array as a TensorProto. with_data=False: without raw_data, for arrays that would have it."""
     from onnx import TensorProto, numpy_helper
 
     number = dtype_number(array.dtype)
     if array.dtype == STRING or number in PACKED_BITS:
         return numpy_helper.from_array(np.asarray(array), name)
-    return TensorProto(name=name, data_type=number, dims=array.shape, raw_data=_plain(array).tobytes())
+    data = {"raw_data": _plain(array).tobytes()} if with_data else {}
+    return TensorProto(name=name, data_type=number, dims=array.shape, **data)

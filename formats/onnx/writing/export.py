@@ -29,6 +29,8 @@ __all__ = ["DEFAULT_OPSET", "export"]
 DEFAULT_OPSET = 17
 OLDEST_OPSET = 13
 
+#: Sizes to trace at, by the name of a free size.
+Choice = dict[str, tuple[int, ...]]
 #: Free axes of one input: axis -> the name of its size, or a sum such as "past + sequence".
 Axes = Mapping[int, str]
 
@@ -194,6 +196,7 @@ def _written(n: Dimension, sizes: Mapping[tuple[int, ...], str]) -> int | str | 
     sign = " + " if formula.is_sum else "*"
     text = sign.join(f"({s})" if " " in s else s for s in (sizes[source] for source in formula.sources))
     text = f"{formula.factor}*{text}" if formula.factor != 1 else text
+    text = f"({text} + {formula.shift})" if formula.shift else text
     text = f"{text}//{formula.divisor}" if formula.divisor != 1 else text
     return f"{text} {'+' if formula.offset > 0 else '-'} {abs(formula.offset)}" if formula.offset else text
 
@@ -226,17 +229,21 @@ def _traced(function: Callable[..., Any], typed: Sequence[Any], ports: Sequence[
     ) from failure
 
 
-def _choices(examples: Mapping[str, int]) -> Iterator[dict[str, tuple[int, int, int]]]:
-    """Sizes to trace at: small ones, and multiples and neighbours of those of the examples."""
+def _choices(examples: Mapping[str, int]) -> Iterator[Choice]:
+    """Sizes to trace at: small ones for small examples; for large ones neighbours of different parity, so that halves
+    rounded up and down are told apart, or multiples where the function takes no others."""
     if not examples:
         yield {}
         return
-    small = {name: (2 + i, 3 + i, 5 + i) for i, name in enumerate(examples)}
-    multiples = {name: (n, 2 * n, 3 * n) if n > 1 else small[name] for name, n in examples.items()}
-    mixed = {name: multiples[name] if n >= 16 else small[name] for name, n in examples.items()}
-    lower = {name: (n, n - 1, n - 2) if n > 4 else small[name] for name, n in examples.items()}
-    tried: list[dict[str, tuple[int, int, int]]] = []
-    for choice in (mixed, multiples, small, lower):
+    small: Choice = {name: (2 + i, 3 + i, 5 + i, 8 + i, 13 + i) for i, name in enumerate(examples)}
+    multiples: Choice = {name: (n, 2 * n, 3 * n, 5 * n) if n > 1 else small[name] for name, n in examples.items()}
+    mixed: Choice = {
+        name: (n, n + 1, 2 * n + 3, 2 * n + 6, 3 * n) if n >= 16 else small[name] for name, n in examples.items()
+    }
+    lower: Choice = {name: (n, n - 1, n - 2, n - 3) if n > 5 else small[name] for name, n in examples.items()}
+    tried: list[Choice] = []
+    least: Choice = dict.fromkeys(examples, (2, 3, 4, 5))
+    for choice in (mixed, multiples, small, lower, least):
         if choice not in tried:
             tried.append(choice)
             yield choice

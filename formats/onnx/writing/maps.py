@@ -18,6 +18,8 @@ from zoonet.formats.onnx.writing.shapes import reverse, widths_of
 from zoonet.formats.onnx.writing.sizes import Dimension, Tensor
 from zoonet.formats.onnx.writing.table import emitter
 from zoonet.ops.adaptive_pooling import adaptive_ranges
+from zoonet.ops.deformation import places
+from zoonet.ops.fourier import dft, dft_gradient
 from zoonet.ops.grid_sampling import affine_grid
 from zoonet.ops.normalization import window_sum
 from zoonet.ops.padding import pad, unpad
@@ -109,6 +111,34 @@ def _(b: Builder, gy: Tensor, shape: Any, sizes: Any, scales: Any, axes: Any, *o
 
 def _called(function: Any, shape: tuple[int, ...], call: tuple[Any, ...], row: Any) -> Any:
     return function(row, shape, *call)
+
+
+# -- Fourier transforms ------------------------------------------------------------------------------------------
+
+
+@emitter("dft")
+def _(b: Builder, x: Tensor, axis: int, length: Any, inverse: bool, onesided: bool) -> str:
+    return _transformed(b, x, axis, lambda units: dft(units, 1, length, inverse, onesided))
+
+
+@emitter("dft.gradient")
+def _(b: Builder, gy: Tensor, count: Any, parts: int, axis: int, *options: Any) -> str:
+    return _transformed(b, gy, axis, lambda units: dft_gradient(units, count, parts, 1, *options))
+
+
+def _transformed(b: Builder, x: Tensor, axis: int, transform: Callable[[Any], Any]) -> str:
+    """A linear map of an axis and the parts on the last one. transform: of (K, n, parts), on axis 1."""
+    axis %= x.ndim
+    size, parts = fixed(b, [x.shape[axis], x.shape[-1]])
+    units = np.eye(size * parts, dtype=x.dtype).reshape(-1, size, parts)
+    results = np.asarray(transform(units))  # (n · parts, m, new parts)
+    rest = [i for i in range(x.ndim - 1) if i != axis]
+    order = [*rest, axis, x.ndim - 1]
+    leading = [x.shape[i] for i in rest]
+    flat = b.reshape(b.transpose(x, order), [*leading, size * parts])
+    product = b.node("MatMul", flat, b.constant(results.reshape(size * parts, -1)))
+    y = b.reshape(product, [*leading, *results.shape[1:]])
+    return b.transpose(y, [order.index(i) for i in range(x.ndim)])
 
 
 # -- windows as columns ------------------------------------------------------------------------------------------
@@ -246,6 +276,12 @@ def _(b: Builder, gy: Tensor, cells: Tensor, size: Any) -> str:
     b.require(16)
     zeros = b.full(b.outputs[0].shape, 0, gy.dtype)
     return b.node("ScatterElements", zeros, _spread_cells(b, cells, gy.shape[1]), gy, axis=2, reduction="add")
+
+
+@emitter("deform_conv2d.places")
+def _(b: Builder, offset: Tensor, windows: Any, axis: int) -> str:
+    start = places(np.zeros((1, *fixed(b, offset.shape[1:])), offset.dtype), windows, axis)
+    return b.node("Add", offset, b.constant(start))
 
 
 @emitter("ravel_index")

@@ -53,18 +53,19 @@ class Tensor:
 
 class Points:
     """Free sizes by name, and what each is in every trace: all at their first value, then one after the other at its
-    second and third, then all at their third.
+    further ones, then all at their last.
 
-    choices: three sizes for each name. A dimension is written as an int, a name, or names and ints joined by "+".
+    choices: three sizes or more for each name. A dimension is written as an int, a name, or names and ints joined by
+    "+".
     """
 
-    def __init__(self, choices: dict[str, tuple[int, int, int]]) -> None:
+    def __init__(self, choices: dict[str, tuple[int, ...]]) -> None:
         first = {name: values[0] for name, values in choices.items()}
         self.points = [first]
         for name, values in choices.items():
             self.points += [{**first, name: value} for value in values[1:]]
         if len(choices) > 1:
-            self.points.append({name: values[2] for name, values in choices.items()})
+            self.points.append({name: values[-1] for name, values in choices.items()})
 
     def at(self, dimension: int | str, point: dict[str, int]) -> int:
         """A dimension at one of the points."""
@@ -130,13 +131,17 @@ def aligned(graphs: Sequence[Graph]) -> Iterator[tuple[Node, ...]]:
 
 @dataclass(frozen=True)
 class Formula:
-    """factor · product(sources) // divisor + offset, or the sum of sources + offset. sources: values of known sizes."""
+    """factor · product(sources) + offset, the sum of sources + offset, or (source + shift) // divisor + offset.
+
+    sources: values of known sizes.
+    """
 
     sources: tuple[tuple[int, ...], ...]
     factor: int = 1
     divisor: int = 1
     offset: int = 0
     is_sum: bool = False
+    shift: int = 0
 
 
 def formula_for(values: tuple[int, ...], known: Sequence[tuple[int, ...]]) -> Formula | None:
@@ -156,10 +161,10 @@ def formula_for(values: tuple[int, ...], known: Sequence[tuple[int, ...]]) -> Fo
             if len(offsets) == 1:
                 return Formula((first, second), 1, 1, offsets.pop(), True)
     for source in known:
-        for divisor in range(2, 65):
-            offsets = {v - s // divisor for v, s in zip(values, source, strict=True)}
+        for divisor, shift in ((d, s) for d in range(2, 33) for s in range(d)):
+            offsets = {v - (s + shift) // divisor for v, s in zip(values, source, strict=True)}
             if len(offsets) == 1:
-                return Formula((source,), 1, divisor, offsets.pop())
+                return Formula((source,), 1, divisor, offsets.pop(), shift=shift)
     return None
 
 

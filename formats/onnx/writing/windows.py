@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.onnx.writing.builder import Builder
-from zoonet.formats.onnx.writing.maps import along
+from zoonet.formats.onnx.writing.maps import along, fixed
 from zoonet.formats.onnx.writing.sizes import Dimension, Size, Tensor
 from zoonet.formats.onnx.writing.table import emitter
+from zoonet.ops.deformation import tap_places
 from zoonet.ops.pooling import average_divisors
 from zoonet.ops.types import INTEGER, float32, float64, int64, kind_of
 from zoonet.ops.windows import padding_pairs, per_axis, sliding_windows
@@ -53,6 +54,36 @@ def _(b: Builder, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: An
     geometry = _geometry(b, x, weight.shape[2:], stride, padding, dilation)
     y = b.node("Conv", *_floating(b, x, weight, bias), group=groups, kernel_shape=weight.shape[2:], **geometry)
     return _returned(b, y)
+
+
+@emitter("deform_conv2d")
+def _(
+    b: Builder,
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Any,
+) -> str:
+    b.require(19)
+    geometry = _geometry(b, x, weight.shape[2:], stride, padding, dilation)
+    sizes = (x.shape[1], weight.shape[1], offset.shape[1], *weight.shape[2:])
+    channels, part, moved, *kernel = [n for n in sizes if isinstance(n, int)]
+    return b.node(
+        "DeformConv",
+        x,
+        weight,
+        offset,
+        bias if bias is not None or mask is None else b.full([weight.shape[0]], 0, x.dtype),
+        mask,
+        group=channels // part,
+        offset_group=moved // (2 * prod(kernel)),
+        kernel_shape=kernel,
+        **geometry,
+    )
 
 
 @emitter("conv_transpose")
@@ -133,6 +164,32 @@ def _(b: Builder, x: Tensor, gy: Tensor, kernel: Any, stride: Any, padding: Any,
     )
     cut = b.slice(y, [0] * rank, kernel, places)
     return b.transpose(cut, [1, 0, *places])
+
+
+@emitter("deform_conv2d")
+def _(
+    b: Builder,
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    mask: Any,
+) -> str:
+    b.require(19)
+    channels, offsets, inner, *kernel = fixed(b, (x.shape[1], offset.shape[1], *weight.shape[1:]))
+    geometry = _geometry(b, x, kernel, stride, padding, dilation)
+    if "pads" not in geometry:
+        raise b.refuse("padding 'same' with free spatial sizes", "give the padding in numbers")
+    groups = {"group": channels // inner, "offset_group": offsets // (2 * prod(kernel))}
+    return b.node("DeformConv", x, weight, offset, bias, mask, kernel_shape=kernel, **groups, **geometry)
+
+
+@emitter("deform_conv2d.places")
+def _(b: Builder, offset: Tensor, windows: Any, axis: int) -> str:
+    return b.node("Add", offset, b.constant(tap_places(windows, axis), offset.dtype))
 
 
 # -- pooling -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.operands import Traced
-from zoonet.ops.sets.onnx.common import STRING, dtype_of
+from zoonet.ops.sets.onnx.common import STRING, concrete, dtype_of
 from zoonet.ops.sets.onnx.registry import declare, onnx_operator
 from zoonet.ops.types import BOOL, INTEGER, Array, DType, is_floating, kind_of
 
@@ -57,9 +57,7 @@ def _narrow(x: Array, to: DType) -> Array:
 
 def _powers(x: Array, saturate: bool, round_mode: str) -> Array:
     """Powers of two near the absolute value of x, as float8_e8m0fnu holds them."""
-    if isinstance(x, Traced):
-        x = x.concrete("a cast to float8_e8m0fnu")
-    wide = np.abs(np.asarray(x).astype(np.float64))
+    wide = np.abs(concrete(x, "a cast to float8_e8m0fnu").astype(np.float64))
     with np.errstate(all="ignore"):
         mantissa, exponent = np.frexp(wide)  # wide = mantissa · 2^exponent, mantissa in [0.5, 1)
     power = exponent.astype(np.int64) - 1
@@ -103,9 +101,7 @@ def _parsed(x: np.ndarray[Any, Any], to: DType) -> Array:
 
 def _written(x: Array) -> Array:
     """Numbers as strings, the shortest that say them."""
-    if isinstance(x, Traced):
-        x = x.concrete("a cast to strings")
-    array = np.asarray(x)
+    array = concrete(x, "a cast to strings")
     if is_floating(array.dtype) and array.dtype not in (np.float32, np.float64, np.float16):
         array = array.astype(np.float32)
     texts = [str(value) for value in array.reshape(-1)]

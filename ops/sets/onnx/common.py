@@ -113,13 +113,13 @@ MEMORY = _memory()
 def affordable(shape: Sequence[int], dtype: DType, operator: str) -> tuple[int, ...]:
     """The shape, if an array of it can exist on this machine; for shapes that are made of contents.
 
-    Raises ShapeError if a size is negative or the array would be larger than the machine's memory.
+    Raises ShapeError if a size is negative or the array would be larger than half of the machine's memory.
     """
     result = tuple([int(n) for n in shape])
-    if any(n < 0 for n in result) or math.prod(result) * dtype.itemsize > MEMORY:
+    if any(n < 0 for n in result) or math.prod(result) * dtype.itemsize > MEMORY // 2:
         raise ShapeError(
             f"{operator} would make an array that cannot exist",
-            expected=f"sizes that are not negative, and at most {MEMORY} bytes",
+            expected=f"sizes that are not negative, and at most {MEMORY // 2} bytes",
             received=f"{dtype.name}{list(result)}",
         )
     return result

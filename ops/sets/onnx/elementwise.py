@@ -179,12 +179,6 @@ def shrink(input: Array, /, bias: float = 0.0, lambd: float = 0.5) -> Array:
     return ops.where(ops.less(input, low), ops.add(input, shift), above)
 
 
-@onnx_operator("Affine", since=1)
-def affine(X: Array, /, alpha: float = 1.0, beta: float = 0.0) -> Array:
-    """alpha X + beta."""
-    return ops.add(ops.multiply(X, number(alpha, X.dtype)), number(beta, X.dtype))
-
-
 @onnx_operator("Gelu", since=20)
 def gelu(X: Array, /, approximate: str = "none") -> Array:
     """X times the normal distribution function of X, by erf or approximately by tanh."""

@@ -70,6 +70,23 @@ class Pattern:
                 return False
         return 0 in current
 
+    def longest(self, text: str, start: int) -> int | None:
+        """Where the longest match that begins at a position ends; None where none begins there."""
+        current = self._closure({self.start}, text, start)
+        end = start if 0 in current else None
+        for position in range(start, len(text)):
+            reached = {
+                self.states[i].next
+                for i in current
+                if self.states[i].kind == "char" and self.states[i].argument.fullmatch(text[position])
+            }
+            current = self._closure(reached, text, position + 1)
+            if not current:
+                break
+            if 0 in current:
+                end = position + 1
+        return end
+
     def _closure(self, states: set[int], text: str, position: int) -> set[int]:
         """The states that are reached without reading a character."""
         found: set[int] = set()

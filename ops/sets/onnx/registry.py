@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoonet.ops.devices import constants_follow
 from zoonet.ops.errors import ArgumentError, DTypeError, OperatorError, UnsupportedFormatError, ZoonetError
 from zoonet.ops.registry import Op, composite
 
@@ -157,7 +158,8 @@ def _checked(function: Callable[..., Any], signature: _Signature) -> Callable[..
     def body(*args: Any) -> Any:
         signature.check(args)
         try:
-            return function(*args)
+            with constants_follow():
+                return function(*args)
         except ZoonetError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -89,6 +89,72 @@ def regex_full_match(X: Array, /, pattern: str = "") -> Array:
     return np.asarray([compiled.matches(text) for text in data.reshape(-1)], np.bool_).reshape(data.shape)
 
 
+def _pieces(text: str, separators: Sequence[Pattern]) -> list[str]:
+    """What lies between matches of the separators, one after another."""
+    pieces = [text]
+    for separator in separators:
+        divided = []
+        for piece in pieces:
+            start = at = 0
+            while at < len(piece):
+                end = separator.longest(piece, at)
+                if end is None or end == at:
+                    at += 1
+                    continue
+                divided.append(piece[start:at])
+                start = at = end
+            divided.append(piece[start:])
+        pieces = divided
+    return pieces
+
+
+def _found(text: str, token: Pattern) -> list[str]:
+    """Matches of a pattern from left to right, each as long as it can be."""
+    found, at = [], 0
+    while at < len(text):
+        end = token.longest(text, at)
+        if end is None or end == at:
+            at += 1
+            continue
+        found.append(text[at:end])
+        at = end
+    return found
+
+
+@onnx_operator("Tokenizer", domain="com.microsoft")
+def tokenizer(
+    X: Array,
+    /,
+    mark: int,
+    mincharnum: int,
+    pad_value: str,
+    separators: Sequence[str] | None = None,
+    tokenexp: str | None = None,
+) -> Array:
+    """The tokens of each string on a new last axis: what separators divide, or what matches a pattern."""
+    data = strings(X, "Tokenizer")
+    if data.ndim not in (1, 2):
+        raise ShapeError("Tokenizer takes rows", expected="[C] or [N, C]", received=list(data.shape))
+    if data.size == 0:
+        return data
+    if (tokenexp is None) == (separators is None):
+        raise ArgumentError("Tokenizer takes either tokenexp or separators")
+    if tokenexp == "." or (separators is not None and tuple(separators) == ("",)):
+        rows = [list(text) for text in data.reshape(-1)]
+    elif tokenexp is not None:
+        pattern = Pattern(tokenexp)
+        rows = [_found(text, pattern) for text in data.reshape(-1)]
+    else:
+        patterns = [Pattern(separator) for separator in separators or ()]
+        rows = [_pieces(text, patterns) for text in data.reshape(-1)]
+    rows = [[token for token in row if len(token) >= max(mincharnum, 1)] for row in rows]
+    if mark:
+        rows = [["\x02", *row, "\x03"] for row in rows]
+    width = max(map(len, rows), default=0)
+    affordable((len(rows), width), STRING, "Tokenizer")
+    return texts([token for row in rows for token in (*row, *[pad_value] * (width - len(row)))], (*data.shape, width))
+
+
 def _pool(counts: Sequence[int], pool: Sequence[Any], indexes: Sequence[int]) -> dict[tuple[Any, ...], int]:
     """The place in the pool of each n-gram. counts: where the 1-grams, 2-grams, … begin."""
     places: dict[tuple[Any, ...], int] = {}

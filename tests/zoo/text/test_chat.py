@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
+import sys
 from typing import Any
 
 import pytest
@@ -121,6 +122,12 @@ def test_what_cannot_be_said_says_why(folder: pathlib.Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"chat_template": 3}')
     with pytest.raises(FormatError, match="chat template"):
         read_tokenizer(folder)
+
+
+def test_without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ArgumentError, match=r"zoonet\[chat\]"):
+        ChatTemplate(CHATML).render(TALK)
 
 
 def test_models_without_a_template(assets: pathlib.Path) -> None:

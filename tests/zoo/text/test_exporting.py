@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 from onnx_runtime import assert_equal, session_of
 
-from zoonet import zoo
+from zoonet import ops, zoo
 from zoonet.zoo.exporting import draft
 from zoonet.zoo.modules import initialised_by
 from zoonet.zoo.text.build import word_piece
 from zoonet.zoo.text.generation import TextGeneration
 from zoonet.zoo.text.spans import QuestionAnswering, TokenClassification
 from zoonet.zoo.text.tasks import FillMask, TextClassification, TextEmbedding
-from zoonet.zoo.text.tokenizer import Tokenizer
+from zoonet.zoo.text.tokenizer import Tokenizer, usual_names
 from zoonet.zoo.transformers.bert import FAMILIES, BertConfig, BertModel, BertWithHead
 from zoonet.zoo.transformers.gpt2 import GPT2Config, GPT2LMHeadModel
 from zoonet.zoo.transformers.llama import LlamaConfig, LlamaForCausalLM
 
 RNG = np.random.default_rng(0)
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "a", "dog", "##s", "."]
+TOKENIZER = Tokenizer(word_piece(WORDS), names=usual_names(word_piece(WORDS)))
 TASKS: dict[str, Any] = {
     "embedding": TextEmbedding,
     "masked": FillMask,
@@ -37,7 +38,7 @@ def encoder(family: str, head: str) -> Any:
     config = BertConfig(family, 16, 2, 4, 24, len(WORDS), 40, 2, width, 3, padding=1 if family == "roberta" else 0)
     network = BertModel(config) if head == "embedding" else BertWithHead(config, head)
     settings: dict[str, Any] = {"id2label": {"0": "no", "1": "yes", "2": "perhaps"}, "pooling": "mean"}
-    return zoo.Model(network, family, TASKS[head](Tokenizer(word_piece(WORDS)), settings))
+    return zoo.Model(network, family, TASKS[head](TOKENIZER, settings))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,7 +85,7 @@ def decoder(kind: str) -> Any:
             )
             network = LlamaForCausalLM(config)
     settings = {**network.config.to_json(), "eos_token_id": 3}
-    return zoo.Model(network, kind, TextGeneration(Tokenizer(word_piece(WORDS)), settings))
+    return zoo.Model(network, kind, TextGeneration(TOKENIZER, settings))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "mistral", "qwen3"])
@@ -127,7 +128,52 @@ def test_stories(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert zoo.load(tmp_path / "second.onnx").run("", max_tokens=20).tokens == again.run("", max_tokens=20).tokens
 
 
-@pytest.mark.parametrize("opset", [13, 18, 23])
+def test_a_decoder_of_few_positions(tmp_path: pathlib.Path) -> None:
+    model = zoo.create("gpt2", seed=0, width=16, layers=1, heads=2, hidden=24, vocabulary=20, positions=12)
+    model.save(tmp_path / "m.onnx")
+    session_of(tmp_path / "m.onnx")
+    tokens = RNG.integers(0, 20, (2, 12))
+    assert_equal(model(tokens), zoo.load(tmp_path / "m.onnx").network(tokens))
+
+
+@pytest.mark.parametrize("opset", [13, 18, 23, 28])
 def test_opsets(opset: int) -> None:
     for model in (encoder("bert", "sequence"), decoder("llama")):
         session_of(draft(model, opset).proto())
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_a_training_step_runs_in_onnx_runtime_at_any_length(kind: str, tmp_path: pathlib.Path) -> None:
+    """Attention, norms and embeddings with their gradients, where batch and sequence are free."""
+    network = (encoder("bert", "token") if kind == "bert" else decoder(kind)).network
+    classes = 3 if kind == "bert" else len(WORDS)
+    parameters = network.parameters()
+
+    def loss(ids: Any, last: Any, target: Any) -> Any:
+        scores = network(ids, last) if kind == "bert" else network(ids, None, last)  # a mask, or positions
+        return ops.cross_entropy(ops.reshape(scores, (-1, classes)), ops.reshape(target, (-1,)))
+
+    def step(parameters: dict[str, Any], *inputs: Any) -> Any:
+        def value(given: dict[str, Any]) -> Any:
+            return zoo.functional_call(network, given, *inputs, function=loss)[0]
+
+        found, gradients = ops.value_and_grad(value)(parameters)
+        return {"loss": found, "new": {n: p - 0.1 * gradients[n] for n, p in parameters.items()}}
+
+    tokens = ops.tensor_type((1, 4), "int64")
+    names = ["ids", "last", "target"]
+    dynamic = {name: {0: "batch", 1: "sequence"} for name in names}
+    inputs = [*(f"p.{name}" for name in parameters), *names]
+    zoo.export(step, tmp_path / "step.onnx", parameters, *[tokens] * 3, inputs=inputs, dynamic=dynamic, opset=18)
+    session = session_of(tmp_path / "step.onnx")
+    for count, length in ((2, 5), (3, 9)):
+        ids, target = RNG.integers(2, 14, (count, length)), RNG.integers(0, classes, (count, length))
+        last = np.ones_like(ids) if kind == "bert" else np.arange(length) + np.zeros_like(ids)
+        expected = step(parameters, ids, last, target)
+        given = {f"p.{name}": np.array(value) for name, value in parameters.items()}
+        given |= {"ids": ids, "last": last, "target": target}
+        found = session.run(None, {port.name: given[port.name] for port in session.get_inputs()})
+        results = dict(zip([port.name for port in session.get_outputs()], found, strict=True))
+        assert_equal(expected["loss"], results["loss"])
+        for name in parameters:
+            assert_equal(expected["new"][name], results[f"new.{name}"])

@@ -17,6 +17,7 @@ from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo.cli import main
 from zoonet.zoo.text.streaming import Continuation, TextStream
 from zoonet.zoo.text.tokenizer import read_tokenizer
+from zoonet.zoo.transformers.sampling import Sampling
 
 Capture = pytest.CaptureFixture[str]
 
@@ -171,7 +172,7 @@ def test_wrong_commands(capfd: Capture, path: str) -> None:
         ("Once", "--top-p", "7"): "top_p",
         ("Once", "--stream", "--json"): "--stream",
         ("Once", "--stream", "--beams", "3"): "beams",
-        ("Once", "--batch", "3"): "batch",
+        ("Once", "--stream", "--batch", "3"): "batch",
         ("Once", "--chat"): "chat template",
         ("Once", "--task", "poetry"): "poetry",
         ("Once", "--tokenizer", "/nowhere"): "/nowhere",
@@ -183,3 +184,38 @@ def test_wrong_commands(capfd: Capture, path: str) -> None:
         assert "Traceback" not in err
     assert main(["run", "digits", str(pathlib.Path(__file__).parents[3] / "examples" / "digit.png"), "--stream"]) == 2
     assert "has no stream" in capfd.readouterr().err
+
+
+def test_batches_give_the_same_texts(model: Any) -> None:
+    prompts = ["Once", "Lily and Tom", "", "The dog", "x"]
+    options = {"max_tokens": 9, "temperature": 1.0, "top_k": 20, "seed": 7}
+    expected = [text.tokens for text in model.run(prompts, **options)]
+    for batch in (1, 2, 3):
+        assert [text.tokens for text in model.run(prompts, **options, batch=batch)] == expected
+    assert list(model.run(prompts[:1], **options)[0].tokens) == list(expected[0])
+
+
+def test_presence_penalty() -> None:
+    """By hand: 1.5 is taken from what occurred, so that the second becomes the likeliest."""
+    sampling = Sampling(presence_penalty=1.5)
+    scores = np.array([[2.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(sampling.penalise(scores, np.array([[True, False, True]])), [[0.5, 1.0, -1.5]])
+    tokens, logarithms = sampling.choose(scores, np.array([[True, False, True]]), [])
+    assert tokens.tolist() == [1]
+    assert logarithms[0] == pytest.approx(1 - math.log(math.e**2 + math.e + 1))  # before the penalty
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+def test_other_dtypes(path: str, story: str, dtype: str) -> None:
+    loaded = zoo.load(path, dtype=dtype)
+    text = loaded.run("", max_tokens=30).text()
+    assert text == story[: len(text)] or dtype == "bfloat16"
+    assert text.startswith("Once upon a time, there was a little girl named Lily")
+
+
+def test_tasks_that_do_not_fit(path: str) -> None:
+    for task in ("text-embedding", "fill-mask", "text-to-text", "image-classification", "arrays", "question-answering"):
+        with pytest.raises(ArgumentError):
+            zoo.load(path, task=task)
+    with pytest.raises(ArgumentError, match="not for text-generation"):
+        zoo.load("digits", task="text-generation")

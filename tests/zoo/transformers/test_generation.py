@@ -62,6 +62,17 @@ def test_beam_search_equals_transformers(pair: tuple[Any, Any]) -> None:
     assert [g.tokens for g in generation.beam_search(ours, PROMPTS[0], 8, 3)] == expected
 
 
+@pytest.mark.parametrize("penalty", [1.0, 0.0, 2.5, -1.0])
+def test_beam_search_with_stop_tokens_equals_transformers(pair: tuple[Any, Any], penalty: float) -> None:
+    ours, theirs = pair
+    stop = generation.beam_search(ours, PROMPTS[0], 8, 3)[1].tokens[2:4]  # some that the search meets
+    options = {"num_beams": 3, "num_return_sequences": 3, "eos_token_id": stop, "pad_token_id": 99}
+    expected = theirs_continue(theirs, PROMPTS[:1], 8, length_penalty=penalty, **options)
+    found = generation.beam_search(ours, PROMPTS[0], 8, 3, stop=stop, length_penalty=penalty)
+    assert [g.tokens for g in found] == [[t for t in row if t != 99] for row in expected]
+    assert {g.reason for g in found} <= {"stop", "length"}
+
+
 def test_stop_tokens(pair: tuple[Any, Any]) -> None:
     ours, _ = pair
     free = generation.generate(ours, PROMPTS, 12)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoonet.ops.errors import MissingFileError, StateDictError, UnsupportedFormatError
+from zoonet.ops.errors import FormatError, MissingFileError, StateDictError, UnsupportedFormatError
 from zoonet.zoo.text.tokenizer import read_tokenizer
 from zoonet.zoo.transformers.bert import mean_pool
 from zoonet.zoo.transformers.pretrained import network_for, read_network, write_network
@@ -63,6 +63,22 @@ def test_pytorch_model_bin_and_prefixes(tmp_path: pathlib.Path) -> None:
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     expected = theirs.bert(torch.from_numpy(TOKENS)).last_hidden_state.detach().numpy()
     np.testing.assert_allclose(read_network(tmp_path, "embedding")(TOKENS), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "LlamaForCausalLM", "BertForMaskedLM"])
+def test_output_layers_that_are_not_the_embedding(name: str, tmp_path: pathlib.Path) -> None:
+    kind = getattr(transformers, name)
+    theirs = drawn(kind(kind.config_class(**KINDS[name], tie_word_embeddings=False)))
+    theirs.save_pretrained(tmp_path)
+    if name == "BertForMaskedLM":
+        with pytest.raises(FormatError, match="tie_word_embeddings"):
+            read_network(tmp_path)
+        return
+    expected = scores(theirs)
+    ours = read_network(tmp_path)
+    np.testing.assert_allclose(ours(TOKENS), expected, atol=1e-4 * np.abs(expected).max())
+    write_network(ours, tmp_path / "ours")
+    np.testing.assert_allclose(scores(kind.from_pretrained(tmp_path / "ours").eval()), expected, atol=1e-5)
 
 
 def test_what_cannot_be_read_says_why(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,242 @@
+"""A Keras model read from a file: its graph, what it takes and gives, and its weights by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoonet.formats.checkpoint import Checkpoint, as_lazy
+from zoonet.formats.files import check_path
+from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
+from zoonet.formats.keras.reader import GraphBuilder, Tensor
+from zoonet.formats.keras.slots import Slot, assign_legacy, assign_tree, walk_slots
+from zoonet.formats.keras.types import InputInfo, infer_types
+from zoonet.formats.onnx.values import ValueInfo
+from zoonet.formats.registry import read
+from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
+from zoonet.ops.graph import Graph, Value
+from zoonet.ops.types import TensorType, as_dtype, is_floating
+
+__all__ = ["KerasModel", "from_checkpoint", "load"]
+
+
+@dataclass(eq=False)
+class KerasModel:
+    """A model read from a Keras file.
+
+    graph: takes the inputs in order, in inference. weights, state: its floating constants by name, as "conv/kernel";
+    state is what training does not change by gradients: moving statistics, and weights of frozen layers.
+    training: the same model in training, over the same constants; its last outputs are `updates` (names of the state
+    that they replace), and its last input is a random key if `random`. notes: what the file says that is not kept.
+    source, stored: the file, and the name of each weight in it.
+    """
+
+    name: str
+    graph: Graph
+    training: Graph
+    inputs: tuple[InputInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    weights: dict[str, Value]
+    state: dict[str, Value]
+    updates: tuple[str, ...]
+    random: bool
+    version: str
+    layers: int
+    notes: list[str] = field(default_factory=list)
+    source: Checkpoint = field(default_factory=lambda: Checkpoint({}))
+    stored: dict[str, str] = field(default_factory=dict)
+
+    def checkpoint(self, arrays: Mapping[str, Any]) -> Checkpoint:
+        """The file that the model was read from with other arrays, for `formats.write`: after training, say.
+
+        arrays: by name, as in `arrays`; those left out stay as they are. What belongs to an optimizer is left out.
+        Raises UnsupportedFormatError for weights of Keras 1, which its files keep in parts.
+        """
+        tensors: dict[str, Any] = dict(self.source)
+        for name, array in arrays.items():
+            if name not in self.stored:
+                raise UnsupportedFormatError(
+                    f"the weight {name!r} cannot be written back", expected=", ".join(list(self.stored)[:5])
+                )
+            tensors[self.stored[name]] = as_lazy(array)
+        left_out = ("optimizer", "training_config")
+        metadata = {key: value for key, value in self.source.metadata.items() if key not in left_out}
+        if isinstance(metadata.get("config"), dict):
+            metadata["config"] = {k: v for k, v in metadata["config"].items() if k != "compile_config"}
+        return Checkpoint(tensors, metadata, self.source.format)
+
+    def arrays(self) -> dict[str, Any]:
+        """The weights and the state by name."""
+        return {name: self.graph.constants[value] for name, value in {**self.weights, **self.state}.items()}
+
+
+def load(path: str | os.PathLike[str]) -> KerasModel:
+    """Read a whole model: a legacy .h5 with a configuration (Keras 1, 2, tf.keras or 3), or a .keras archive.
+
+    Raises MissingFileError, FormatError, UnsupportedFormatError (a layer that is not known, a Lambda, a subclassed
+    model), UnsafeFileError.
+    """
+    file = check_path(path)
+    return from_checkpoint(read(file), Path(file).name)
+
+
+def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasModel:
+    """The model of a checkpoint that `formats.read` gave for a whole model. Raises as `load` does."""
+    metadata = checkpoint.metadata
+    legacy = isinstance(metadata.get("model_config"), dict)
+    config = metadata.get("model_config") if legacy else metadata.get("config")
+    if not isinstance(config, dict):
+        raise UnsupportedFormatError(
+            f"{file} has weights only, and no model",
+            expected="model_config in an .h5 file, or config.json in a .keras file",
+            fix="name the architecture, load(path, arch=…), or save the whole model",
+        )
+    described = metadata.get("keras_metadata")
+    version = metadata.get("keras_version") if legacy else None
+    if isinstance(described, dict):
+        version = described.get("keras_version")
+    version = version if isinstance(version, str) else "1" if legacy else "3"
+    try:
+        model = parse_model(config, generation(version))
+        slots = list(walk_slots(model))
+        unused = assign_legacy(model, slots, checkpoint, metadata) if legacy else assign_tree(slots, checkpoint)
+    except RecursionError:
+        raise FormatError(f"{file}: the configuration is nested too deeply") from None
+    notes = [f"weights that no layer takes: {', '.join(unused[:5])}"] if unused else []
+    return _built(model, slots, version, notes, checkpoint)
+
+
+def generation(version: str) -> int:
+    """Keras's major version of a file: 1, 2 (also tf.keras) or 3."""
+    found = re.match(r"\d+", version)
+    return min(max(int(found[0][:4]), 1), 3) if found else 2
+
+
+def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str], checkpoint: Checkpoint) -> KerasModel:
+    infos = _inputs(model)
+    graph, _ = _graph(model, slots, infos, training=False)
+    training, builder = _graph(model, slots, infos, training=True)
+    named = {value.name: value for value in graph.constants}
+    floating = {slot.name: slot for slot in slots if slot.name in named and is_floating(named[slot.name].type.dtype)}
+    weights = {name: named[name] for name, slot in floating.items() if slot.trainable}
+    state = {name: named[name] for name, slot in floating.items() if not slot.trainable}
+    updates = tuple(builder.updates)
+    training.outputs += [builder.updates[name] for name in updates]
+    if builder.key is not None:
+        training.inputs.append(builder.key)
+    types = infer_types(graph, [info.shape or () for info in infos], [info.dtype for info in infos])
+    names = _output_names(model)
+    outputs = tuple(
+        ValueInfo(name, "tensor", kind.dtype, kind.shape) if kind is not None else ValueInfo(name)
+        for name, kind in zip(names, types, strict=True)
+    )
+    return KerasModel(
+        model.name,
+        graph,
+        training,
+        infos,
+        outputs,
+        weights,
+        state,
+        updates,
+        builder.key is not None,
+        version,
+        _count(model),
+        notes,
+        checkpoint,
+        {slot.name: slot.stored for slot in slots if slot.stored is not None},
+    )
+
+
+def _count(model: LayerConfig) -> int:
+    return sum(1 if child.kind == "layer" else _count(child) for child in model.layers)
+
+
+def _graph(
+    model: LayerConfig, slots: list[Slot], infos: tuple[InputInfo, ...], training: bool
+) -> tuple[Graph, GraphBuilder]:
+    """The graph of the model. Arrays and values of weights are made once, for both graphs."""
+    builder = GraphBuilder(slots, training)
+    inputs = [Tensor(builder.graph.add_input(info.type, info.name)) for info in infos]
+    outputs = builder.run(model, inputs)
+    builder.graph.outputs = [tensor.value for tensor in outputs]
+    by_name = {slot.name: slot for slot in slots}
+    replaced: dict[Value, Value] = {}
+    for name, value in builder.values.items():
+        slot = by_name[name]
+        constant, array = _constant(slot)
+        builder.graph.constants[constant] = array
+        replaced[value] = constant
+    builder.graph.replace_uses(replaced)
+    return builder.graph, builder
+
+
+def _constant(slot: Slot) -> tuple[Value, Any]:
+    if slot.constant is None:
+        array = slot.load()
+        slot.constant = Value(TensorType(tuple(array.shape), array.dtype), slot.name), array
+    return slot.constant
+
+
+def _inputs(model: LayerConfig) -> tuple[InputInfo, ...]:
+    """What the model takes, by its input layers."""
+    if model.kind == "functional":
+        layers = {child.name: child for child in model.layers}
+        found = []
+        for ref in references(model.inputs):
+            layer = layers.get(ref.layer)
+            if layer is None:
+                raise FormatError(f"the model has an input {ref.layer!r} that is no layer")
+            found.append(_input(layer, layer.name))
+        return tuple(found)
+    first = model.layers[0] if model.layers else None
+    if first is None:
+        raise FormatError(f"the model {model.name!r} has no layers")
+    if first.kind != "layer" and not first.options.get("build_input_shape"):
+        return _inputs(first)
+    info = _input(first, first.name if first.class_name == "InputLayer" else f"{first.name}_input")
+    shape = model.options.get("build_input_shape") or first.build_shape
+    if info.shape is None and isinstance(shape, tuple | list):
+        info = InputInfo(info.name, "tensor", info.dtype, _shape(shape))
+    return (info,)
+
+
+def _input(layer: LayerConfig, name: str) -> InputInfo:
+    options = layer.options
+    shape = options.get("batch_input_shape", options.get("batch_shape"))
+    dtype = options.get("input_dtype") or options.get("dtype") if layer.class_name == "InputLayer" else None
+    if isinstance(dtype, dict):
+        dtype = (dtype.get("config") or {}).get("name")
+    try:
+        known = as_dtype(dtype) if isinstance(dtype, str) and not dtype.startswith("mixed") else np.dtype(np.float32)
+    except ZoonetError:
+        raise UnsupportedFormatError(f"the input {name!r} is of an unknown data type", received=dtype) from None
+    if layer.class_name == "Embedding" and dtype is None:
+        known = np.dtype(np.float32)
+    return InputInfo(name, "tensor", known, None if shape is None else _shape(shape))
+
+
+def _shape(shape: Any) -> tuple[int | None, ...]:
+    if not isinstance(shape, tuple | list) or not all(n is None or (isinstance(n, int) and n >= 0) for n in shape):
+        raise FormatError("an input has an impossible shape", received=str(shape)[:100])
+    return (None, *shape[1:])
+
+
+def _output_names(model: LayerConfig) -> list[str]:
+    """The names of the layers that give the outputs, told apart by numbers where one gives several."""
+    if model.kind == "sequential":
+        return [model.layers[-1].name]
+    names: list[str] = []
+    refs: list[Ref] = list(references(model.outputs))
+    for ref in refs:
+        name, number = ref.layer, 1
+        while name in names:
+            name, number = f"{ref.layer}_{number}", number + 1
+        names.append(name)
+    return names

@@ -1,0 +1,40 @@
+"""The Keras operator set: the layers of keras.layers as functions over the shared operators.
+
+`layer` declares one, `activation` an activation, also from outside: readers of Keras files find them by their names.
+"""
+
+from zoonet.ops.sets.keras import (
+    arithmetic,
+    attention,
+    convolution,
+    core,
+    merging,
+    normalization,
+    pooling,
+    recurrent,
+    shapes,
+)
+from zoonet.ops.sets.keras.activations import activate, activation, activation_names
+from zoonet.ops.sets.keras.registry import Layer, Weight, find_layer, is_known, layer, layers, training
+
+__all__ = [
+    "Layer",
+    "Weight",
+    "activate",
+    "activation",
+    "activation_names",
+    "arithmetic",
+    "attention",
+    "convolution",
+    "core",
+    "find_layer",
+    "is_known",
+    "layer",
+    "layers",
+    "merging",
+    "normalization",
+    "pooling",
+    "recurrent",
+    "shapes",
+    "training",
+]

@@ -1,0 +1,186 @@
+"""Dense layers, embeddings and what only acts in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zoonet import ops
+from zoonet.ops.errors import ArgumentError
+from zoonet.ops.sets.keras.activations import Activation, activate
+from zoonet.ops.sets.keras.common import floating, require_shape
+from zoonet.ops.sets.keras.registry import Weight, layer, training
+from zoonet.ops.types import Array
+
+_WEIGHTS = (Weight("kernel"), Weight("bias", when="use_bias"))
+
+
+@layer("Dense", weights=_WEIGHTS, masks=True)
+def dense(
+    inputs: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    /,
+    units: int | None = None,
+    activation: Activation = None,
+    use_bias: bool = True,
+) -> Array:
+    """x · kernel + bias along the last axis; kernel: (inputs, units)."""
+    require_shape(kernel, (inputs.shape[-1], units), "Dense", "kernel")
+    return activate(ops.linear(floating(inputs, kernel.dtype), ops.transpose(kernel), bias), activation)
+
+
+@layer("EinsumDense", weights=[Weight("kernel"), Weight("bias", when="bias_axes")])
+def einsum_dense(
+    inputs: Array,
+    kernel: Array,
+    bias: Array | None = None,
+    /,
+    equation: str = "",
+    output_shape: Any = None,
+    activation: Activation = None,
+    bias_axes: str | None = None,
+) -> Array:
+    """A product of x and kernel in Einstein's notation, plus a bias along bias_axes."""
+    y = ops.einsum(equation, floating(inputs, kernel.dtype), kernel)
+    return activate(y if bias is None else ops.add(y, bias), activation)
+
+
+@layer("Embedding", weights=["embeddings"])
+def embedding(
+    inputs: Array,
+    embeddings: Array,
+    /,
+    input_dim: int | None = None,
+    output_dim: int | None = None,
+    mask_zero: bool = False,
+    input_length: Any = None,
+) -> Array:
+    """Rows of a table: integers (…) -> (…, output_dim). mask_zero: 0 is masked in what follows."""
+    require_shape(embeddings, (input_dim, output_dim), "Embedding", "embeddings")
+    return ops.embedding(ops.cast(inputs, "int32"), embeddings)
+
+
+@layer("Identity", "InputLayer", masks=True)
+def identity(inputs: Array, /) -> Array:
+    """The input."""
+    return inputs
+
+
+# -- what acts in training only --------------------------------------------------------------------------------
+
+
+def _rate(rate: float, name: str) -> float:
+    if not 0 <= rate < 1:
+        raise ArgumentError(f"{name}: the rate is no probability below 1", expected="0 <= rate < 1", received=rate)
+    return float(rate)
+
+
+@layer("Dropout", masks=True)
+def dropout(inputs: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
+    """The input; in training, zeros with probability `rate` and the rest scaled up."""
+    return inputs
+
+
+def _kept(key: Array, inputs: Array, rate: float, noise_shape: Any) -> Array:
+    given = tuple(inputs.shape) if noise_shape is None else tuple(noise_shape)
+    shape = tuple([int(m) if n is None else int(n) for n, m in zip(given, inputs.shape, strict=True)])
+    return ops.cast(ops.less(ops.random_uniform(key, shape), 1.0 - rate), inputs.dtype)
+
+
+@training("Dropout")
+def dropout_training(inputs: Array, key: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
+    """Zeros with probability `rate`, the same ones along axes of size 1 in noise_shape; the rest by 1 / (1 - rate)."""
+    rate = _rate(rate, "Dropout")
+    return ops.multiply(inputs, ops.multiply(_kept(key, inputs, rate, noise_shape), 1.0 / (1.0 - rate)))
+
+
+def _declare_spatial_dropout(rank: int) -> None:
+    name = f"SpatialDropout{rank}D"
+
+    @layer(name)
+    def spatial_dropout(inputs: Array, /, rate: float = 0.5, data_format: str | None = None) -> Array:
+        """The input; in training whole channels are dropped."""
+        return inputs
+
+    @training(name)
+    def spatial_dropout_training(
+        inputs: Array, key: Array, /, rate: float = 0.5, data_format: str | None = None
+    ) -> Array:
+        """Whole channels become zero with probability `rate`."""
+        if data_format == "channels_first":
+            shape = (*inputs.shape[:2], *(1,) * rank)
+        else:
+            shape = (inputs.shape[0], *(1,) * rank, inputs.shape[-1])
+        rate = _rate(rate, name)
+        return ops.multiply(inputs, ops.multiply(_kept(key, inputs, rate, shape), 1.0 / (1.0 - rate)))
+
+
+for _rank in (1, 2, 3):
+    _declare_spatial_dropout(_rank)
+
+
+@layer("AlphaDropout", masks=True)
+def alpha_dropout(inputs: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
+    """The input; in training, dropout that keeps mean and variance of self-normalising networks."""
+    return inputs
+
+
+@training("AlphaDropout")
+def alpha_dropout_training(inputs: Array, key: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
+    """Dropped numbers become SELU's limit, and all are scaled back to mean 0 and variance 1. Source: Klambauer 2017."""
+    rate, limit = _rate(rate, "AlphaDropout"), -1.6732632423543772 * 1.0507009873554805
+    kept = _kept(key, inputs, rate, noise_shape)
+    scale = ((1 - rate) * (1 + rate * limit**2)) ** -0.5
+    mixed = ops.add(ops.multiply(inputs, kept), ops.multiply(ops.subtract(1.0, kept), limit))
+    return ops.add(ops.multiply(mixed, scale), -scale * limit * rate)
+
+
+@layer("GaussianDropout", masks=True)
+def gaussian_dropout(inputs: Array, /, rate: float = 0.5) -> Array:
+    """The input; in training times normal numbers of mean 1."""
+    return inputs
+
+
+@training("GaussianDropout")
+def gaussian_dropout_training(inputs: Array, key: Array, /, rate: float = 0.5) -> Array:
+    """x times normal numbers of mean 1 and deviation √(rate / (1 - rate))."""
+    rate = _rate(rate, "GaussianDropout")
+    shape = tuple(int(n) for n in inputs.shape)
+    return ops.multiply(inputs, ops.random_normal(key, shape, 1.0, (rate / (1 - rate)) ** 0.5, inputs.dtype))
+
+
+@layer("GaussianNoise", masks=True)
+def gaussian_noise(inputs: Array, /, stddev: float = 1.0) -> Array:
+    """The input; in training plus normal numbers."""
+    return inputs
+
+
+@training("GaussianNoise")
+def gaussian_noise_training(inputs: Array, key: Array, /, stddev: float = 1.0) -> Array:
+    """x plus normal numbers of this deviation."""
+    shape = tuple(int(n) for n in inputs.shape)
+    return ops.add(inputs, ops.random_normal(key, shape, 0.0, float(stddev), inputs.dtype))
+
+
+# -- layers that keras.applications brings along ---------------------------------------------------------------
+
+
+@layer("LayerScale", weights=["gamma"])
+def layer_scale(inputs: Array, gamma: Array, /, init_values: float = 1e-6, projection_dim: int | None = None) -> Array:
+    """x · gamma along the last axis. Source: Touvron et al., 2021, in Keras's ConvNeXt."""
+    require_shape(gamma, (projection_dim,), "LayerScale", "gamma")
+    return ops.multiply(inputs, gamma)
+
+
+@layer("StochasticDepth")
+def stochastic_depth(inputs: Array, /, drop_path_rate: float = 0.0) -> Array:
+    """The input; in training, whole items become zero."""
+    return inputs
+
+
+@training("StochasticDepth")
+def stochastic_depth_training(inputs: Array, key: Array, /, drop_path_rate: float = 0.0) -> Array:
+    """Whole items become zero with probability drop_path_rate, the others are scaled up. Source: Huang et al., 2016."""
+    rate = _rate(drop_path_rate, "StochasticDepth")
+    shape = (inputs.shape[0], *(1,) * (len(inputs.shape) - 1))
+    return ops.multiply(inputs, ops.multiply(_kept(key, inputs, rate, shape), 1.0 / (1.0 - rate)))

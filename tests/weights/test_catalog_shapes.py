@@ -1,0 +1,122 @@
+"""Every entry of the catalog that has a network agrees with it in shapes, without a network connection.
+
+Published counts of parameters and sizes of files are the oracle: those of torchvision, timm, Keras and transformers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from zoonet import weights
+from zoonet.zoo import architectures
+from zoonet.zoo.modules import Module
+from zoonet.zoo.sources import changes_of, configuration_of, runs
+from zoonet.zoo.tasks import make_task
+from zoonet.zoo.transformers.pretrained import network_for
+
+RUNNABLE = [entry for entry in weights.entries() if runs(entry)]
+NETWORKS = [entry for entry in RUNNABLE if entry.format != "onnx"]
+PICTURES = [entry for entry in NETWORKS if entry.vocabulary != "hugging-face"]
+TEXTS = [entry for entry in NETWORKS if entry.vocabulary == "hugging-face"]
+#: Bytes that a file has beside its arrays: names, headers, alignment; GPT-2's hold the causal masks of all layers.
+BESIDE = {"gpt2": 12 << 22, "distilgpt2": 6 << 22}
+#: In bfloat16 or float16.
+HALVES = (
+    "SmolLM2-135M",
+    "TinyLlama-1.1B-Chat-v1.0",
+    "Qwen2.5-0.5B-Instruct",
+    "wide_resnet50_2.tv_in1k",
+    "wide_resnet101_2.tv_in1k",
+)
+
+
+def count(network: Module) -> int:
+    return sum(int(array.size) for _, array in network.named_parameters())
+
+
+def nbytes(network: Module) -> int:
+    return sum(int(array.nbytes) for _, array in network.named_parameters()) + sum(
+        int(array.nbytes) for _, array in network.named_buffers()
+    )
+
+
+def test_what_runs() -> None:
+    names = {entry.name for entry in RUNNABLE}
+    for depth in (18, 34, 50, 101, 152):
+        assert f"resnet{depth}.tv_in1k" in names
+    for name in ("resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2"):
+        assert {f"{name}.tv_in1k", f"{name}.tv2_in1k"} <= names
+    assert {"wide_resnet101_2.tv2_in1k", "resnext101_64x4d.tv_in1k", "resnet18.a1_in1k", "resnet50.a1_in1k"} <= names
+    assert {f"resnet{depth}.keras_in1k" for depth in (50, 101, 152)} <= names
+    assert {"bert-base-uncased", "gpt2", "distilgpt2", "all-MiniLM-L6-v2"} <= names
+    assert sum(entry.format == "onnx" for entry in RUNNABLE) == 184 + 7
+    assert not [entry.name for entry in RUNNABLE if "notop" in entry.name]
+
+
+@pytest.mark.parametrize("entry", PICTURES, ids=lambda entry: entry.name)
+def test_networks_of_pictures(entry: weights.Entry) -> None:
+    classes = entry.configuration["num_classes"]
+    network = architectures.build(entry.architecture, classes=classes, **changes_of(entry))
+    assert count(network) == entry.parameters
+    size = entry.bytes_or_estimate
+    if size is not None:
+        stored = nbytes(network) // (2 if entry.name in HALVES else 1)
+        assert -60_000 < size - stored < 0.01 * stored + 50_000  # size_mib is rounded
+    config: dict[str, Any] = configuration_of(entry)
+    task: Any = make_task(entry.task, config, network, entry.architecture, entry.name, {})
+    assert len(task.labels) == classes
+    assert task.preprocessing.shape is not None
+    settings, facts = network.config, entry.configuration  # type: ignore[attr-defined]
+    if entry.architecture.startswith("vit"):
+        assert settings.eps == 1e-6  # torchvision's and timm's
+        assert task.preprocessing.shape[1:] == (settings.size, settings.size)
+        return
+    assert getattr(settings, "stride_first", False) == facts.get("stride_on_1x1", False)
+    assert getattr(settings, "bias", False) == facts.get("convolution_bias", False)
+    assert getattr(settings, "eps", 1e-5) == facts.get("batch_norm_epsilon", 1e-5)
+    assert getattr(settings, "shortcut", "conv") == facts.get("shortcut", "conv")
+
+
+@pytest.mark.parametrize("entry", TEXTS, ids=lambda entry: entry.name)
+def test_networks_of_texts(entry: weights.Entry) -> None:
+    network = network_for(entry.configuration)
+    assert entry.configuration["model_type"] == entry.architecture
+    assert count(network) == entry.parameters
+    assert {item.name for item in entry.companions if item.required} >= {"config.json"}
+    if entry.size is not None:
+        # A file may hold parts that the task does not use, such as BERT's guess at the next sentence.
+        stored = nbytes(network) // (2 if entry.name in HALVES else 1)
+        assert 0 <= entry.size - stored - BESIDE.get(entry.name, 0) < 2_500_000
+
+
+@pytest.mark.parametrize("entry", TEXTS, ids=lambda entry: entry.name)
+def test_counts_of_transformers(entry: weights.Entry) -> None:
+    """The same configuration in transformers has as many parameters."""
+    oracles = pytest.importorskip("transformer_oracles")
+    import torch
+
+    fields = dict(entry.configuration)
+    (name,) = fields.pop("architectures")
+    kind = getattr(oracles.transformers, name)
+    with torch.device("meta"):
+        theirs = kind(kind.config_class(**{k: v for k, v in fields.items() if k != "model_type"}))
+    assert sum(parameter.numel() for parameter in theirs.parameters()) == entry.parameters
+
+
+GRAPHS = [entry for entry in RUNNABLE if entry.format == "onnx" and "inputs" in entry.configuration]
+
+
+def test_graphs_say_what_they_take() -> None:
+    """Graphs have no network to agree with; their opset and inputs are known, and the opset is one that is read."""
+    from zoonet.ops.sets.onnx.registry import DOMAINS
+
+    assert len(GRAPHS) > 150
+    for entry in GRAPHS:
+        assert 0 < entry.configuration["opset"] <= DOMAINS[""]
+        for text in entry.configuration["inputs"]:
+            found = re.fullmatch(r"\S+ (?:tensor\((\w+)\)|seq\(tensor\((\w+)\)\))(?: \[.*\])?", text)
+            assert found, text
+            assert (found[1] or found[2]) in ("float", "int64", "uint8", "float16", "bool", "int32", "string")

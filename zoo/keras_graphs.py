@@ -1,0 +1,48 @@
+"""Keras models as modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoonet import formats, ops
+from zoonet.ops.tracing import evaluate_graph
+from zoonet.zoo.graphs import GraphConfig, GraphNetwork, with_inputs
+
+if TYPE_CHECKING:
+    from zoonet.formats.keras import KerasModel
+
+__all__ = ["KerasNetwork"]
+
+
+class KerasNetwork(GraphNetwork):
+    """The graph of a Keras model, and its graph in training, in which batch norm and dropout do otherwise.
+
+    key: the random key of the next call in training.
+    """
+
+    buffers = ("state", "key")
+    hidden = ("key",)
+
+    def __init__(self, model: KerasModel) -> None:
+        super().__init__(model.graph, GraphConfig(model.inputs, model.outputs), model.weights, model.state)
+        self._model = model
+        self._training_graph = with_inputs(model.training, self._places.values())
+        if model.random:
+            self.key = ops.random_key(0)
+
+    def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.training:
+            return super()._outputs(inputs)
+        keys: list[Any] = []
+        if self._model.random:
+            following, used = ops.unstack(ops.random_split(self.key), 0)
+            keys = [used]
+            self.assign_state(key=following)
+        outputs = evaluate_graph(self._training_graph, *inputs, *keys, *self._arrays())
+        count = len(outputs) - len(self._model.updates)
+        self.move_state(dict(zip(self._model.updates, outputs[count:], strict=True)))
+        return outputs[:count]
+
+    def checkpoint(self) -> formats.Checkpoint | None:
+        """The file with the network's present arrays in the place of its own."""
+        return self._model.checkpoint({name: ops.to_device(a, "cpu") for name, a in self.state_dict().items()})

@@ -1,0 +1,107 @@
+"""ONNX models as modules, which may be put in training mode and written again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoonet.ops.graph import Graph, Value
+from zoonet.ops.tracing import evaluate_graph
+from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph
+from zoonet.zoo.graph_weights import weights_of
+from zoonet.zoo.graphs import GraphConfig, GraphNetwork
+
+if TYPE_CHECKING:
+    from zoonet.formats.onnx import OnnxModel
+    from zoonet.formats.onnx.writing.draft import Draft
+
+__all__ = ["OnnxNetwork"]
+
+
+class OnnxNetwork(GraphNetwork):
+    """The graph of an ONNX model; which of its constants are weights, `weights_of` decides.
+
+    It runs as the file says until `train` or `eval` is called: then batch norm uses the batch and moves its statistics,
+    and dropout drops, by a key that each call changes; or neither does.
+    """
+
+    buffers = ("state", "dropout_key")
+    hidden = ("dropout_key",)
+
+    def __init__(self, model: OnnxModel) -> None:
+        model, parameters, state = weights_of(model)
+        config = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
+        super().__init__(model.graph, config, parameters, state)
+        self._model = model
+        self._mode: bool | None = None
+        self._training: TrainingGraph | None = None
+        self._inference: Graph | None = None
+        if any(node.op.name.startswith("onnx.Dropout-") for node in self._graph.nodes):
+            self.dropout_key = np.zeros(2, np.uint32)
+
+    def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = (*inputs, *self._arrays())
+        return self._trained(values) if self.training else evaluate_graph(self._inferring(), *values)
+
+    def _inferring(self) -> Graph:
+        """The graph that runs outside of training."""
+        if self._mode is None:
+            return self._graph
+        if self._inference is None:
+            self._inference = inference_graph(self._graph, self._statistics())
+        return self._inference
+
+    def _trained(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._training is None:
+            self._training = training_graph(self._graph, self._statistics())
+        outputs, moved, key = self._training.run(values, vars(self).get("dropout_key"))
+        self.move_state(moved)
+        if key is not None:
+            self.assign_state(dropout_key=key)
+        return outputs
+
+    def _statistics(self) -> dict[Value, str]:
+        return {value: name for name, value in self._places.items() if name in self.state}
+
+    @property
+    def training(self) -> bool:
+        """Whether the graph trains, whatever its file says."""
+        return self._mode is True
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._mode = bool(mode)
+
+    @property
+    def as_file(self) -> bool:
+        """Whether it runs as its file says, since neither `train` nor `eval` was called."""
+        return self._mode is None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata_props of the file."""
+        return dict(self._model.metadata)
+
+    @property
+    def opset(self) -> int | None:
+        """The opset of the file, None where it has no operators of ONNX proper."""
+        return self._model.opsets.get("")
+
+    def draft(self, metadata: Mapping[str, str]) -> Draft:
+        """The graph as an ONNX model as it was read, with the weights that the network has now."""
+        from zoonet.formats import onnx
+
+        model = self._model
+        arrays = {**self.weights, **self.state}
+        return onnx.rewrite(
+            model.graph,
+            model.inputs,
+            model.outputs,
+            model.opsets,
+            {value: arrays[name] for name, value in self._places.items()},
+            metadata=metadata,
+            description=model.description,
+            ir_version=model.ir_version,
+        )
