@@ -59,6 +59,9 @@ def test_boxes_are_in_pixels_of_the_picture(model: Any) -> None:
     assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
     assert found.names == NAMES
     assert [found.names[i] for i in found.labels] == ["cat", "hen"]
+    assert (str(found[0]), [d.label for d in found[:1]]) == ("cat 90.0% at 25, 0, 75, 50", [0])
+    with pytest.raises(IndexError):
+        found[2]
     tall = model.run(np.zeros((50, 20, 3), np.uint8), conf=0.7)
     np.testing.assert_allclose(tall.boxes, [[0, 12.5, 20, 37.5]], atol=1e-4)
 
