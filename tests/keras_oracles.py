@@ -49,8 +49,8 @@ def saved(model: Any, folder: pathlib.Path, suffix: str) -> pathlib.Path:
     return path
 
 
-def outputs_of(model: Any, inputs: list[Any]) -> list[Any]:
-    """What Keras computes, as a list of tensors."""
+def outputs_of(model: Any, inputs: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The inputs as torch has them, and what Keras computes."""
     given = [torch.tensor(x, requires_grad=x.dtype == np.float32) for x in inputs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -58,19 +58,27 @@ def outputs_of(model: Any, inputs: list[Any]) -> list[Any]:
     return given, keras.tree.flatten(result)
 
 
-def close(ours: Any, theirs: Any, what: str, tolerance: float = TOLERANCE, least: float = 1e-3) -> None:
-    """Assert that the largest difference is within the tolerance, relative to the largest number (or `least`)."""
+def close(ours: Any, theirs: Any, what: str, tolerance: float = TOLERANCE, least: float = 1e-3) -> float:
+    """Assert that the largest difference is within the tolerance, relative to the largest number (or `least`).
+
+    The relative difference is returned.
+    """
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, f"{what}: {ours.shape} and not {theirs.shape}"
     largest = np.abs(theirs).max(initial=0.0)
     difference = np.abs(ours - theirs).max(initial=0.0)
     assert difference <= tolerance * max(largest, least), f"{what}: off by {difference} of {largest}"
+    return float(difference / max(largest, least))
 
 
 def check(
     model: Any, inputs: list[Any], folder: pathlib.Path, formats: tuple[str, ...] = FORMATS, gradients: bool = True
-) -> None:
-    """Save, read and compare with Keras: outputs in each format; gradients of inputs and weights in the first."""
+) -> tuple[float, float | None]:
+    """Save, read and compare with Keras: outputs in each format; gradients of inputs and weights in the first.
+
+    The largest relative differences of outputs and of gradients are returned.
+    """
+    worst, of_gradients = 0.0, None
     given, theirs = outputs_of(model, inputs)
     expected = [y.detach().numpy() for y in theirs]
     for number, suffix in enumerate(formats):
@@ -80,21 +88,23 @@ def check(
         results = results if isinstance(results, tuple) else (results,)
         assert len(results) == len(expected)
         for y, wanted, port in zip(results, expected, loaded.network.config.outputs, strict=True):
-            close(y, wanted, f"{suffix}: {port}")
+            worst = max(worst, close(y, wanted, f"{suffix}: {port}"))
             if port.shape is not None:
                 assert len(port.shape) == y.ndim
                 assert all(n in (None, m) for n, m in zip(port.shape, y.shape, strict=True)), (port, y.shape)
         if gradients and number == 0:
-            compare_gradients(model, given, theirs, inputs, loaded.network)
+            of_gradients = compare_gradients(model, given, theirs, inputs, loaded.network)
+    return worst, of_gradients
 
 
-def compare_gradients(model: Any, given: list[Any], theirs: list[Any], inputs: list[Any], network: Any) -> None:
-    """Gradients of a weighted sum of the outputs, by the weights and by floating inputs."""
+def compare_gradients(model: Any, given: list[Any], theirs: list[Any], inputs: list[Any], network: Any) -> float | None:
+    """Gradients of a weighted sum of the outputs, by the weights and by floating inputs; the largest difference."""
     generator = np.random.default_rng(7)
     factors = [generator.standard_normal(tuple(y.shape)).astype(np.float32) for y in theirs]
     differentiable = [(y, f) for y, f in zip(theirs, factors, strict=True) if y.requires_grad]
     if not differentiable:
-        return
+        return None
+    worst = 0.0
     for variable in model.trainable_variables:
         variable.value.grad = None
     sum((y * torch.tensor(f)).sum() for y, f in differentiable).backward()
@@ -113,12 +123,13 @@ def compare_gradients(model: Any, given: list[Any], theirs: list[Any], inputs: l
         value, gradient = variable.value.detach().numpy(), variable.value.grad
         name = next(n for n, array in ours.items() if array.shape == value.shape and np.array_equal(array, value))
         wanted = np.zeros_like(value) if gradient is None else gradient.numpy()
-        close(gradients[name], wanted, f"gradient of {name}", 2e-4, 1e-2)
+        worst = max(worst, close(gradients[name], wanted, f"gradient of {name}", 2e-4, 1e-2))
     places = [i for i, x in enumerate(inputs) if x.dtype == np.float32 and given[i].grad is not None]
     if places:
         by_inputs = ops.grad(loss, argnums=tuple(places))(*inputs)
         for place, gradient in zip(places, by_inputs, strict=True):
-            close(gradient, given[place].grad.numpy(), f"gradient of input {place}", 2e-4)
+            worst = max(worst, close(gradient, given[place].grad.numpy(), f"gradient of input {place}", 2e-4))
+    return worst
 
 
 def load(path: pathlib.Path) -> Any:

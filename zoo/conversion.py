@@ -15,7 +15,7 @@ from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import DType, as_dtype, is_floating
-from zoonet.zoo import architectures, keras_files, storage
+from zoonet.zoo import architectures, graphs, keras_files, storage
 from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
@@ -145,6 +145,8 @@ def convert(
     if arch is not None and checkpoint.format == "onnx":
         network = architectures.fitted(arch, checkpoint)
         checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
+    if architecture is None and entry.name in ("keras", "keras_weights") and "model_config" in checkpoint.metadata:
+        return _modernised(found.path, output, wanted, verify, tolerance, report)
     for_keras = architecture is not None and entry.name in keras_files.FORMATS
     keeps = entry.name in _PLAIN or for_keras
     model_config = _model_config(architecture, checkpoint, config, found.path) if keeps else None
@@ -185,6 +187,32 @@ def convert(
         _compare(cast, again, report)
         if architecture is not None and keeps:
             _run_both(found.path, output, architecture, report)
+    return report
+
+
+def _modernised(
+    path: pathlib.Path,
+    output: pathlib.Path,
+    dtype: DType | None,
+    verify: bool,
+    tolerance: float | None,
+    report: Conversion,
+) -> Conversion:
+    """A whole legacy Keras model as Keras 3 has it, or its weights alone."""
+    model = graphs.load(path, task=None, device="cpu", dtype=None, given={})
+    network = model.network
+    assert isinstance(network, graphs.GraphNetwork), "what an importer makes"
+    checkpoint = network.checkpoint(report.target_format)
+    assert checkpoint is not None, "Keras files are written back"
+    cast = {name: _cast(tensor, dtype) for name, tensor in checkpoint.items()}
+    formats.write(Checkpoint(cast, checkpoint.metadata), output)
+    report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
+    report.lost = ["how weights are drawn, penalised and bounded in training, and the state of an optimizer"]
+    report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
+    if verify:
+        _compare(cast, formats.read(output), report)
+        if report.target_format == "keras":
+            _difference(_outputs(model), _outputs(storage.load(output)), report)
     return report
 
 

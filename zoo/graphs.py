@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoonet import formats
+from zoonet import formats, ops
 from zoonet.formats.json_data import parse_json_object
 from zoonet.formats.keras_h5 import has_model
-from zoonet.ops.errors import FormatError, ZoonetError
+from zoonet.ops.errors import ArgumentError, FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.zoo.model import Card, Model
@@ -27,10 +27,15 @@ __all__ = ["GraphConfig", "GraphNetwork", "importer_of", "load"]
 
 @dataclass(frozen=True)
 class GraphConfig:
-    """What a graph takes and gives; classes and channels are those of its first output and input, 0 where unknown."""
+    """What a graph takes and gives; classes and channels are those of its first output and input, 0 where unknown.
+
+    channels_last: pictures are (N, H, W, channels). probabilities: the first output is a softmax, where that is known.
+    """
 
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
+    channels_last: bool = False
+    probabilities: bool = False
 
     @property
     def classes(self) -> int:
@@ -40,16 +45,19 @@ class GraphConfig:
 
     @property
     def channels(self) -> int:
-        """The second size of the first input."""
+        """The second size of the first input, or the last one with channels last."""
         shape = self.inputs[0].shape if self.inputs else None
-        return shape[1] if shape and len(shape) > 1 and isinstance(shape[1], int) else 0
+        size = shape[-1 if self.channels_last else 1] if shape and len(shape) > 1 else None
+        return size if isinstance(size, int) else 0
 
 
 class GraphNetwork(Module):
     """A graph as a module. Its parameters are floating weights of the file, under their names.
 
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
-    operators: the names of those that the graph uses, without set and version.
+    operators: the names of those that the graph uses, without set and version. classifies: it is used as the zoo's
+    classifiers are, so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax
+    at its end gives.
     Called on inputs in order, it returns one output, or a tuple of them.
     """
 
@@ -61,6 +69,7 @@ class GraphNetwork(Module):
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
     ) -> None:
         self.config: Any = config
+        self.classifies = False
         self._results = [port.name for port in config.outputs]
         self.operators = frozenset(n.op.name.split(".")[-1].split("-")[0] for n in graph.nodes)
         self._places = {**parameters, **state}
@@ -70,7 +79,13 @@ class GraphNetwork(Module):
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs in the order of the file."""
-        return self.run_graph(*inputs)
+        if not self.classifies:
+            return self.run_graph(*inputs)
+        if self.config.channels_last:
+            inputs = tuple([ops.moveaxis(x, 1, -1) for x in inputs])
+        outputs = self.run_graph(*inputs)
+        scores = outputs[0] if isinstance(outputs, tuple) else outputs
+        return ops.log(ops.maximum(scores, 1e-30)) if self.config.probabilities else scores
 
     def run_graph(self, *inputs: Any) -> Any:
         """The graph itself, where a class for a task has a `forward` of its own."""
@@ -99,8 +114,11 @@ class GraphNetwork(Module):
         """The names of the outputs."""
         return self._results
 
-    def checkpoint(self) -> formats.Checkpoint | None:
-        """The file with the network's present arrays in the place of its own; None where it is not of weights."""
+    def checkpoint(self, format_name: str) -> formats.Checkpoint | None:
+        """What to write for a format: the file with the network's present arrays; None where it is not of weights.
+
+        Raises UnsupportedFormatError for what the format does not have.
+        """
         return None
 
 
@@ -203,6 +221,14 @@ def load(
         card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
     network = imported.network
     settings = {**imported.metadata, **(known or {}), **own}
+    if purpose == "image-classification":
+        network.classifies = True
+        if network.config.channels_last and not (settings.get("preprocessing") or given.get("preprocessing")):
+            raise ArgumentError(
+                f"{path.name} does not say how pictures are prepared for it",
+                expected="preprocessing beside the task",
+                fix="give it as it was in training, preprocessing=zoo.ImagePreprocessing(resize=(height, width), …)",
+            )
     if TASKS.get(purpose, ("",))[0].startswith("text.") and isinstance(network, OnnxNetwork):
         from zoonet.zoo.text import graphs as text_graphs
 

@@ -24,7 +24,8 @@ class KerasNetwork(GraphNetwork):
     hidden = ("key",)
 
     def __init__(self, model: KerasModel) -> None:
-        super().__init__(model.graph, GraphConfig(model.inputs, model.outputs), model.weights, model.state)
+        config = GraphConfig(model.inputs, model.outputs, model.channels_last, model.probabilities)
+        super().__init__(model.graph, config, model.weights, model.state)
         self._model = model
         self._training_graph = with_inputs(model.training, self._places.values())
         if model.random:
@@ -43,6 +44,7 @@ class KerasNetwork(GraphNetwork):
         self.move_state(dict(zip(self._model.updates, outputs[count:], strict=True)))
         return outputs[:count]
 
-    def checkpoint(self) -> formats.Checkpoint | None:
-        """The file with the network's present arrays in the place of its own."""
-        return self._model.checkpoint({name: ops.to_device(a, "cpu") for name, a in self.state_dict().items()})
+    def checkpoint(self, format_name: str) -> formats.Checkpoint | None:
+        """The file with the network's present arrays in the place of its own; see `KerasModel.checkpoint`."""
+        arrays = {name: ops.to_device(array, "cpu") for name, array in self.state_dict().items()}
+        return self._model.checkpoint(arrays, format_name)

@@ -83,9 +83,10 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
 
 
 def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
-    """A Keras model in the kind of file that it was read from, or its weights alone."""
-    checkpoint, written = network.checkpoint(), format_of_suffix(path)
-    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".h5", ".hdf5")}
+    """A Keras model in the kind of file that it was read from or a newer one, or its weights alone."""
+    written = format_of_suffix(path)
+    checkpoint = network.checkpoint(written.name) if written is not None else None
+    kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".keras", ".h5", ".hdf5")}
     suffixes = kinds.get(checkpoint.format, ()) if checkpoint is not None else ()
     if checkpoint is None or written is None or not path.name.endswith(suffixes):
         raise UnsupportedFormatError(

@@ -242,7 +242,7 @@ def parse_call(node: Any, names: set[str]) -> Call:
         args, kwargs = node["args"], node.get("kwargs", {})
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise _malformed("a call has no arguments", node)
-        named = {key: _tensors(value) for key, value in kwargs.items()}
+        named = {key: _tensors(value) for key, value in kwargs.items() if key != "training"}  # the caller's decides
         return Call(tuple(_tensors(arg) for arg in args), named, modern=True)
     if isinstance(node, dict):  # tensors by name
         node = [item[0] if isinstance(item, list) and item and _ref(item) is None else item for item in node.values()]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from zoonet.ops.errors import UnsupportedFormatError
 
-__all__ = ["activation_of", "modern_options"]
+__all__ = ["activation_of", "generation", "modern_options"]
 
 _RENAMED_1 = {
     "nb_filter": "filters",
@@ -52,13 +53,19 @@ _ACTIVATION_CLASSES = {
 }
 
 
+def generation(version: Any) -> int:
+    """Keras's major version of a file: 1, 2 (also tf.keras) or 3. A legacy file that says nothing is of Keras 1."""
+    found = re.match(r"\d+", version) if isinstance(version, str) else None
+    return min(max(int(found[0][:4]), 1), 3) if found else 1
+
+
 def modern_options(class_name: str, options: dict[str, Any], generation: int) -> tuple[str, dict[str, Any]]:
     """The class and the options of a layer as Keras 3 has them. generation: Keras's major version in the file."""
     if generation == 1:
         class_name, options = _from_keras_1(class_name, options)
     if class_name in ("CuDNNLSTM", "CuDNNGRU"):
         class_name = class_name.removeprefix("CuDNN")
-        options = {**options, "activation": "tanh", "recurrent_activation": "sigmoid"}
+        options = {**options, "activation": "tanh", "recurrent_activation": "sigmoid", "cudnn": True}
         if class_name == "GRU":
             options["reset_after"] = True
     if generation < 3:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy as np
 from zoonet.formats.checkpoint import Checkpoint, as_lazy
 from zoonet.formats.files import check_path
 from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
+from zoonet.formats.keras.dialects import generation
+from zoonet.formats.keras.modern import modern_checkpoint
 from zoonet.formats.keras.reader import GraphBuilder, Tensor
 from zoonet.formats.keras.slots import Slot, assign_legacy, assign_tree, walk_slots
 from zoonet.formats.keras.types import InputInfo, infer_types
@@ -34,7 +35,9 @@ class KerasModel:
     state is what training does not change by gradients: moving statistics, and weights of frozen layers.
     training: the same model in training, over the same constants; its last outputs are `updates` (names of the state
     that they replace), and its last input is a random key if `random`. notes: what the file says that is not kept.
-    source, stored: the file, and the name of each weight in it.
+    channels_last: the first input is pictures (N, H, W, C). probabilities: the first output is a softmax.
+    source, stored: the file, and the name of each weight in it. tree, slots: its configuration, and the weights of each
+    layer.
     """
 
     name: str
@@ -49,15 +52,22 @@ class KerasModel:
     version: str
     layers: int
     notes: list[str] = field(default_factory=list)
+    channels_last: bool = False
+    probabilities: bool = False
     source: Checkpoint = field(default_factory=lambda: Checkpoint({}))
     stored: dict[str, str] = field(default_factory=dict)
+    tree: LayerConfig | None = None
+    slots: list[Slot] = field(default_factory=list)
 
-    def checkpoint(self, arrays: Mapping[str, Any]) -> Checkpoint:
+    def checkpoint(self, arrays: Mapping[str, Any], format_name: str | None = None) -> Checkpoint:
         """The file that the model was read from with other arrays, for `formats.write`: after training, say.
 
-        arrays: by name, as in `arrays`; those left out stay as they are. What belongs to an optimizer is left out.
-        Raises UnsupportedFormatError for weights of Keras 1, which its files keep in parts.
+        arrays: by name, as in `arrays`; those left out stay as they are. format_name: "keras" or "keras_weights" for
+        what Keras 3 has in the place of a legacy file. What belongs to an optimizer is left out. Raises
+        UnsupportedFormatError for weights of Keras 1 in their own format, which keeps them otherwise.
         """
+        if format_name in ("keras", "keras_weights") and self.source.format == "keras_h5" and self.tree is not None:
+            return modern_checkpoint(self.tree, self.slots, arrays)
         tensors: dict[str, Any] = dict(self.source)
         for name, array in arrays.items():
             if name not in self.stored:
@@ -112,12 +122,6 @@ def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasMode
     return _built(model, slots, version, notes, checkpoint)
 
 
-def generation(version: str) -> int:
-    """Keras's major version of a file: 1, 2 (also tf.keras) or 3."""
-    found = re.match(r"\d+", version)
-    return min(max(int(found[0][:4]), 1), 3) if found else 2
-
-
 def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str], checkpoint: Checkpoint) -> KerasModel:
     infos = _inputs(model)
     graph, _ = _graph(model, slots, infos, training=False)
@@ -149,8 +153,33 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         version,
         _count(model),
         notes,
-        checkpoint,
-        {slot.name: slot.stored for slot in slots if slot.stored is not None},
+        channels_last=len(infos[0].shape or ()) == 4 and not _is_channels_first(model),
+        probabilities=_ends_with_softmax(model),
+        source=checkpoint,
+        stored={slot.name: slot.stored for slot in slots if slot.stored is not None},
+        tree=model,
+        slots=slots,
+    )
+
+
+def _is_channels_first(model: LayerConfig) -> bool:
+    return any(
+        _is_channels_first(child) if child.kind != "layer" else child.options.get("data_format") == "channels_first"
+        for child in model.layers
+    )
+
+
+def _ends_with_softmax(model: LayerConfig) -> bool:
+    """Whether the layer of the first output is a softmax along the last axis."""
+    if model.kind == "sequential":
+        last = model.layers[-1] if model.layers else None
+    else:
+        ref = next(references(model.outputs), None)
+        last = next((child for child in model.layers if ref is not None and child.name == ref.layer), None)
+    if last is None or last.kind != "layer":
+        return last is not None and _ends_with_softmax(last)
+    return last.options.get("activation") == "softmax" or (
+        last.class_name == "Softmax" and last.options.get("axis", -1) == -1
     )
 
 

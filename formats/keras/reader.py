@@ -34,7 +34,7 @@ _NO_EFFECT = frozenset(
         "name", "trainable", "dtype", "batch_input_shape", "batch_shape", "input_shape", "input_dtype", "input_dim",
         "sparse", "ragged", "optional", "seed", "autocast", "fused", "synchronized", "virtual_batch_size",
         "renorm_clipping", "renorm_momentum", "input_length", "implementation", "use_cudnn", "build_input_shape",
-        "output_dim", "batch_size", "weights", "adjustment", "lora_alpha", "state_size", "input_spec",
+        "output_dim", "batch_size", "weights", "adjustment", "lora_alpha", "state_size", "input_spec", "cudnn",
     }
 )  # fmt: skip
 _NO_EFFECT_ENDS = ("_initializer", "_regularizer", "_constraint")

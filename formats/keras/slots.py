@@ -11,6 +11,8 @@ import numpy as np
 
 from zoonet.formats.checkpoint import LazyTensor
 from zoonet.formats.keras.config import LayerConfig
+from zoonet.formats.keras.dialects import generation
+from zoonet.formats.keras.old_weights import conversion_of
 from zoonet.ops.errors import FormatError
 from zoonet.ops.sets.keras import Layer, Weight, find_layer
 
@@ -221,6 +223,11 @@ def assign_legacy(
         own = _of_layer(child, slots)
         found = [(name, checkpoint[name]) for name in names.get(child.name, []) if not _is_seed(name)]
         _assign_group(child, own, found)
+    version, backend = metadata.get("keras_version"), str(metadata.get("backend"))
+    for slot in slots:
+        slot.convert = conversion_of(slot.layer, slot.weight.name, generation(version), backend)
+        if slot.convert is not None:
+            slot.stored = None  # it is not written back in the old layout
     return leftover
 
 

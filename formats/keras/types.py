@@ -17,6 +17,11 @@ from zoonet.ops.types import DType, TensorType
 
 __all__ = ["InputInfo", "infer_types"]
 
+#: What a layer may raise for options and shapes that make no sense.
+_FAILURES = (
+    *(ZoonetError, ArithmeticError, AttributeError, LookupError),
+    *(MemoryError, RecursionError, TypeError, ValueError),
+)
 #: Sizes tried for axes that may have any, smaller and larger.
 _TRIALS = ((2, 64), (3, 96))
 
@@ -85,7 +90,7 @@ def _outputs(node: Node, environment: dict[Value, Any]) -> tuple[Any, ...]:
         outputs = run_node(node.op, node.arguments, environment.__getitem__)
     except UnsupportedFormatError:
         raise
-    except (ZoonetError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except _FAILURES as error:
         raise FormatError(
             f"the layer {node.name!r} ({node.op.name.removeprefix('keras.')}) cannot be computed with the options and "
             f"weights of the file: {error}"

@@ -19,8 +19,9 @@ import keras_oracles  # noqa: E402
 import onnx_runtime  # noqa: E402
 
 from zoonet import formats, ops, zoo  # noqa: E402
-from zoonet.ops.errors import UnsupportedFormatError  # noqa: E402
+from zoonet.ops.errors import ArgumentError, UnsupportedFormatError  # noqa: E402
 from zoonet.zoo.modules import value_and_grad  # noqa: E402
+from zoonet.zoo.preprocessing import ImagePreprocessing  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -237,3 +238,46 @@ def test_a_trained_model_is_saved_as_it_was_read(assets: pathlib.Path, name: str
     onnx_runtime.assert_equal(model(x), onnx_runtime.run(onnx_runtime.session_of(tmp_path / "a.onnx"), x)[0])
     with pytest.raises(UnsupportedFormatError, match=r"cannot be saved as 'a\.npz': expected a name that"):
         model.save(tmp_path / "a.npz")
+
+
+def test_pictures_are_classified(assets: pathlib.Path) -> None:
+    """Visual wake words on photos: whether there is a person; scores are those of the softmax at the file's end."""
+    path = assets / "mlperf-tiny/vww_96.h5"
+    with pytest.raises(ArgumentError, match="does not say how pictures are prepared"):
+        zoo.load(path, task="image-classification")
+    preprocessing = ImagePreprocessing(resize=(96, 96), crop=None, mean=(0, 0, 0), std=(1, 1, 1))
+    model = zoo.load(path, task="image-classification", preprocessing=preprocessing, labels=["nobody", "a person"])
+    assert model.input_shape == (3, 96, 96)
+    photos = assets / "photos"
+    person, animal = model.run([photos / "grace_hopper.bmp", photos / "parrot.jpg"])
+    assert (person.label, animal.label) == ("a person", "nobody")
+    x = np.random.default_rng(0).random((2, 96, 96, 3), np.float32)
+    scores = model(np.moveaxis(x, -1, 1))
+    np.testing.assert_allclose(np.exp(scores), zoo.load(path)(x), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "face-emotion/fer2013_mini_XCEPTION.102-0.66.hdf5",
+        "mlperf-tiny/pretrainedResnet.h5",
+        "mlperf-tiny/vww_96.h5",
+        "mnist-keras3/mnist_cnn.h5",
+    ],
+)
+def test_old_files_become_new_ones(assets: pathlib.Path, name: str, tmp_path: pathlib.Path) -> None:
+    """A legacy file saved as .keras is loaded by Keras 3, also where Keras 3 refuses the legacy file."""
+    model = zoo.load(assets / name)
+    x = np.random.default_rng(0).random((2, *model.input_shape), np.float32)
+    model.save(tmp_path / "a.keras")
+    loaded = keras.models.load_model(tmp_path / "a.keras")
+    keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), name)
+    np.testing.assert_array_equal(zoo.load(tmp_path / "a.keras")(x), model(x))
+    model.save(tmp_path / "a.weights.h5")
+    loaded.load_weights(tmp_path / "a.weights.h5")
+    keras_oracles.close(loaded(x, training=False).detach().numpy(), model(x), name)
+    report = zoo.convert(assets / name, tmp_path / "b.keras")
+    assert report.agrees
+    assert report.relative is not None
+    assert report.compared == report.tensors
+    assert (tmp_path / "b.keras").stat().st_size > report.nbytes

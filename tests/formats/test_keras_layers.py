@@ -89,6 +89,8 @@ LAYERS: dict[str, Case] = {
         for kind in ("Max", "Average")
         for rank in (1, 2, 3)
     },
+    "adaptive average pooling": (of("AdaptiveAveragePooling2D", (3, 2)), (7, 6, 2)),
+    "adaptive max pooling": (of("AdaptiveMaxPooling1D", 3), (7, 2)),
     "global average pooling channels first": (of("GlobalAveragePooling2D", **FIRST), (2, 7, 6)),
     # normalisation
     "batch normalisation": (of("BatchNormalization", epsilon=1e-2), (5, 4, 3)),
@@ -138,6 +140,9 @@ LAYERS: dict[str, Case] = {
     "resizing, nearest": (of("Resizing", 12, 5, interpolation="nearest"), (9, 6, 3)),
     "resizing, cropped": (of("Resizing", 8, 4, crop_to_aspect_ratio=True), (9, 9, 3)),
     "resizing, padded": (of("Resizing", 8, 4, pad_to_aspect_ratio=True, fill_value=0.5), (9, 9, 3)),
+    "resizing channels first": (of("Resizing", 4, 3, **FIRST), (3, 9, 6)),
+    "resizing, antialiased": (of("Resizing", 4, 3, antialias=True), (9, 7, 3)),
+    "resizing, cubic, antialiased": (of("Resizing", 4, 3, interpolation="bicubic", antialias=True), (9, 7, 3)),
     "centre crop": (of("CenterCrop", 4, 3), (9, 6, 3)),
     "centre crop of a smaller picture": (of("CenterCrop", 9, 8), (6, 5, 3)),
     # what acts in training only
@@ -265,7 +270,9 @@ ATTENTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "multi-head, causal, scores": lambda q, v: L.MultiHeadAttention(2, 3, use_bias=False, dropout=0.1)(
         q, v, use_causal_mask=True, return_attention_scores=True
     ),
+    "multi-head, gate, window": lambda q, v: L.MultiHeadAttention(2, 3, use_gate=True, sliding_window=3)(q, v),
     "grouped": lambda q, v: L.GroupQueryAttention(3, 4, 2)(q, v),
+    "grouped, gate, window": lambda q, v: L.GroupQueryAttention(3, 4, 2, use_gate=True, sliding_window=3)(q, v),
     "grouped, causal": lambda q, v: L.GroupQueryAttention(3, 4, 1, use_bias=False)(q, v, use_causal_mask=True),
 }
 
@@ -274,6 +281,33 @@ ATTENTIONS: dict[str, Callable[[Any, Any], Any]] = {
 def test_attention(name: str, tmp_path: pathlib.Path) -> None:
     model = model_of((5, 4), (6, 4))(ATTENTIONS[name])
     keras_oracles.check(model, [floats(2, 5, 4), floats(2, 6, 4, seed=3)], tmp_path)
+
+
+def test_masks_that_are_given(tmp_path: pathlib.Path) -> None:
+    def function(x: Any, mask: Any, of_heads: Any) -> list[Any]:
+        attention = L.MultiHeadAttention(2, 3)
+        return [
+            attention(x, x, attention_mask=mask),
+            attention(x, x, attention_mask=of_heads),
+            L.Softmax()(x, mask=mask[:, :, :4]),
+        ]
+
+    masks = [(np.random.default_rng(i).random(shape) > 0.3).astype(np.float32) for i, shape in
+             enumerate(((2, 6, 6), (2, 2, 6, 6)))]  # fmt: skip
+    model = model_of((6, 4), (6, 6), (2, 6, 6))(function)
+    keras_oracles.check(model, [floats(2, 6, 4), *masks], tmp_path, gradients=False)
+
+
+def test_cubic_enlargement(tmp_path: pathlib.Path) -> None:
+    """By torch's antialiased filter: Keras's torch backend takes another cubic than TensorFlow and JAX."""
+    import torch
+
+    model = keras.Sequential([keras.Input((5, 4, 3)), L.UpSampling2D((2, 3), interpolation="bicubic")])
+    x = floats(2, 5, 4, 3)
+    picture = torch.tensor(x).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(picture, (10, 12), mode="bicubic", antialias=True).permute(0, 2, 3, 1)
+    read = keras_oracles.load(keras_oracles.saved(model, tmp_path, ".keras"))
+    keras_oracles.close(keras_oracles.run(read, x)[0], expected.numpy(), "cubic")
 
 
 def test_attention_over_pictures(tmp_path: pathlib.Path) -> None:
@@ -316,6 +350,16 @@ def test_masking_of_features(tmp_path: pathlib.Path) -> None:
     keras_oracles.check(model, [x], tmp_path)
 
 
+def test_states_of_convolutions_and_both_directions(tmp_path: pathlib.Path) -> None:
+    def function(x: Any, pictures: Any) -> list[Any]:
+        both = L.Bidirectional(L.LSTM(3, return_sequences=True, return_state=True), merge_mode=None)(x)
+        backwards = L.GRU(3, go_backwards=True, return_sequences=True, return_state=True)(x)
+        return [*both, *backwards, *L.ConvLSTM2D(2, 3, return_state=True, padding="same")(pictures)]
+
+    model = model_of((6, 4), (3, 6, 5, 2))(function)
+    keras_oracles.check(model, [floats(2, 6, 4), floats(2, 3, 6, 5, 2)], tmp_path)
+
+
 def test_states_are_given_and_taken(tmp_path: pathlib.Path) -> None:
     def function(x: Any, h: Any, c: Any) -> list[Any]:
         encoded, *states = L.LSTM(4, return_sequences=True, return_state=True)(x, initial_state=[h, c])
@@ -343,6 +387,24 @@ def test_operations_in_the_place_of_layers(tmp_path: pathlib.Path) -> None:
             keras.ops.maximum(x, 0.5),
             x[:, 0],
             x[..., None],
+            keras.ops.split(x, 2, axis=-1)[1],
+            keras.ops.split(x, [1, 3], axis=1)[1],
+            keras.ops.stack([x, y], axis=1),
+            keras.ops.norm(x, axis=-1),
+            keras.ops.repeat(x, 2, axis=1),
+            keras.ops.tile(x, (1, 2, 1)),
+            keras.ops.pad(x, ((0, 0), (1, 1), (0, 0))),
+            keras.ops.where(x > 0, x, 0.5),
+            keras.ops.take(x, [0, 2], axis=1),
+            keras.ops.flip(x, 1),
+            keras.ops.roll(x, 1, axis=1),
+            keras.ops.cumsum(x, axis=1),
+            keras.ops.moveaxis(keras.ops.swapaxes(x, 1, 2), 1, 2),
+            keras.ops.one_hot(keras.ops.argmax(x, axis=-1), 4),
+            keras.ops.clip(keras.ops.leaky_relu(x, 0.1), -1, 1),
+            keras.ops.gelu(x),
+            keras.ops.softmax(x, axis=1),
+            keras.ops.log(keras.ops.abs(x) + 1) * keras.ops.rsqrt(x * x + 1),
         ]
 
     model = model_of((5, 4), (5, 4))(function)

@@ -202,11 +202,18 @@ def test_what_is_refused(tmp_path: pathlib.Path) -> None:
     model.save_weights(tmp_path / "c.weights.h5")
     with pytest.raises(UnsupportedFormatError, match="weights only, and no model"):
         keras_oracles.load(tmp_path / "c.weights.h5")
-    always = keras.Input((3,))
-    dropped = keras.Model(always, L.Dropout(0.5)(always, training=True))
-    dropped.save(tmp_path / "d.keras")
-    with pytest.raises(UnsupportedFormatError, match="always in training mode"):
-        keras_oracles.load(tmp_path / "d.keras")
+
+
+def test_whether_a_layer_trains_is_for_the_caller_to_say(tmp_path: pathlib.Path) -> None:
+    """Keras 3 keeps `training=True` of a call in the file, and lets the model's own argument decide."""
+    inputs = keras.Input((8, 8, 3))
+    x = L.Resizing(6, 6)(L.RandomRotation(0.2)(L.RandomFlip()(inputs)))
+    keras_oracles.check(keras.Model(inputs, L.Dropout(0.5)(x, training=True)), [floats(2, 8, 8, 3)], tmp_path)
+    layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 3])]
+    layers += [tf_layer("Dropout", "d", [[["x", 0, 0, {"training": True}]]], rate=0.5)]
+    path = legacy_file(tmp_path / "a.h5", tf_model("m", layers, ["x"], ["d"]), {}, "2.4.0")  # here it holds
+    with pytest.raises(UnsupportedFormatError, match="'d' is always in training mode"):
+        keras_oracles.load(path)
 
 
 # -- dialects ----------------------------------------------------------------------------------------------------
@@ -320,6 +327,62 @@ def test_recurrent_layers_of_keras_1_and_2(tmp_path: pathlib.Path) -> None:
         h = o * np.tanh(c)
     for path in (first, second):
         keras_oracles.close(zoo.load(path)(x), h, path.name)
+
+
+def old_convolution(kernel: Any, options: dict[str, Any], version: str, backend: str, path: pathlib.Path) -> Any:
+    """The output of a convolution in a file of this version and backend."""
+    options = {"name": "c", "trainable": True, "activation": "linear", **options}
+    config = {"class_name": "Sequential", "config": [{"class_name": options.pop("class_name"), "config": options}]}
+    file = legacy_file(path, config, {"c": [("c_W", kernel), ("c_b", np.zeros(5, np.float32))]}, version)
+    with h5py.File(file, "r+") as opened:
+        opened["model_weights"].attrs["backend"] = backend
+    x = floats(*(3 if n is None else n for n in options["batch_input_shape"]))
+    return zoo.load(file)(x), x
+
+
+def test_kernels_of_theano_and_keras_1(tmp_path: pathlib.Path) -> None:
+    """Kernels that are (out, in, size…), turned round, or of one axis but kept with two; the numbers by torch."""
+    import torch
+    from torch.nn import functional as F
+
+    kernel = floats(5, 2, 3, 2)  # as torch has it
+    old = {"class_name": "Convolution2D", "nb_filter": 5, "nb_row": 3, "nb_col": 2, "border_mode": "valid",
+           "subsample": [1, 1], "dim_ordering": "th", "batch_input_shape": [None, 2, 6, 5]}  # fmt: skip
+    new = {"class_name": "Conv2D", "filters": 5, "kernel_size": [3, 2], "strides": [1, 1], "padding": "valid",
+           "data_format": "channels_first", "use_bias": True, "batch_input_shape": [None, 2, 6, 5]}  # fmt: skip
+    turned = np.flip(kernel, (2, 3))
+    for stored, options, version, backend in (
+        (kernel, old, "1.2.2", "tensorflow"),
+        (turned, old, "1.2.2", "theano"),
+        (turned.transpose(2, 3, 1, 0), new, "2.1.0", "theano"),
+    ):
+        y, x = old_convolution(stored, options, version, backend, tmp_path / "a.h5")
+        keras_oracles.close(y, F.conv2d(torch.tensor(x), torch.tensor(kernel)).numpy(), f"{version} {backend}")
+    line = floats(5, 2, 3)
+    one = {"class_name": "Convolution1D", "nb_filter": 5, "filter_length": 3, "border_mode": "valid",
+           "subsample_length": 1, "batch_input_shape": [None, 6, 2]}  # fmt: skip
+    y, x = old_convolution(line.transpose(2, 1, 0)[:, None], one, "1.2.2", "tensorflow", tmp_path / "a.h5")
+    expected = F.conv1d(torch.tensor(x).permute(0, 2, 1), torch.tensor(line)).permute(0, 2, 1)
+    keras_oracles.close(y, expected.numpy(), "one axis")
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
+def test_layers_of_cudnn(kind: str, gates: int, tmp_path: pathlib.Path) -> None:
+    """The weights of a Keras layer as CuDNNLSTM and CuDNNGRU kept them: transposed gate by gate, two biases."""
+    model = keras_oracles.scrambled(keras.Sequential([keras.Input((4, 3)), getattr(L, kind)(2)]))
+    kernel, recurrent, bias = (np.asarray(array) for array in model.get_weights())
+    arrays = [
+        np.concatenate([part.T.reshape(part.shape) for part in np.split(kernel, gates, 1)], 1),
+        np.concatenate([part.T for part in np.split(recurrent, gates, 1)], 1),
+        bias.reshape(-1) if kind == "GRU" else np.concatenate([bias - 1, np.ones_like(bias)]),
+    ]
+    named = list(zip([f"r/{n}:0" for n in ("kernel", "recurrent_kernel", "bias")], arrays, strict=True))
+    options = {"name": "r", "trainable": True, "batch_input_shape": [None, 4, 3], "units": 2,
+               "return_sequences": False, "return_state": False, "go_backwards": False, "stateful": False}  # fmt: skip
+    config = {"class_name": "Sequential", "config": [{"class_name": f"CuDNN{kind}", "config": options}]}
+    path = legacy_file(tmp_path / "a.h5", config, {"r": named}, "2.2.4")
+    x = floats(2, 4, 3)
+    keras_oracles.close(zoo.load(path)(x), model(x).detach().numpy(), kind)
 
 
 def tf_layer(class_name: str, name: str, nodes: Any, **options: Any) -> dict[str, Any]:
@@ -472,3 +535,57 @@ def test_models_that_call_each_other_many_times() -> None:
         inner["config"]["output_layers"] = [["m", 1, 0]]
     with pytest.raises(ZoonetError, match="too often"):
         from_checkpoint(formats.Checkpoint({}, {"config": inner}, "keras"))
+
+
+HUGE: dict[str, Any] = {
+    "Resizing": {"height": 2**34, "width": 2**34},
+    "UpSampling2D": {"size": [2**20, 2**20], "interpolation": "bilinear"},
+    "CenterCrop": {"height": 2**34, "width": 2**34},
+    "ZeroPadding2D": {"padding": [2**40, 2**40]},
+    "Cropping2D": {"cropping": [2**40, 2**40]},
+}
+
+
+@pytest.mark.parametrize("class_name", HUGE)
+def test_sizes_that_no_machine_has(class_name: str) -> None:
+    """An error of ours, or a model that was only described: nothing of that size is made by reading."""
+    layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 4, 4, 3])]
+    layers += [tf_layer(class_name, "y", [[["x", 0, 0, {}]]], **HUGE[class_name])]
+    checkpoint = formats.Checkpoint({}, {"config": tf_model("m", layers, ["x"], ["y"])}, "keras")
+    if class_name == "ZeroPadding2D":
+        assert from_checkpoint(checkpoint).outputs[0].shape == (None, 4 + 2**41, 4 + 2**41, 3)
+        return
+    with pytest.raises(ZoonetError, match="'y'"):
+        from_checkpoint(checkpoint)
+
+
+def test_sequences_that_never_end(tmp_path: pathlib.Path) -> None:
+    model = keras.Sequential([keras.Input((5, 3)), L.SimpleRNN(2)])
+    checkpoint = formats.read(keras_oracles.saved(model, tmp_path, ".keras"))
+    config = json.loads(json.dumps(checkpoint.metadata["config"]).replace("[null, 5, 3]", "[null, 10000000000, 3]"))
+    with pytest.raises(FormatError, match="the number of steps is too large"):
+        from_checkpoint(formats.Checkpoint(checkpoint, {"config": config}, "keras"))
+
+
+def test_old_files_of_many_layers_become_new_ones(tmp_path: pathlib.Path) -> None:
+    """Nested and shared models, wrappers, attention: a legacy file written as .keras and loaded by Keras."""
+    block = keras.Sequential([keras.Input((4,)), L.Dense(4, activation="gelu"), L.LayerNormalization()], name="block")
+    inner_input = keras.Input((9, 4))
+    inner = keras.Model(inner_input, L.MultiHeadAttention(2, 2)(inner_input, inner_input), name="inner")
+    inputs, ids = keras.Input((6, 6, 2), name="picture"), keras.Input((9,), dtype="int32", name="ids")
+    x = L.BatchNormalization()(L.Conv2D(4, 3, padding="same", activation="relu")(inputs))
+    x = L.PReLU(shared_axes=[1, 2])(L.MaxPooling2D()(L.Add()([x, L.DepthwiseConv2D(1)(x)])))
+    x = L.Concatenate(axis=1)([L.Reshape((9, 4))(x), L.Embedding(7, 4)(ids)])
+    x = inner(L.Cropping1D((4, 5))(x))
+    x = L.Add()([x, L.TimeDistributed(block)(x), inner(x)])
+    x = L.Bidirectional(L.GRU(3, reset_after=False))(x)
+    outputs = [L.Dense(2, activation="softmax")(x), L.Dropout(0.2)(L.LeakyReLU(0.1)(x))]
+    model = keras_oracles.scrambled(keras.Model([inputs, ids], outputs))
+    old = zoo.load(keras_oracles.saved(model, tmp_path, ".h5"))
+    old.save(tmp_path / "new.keras")
+    arrays = [floats(2, 6, 6, 2), np.random.default_rng(0).integers(0, 7, (2, 9)).astype(np.int32)]
+    _, expected = keras_oracles.outputs_of(model, arrays)
+    _, loaded = keras_oracles.outputs_of(keras.models.load_model(tmp_path / "new.keras"), arrays)
+    for ours, theirs, again in zip(old(*arrays), expected, loaded, strict=True):
+        keras_oracles.close(ours, theirs.detach().numpy(), "read")
+        keras_oracles.close(again.detach().numpy(), theirs.detach().numpy(), "loaded by Keras")

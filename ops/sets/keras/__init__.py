@@ -5,6 +5,7 @@
 
 from zoonet.ops.sets.keras import (
     arithmetic,
+    array_operations,
     attention,
     convolution,
     core,
@@ -24,6 +25,7 @@ __all__ = [
     "activation",
     "activation_names",
     "arithmetic",
+    "array_operations",
     "attention",
     "convolution",
     "core",

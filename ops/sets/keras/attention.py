@@ -10,11 +10,13 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, UnsupportedFormatError
+from zoonet.ops.sets.keras.common import LARGEST_MASK, affordable
 from zoonet.ops.sets.keras.registry import Weight, layer
 from zoonet.ops.types import Array
 
 
 def _causal(queries: int, keys: int) -> Any:
+    affordable(queries * keys, LARGEST_MASK, "attention", "the causal mask")
     return np.tril(np.ones((queries, keys), bool))
 
 
@@ -127,6 +129,7 @@ def _allowed(
     if causal:
         parts.append(_causal(*shape)[None])
     if sliding_window is not None:
+        affordable(shape[0] * shape[1], LARGEST_MASK, "attention", "the sliding window")
         distance = np.arange(shape[0])[:, None] - np.arange(shape[1])
         parts.append((np.abs(distance) < sliding_window)[None])
     if attention_mask is not None:

@@ -13,6 +13,8 @@ from zoonet.ops.types import Array, is_floating
 
 #: One number for all spatial axes, or one per axis.
 Sizes = Any
+#: Sizes that files may ask for: of a picture's side, of a mask, of the steps of a loop.
+LARGEST_SIDE, LARGEST_MASK, LARGEST_LOOP = 1 << 16, 1 << 28, 10_000
 FIRST, LAST = "channels_first", "channels_last"
 
 
@@ -76,6 +78,13 @@ def require_shape(weight: Array, shape: Sequence[int | None], name: str, weight_
             received=list(given),
             fix="weights and configuration of the file are not of one model",
         )
+
+
+def affordable(size: int, limit: int, name: str, what: str) -> int:
+    """A size that is made of options of a file, if it is within a limit. Raises ShapeError."""
+    if size > limit:
+        raise ShapeError(f"{name}: {what} is too large", expected=f"at most {limit}", received=size)
+    return size
 
 
 def floating(x: Array, dtype: Any = np.float32) -> Array:

@@ -9,7 +9,15 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.registry import composite
 from zoonet.ops.sets.keras.activations import Activation, activate
-from zoonet.ops.sets.keras.common import Sizes, from_first, is_channels_first, per_axis, require_shape
+from zoonet.ops.sets.keras.common import (
+    LARGEST_LOOP,
+    Sizes,
+    affordable,
+    from_first,
+    is_channels_first,
+    per_axis,
+    require_shape,
+)
 from zoonet.ops.sets.keras.convolution import convolve
 from zoonet.ops.sets.keras.registry import Weight, layer
 from zoonet.ops.types import Array
@@ -35,6 +43,7 @@ def run_steps(
 
     Steps that the mask (N, T) leaves out keep the states, and repeat the output before them, or give zeros.
     """
+    affordable(int(inputs.shape[0]), LARGEST_LOOP, "recurrent layer", "the number of steps")
     outputs: list[Any] = []
     steps = [inputs[t] for t in range(int(inputs.shape[0]))]
     for t, given in enumerate(steps):
@@ -174,7 +183,7 @@ def lstm(
     return _arranged(steps, states, return_sequences, return_state, _swapped)
 
 
-def _reset_first(matrix: Array, units: int, axis: int) -> Array:
+def _reset_first(matrix: Array, axis: int) -> Array:
     """Gates update, reset, new as reset, update, new."""
     update, reset, new = ops.split(matrix, 3, axis)
     return ops.concat((reset, update, new), axis)
@@ -219,15 +228,15 @@ def gru(
     if _is_usual(activation, recurrent_activation, mask):
         x = ops.linear(
             x,
-            ops.transpose(_reset_first(kernel, units, 1)),
-            None if entering is None else _reset_first(entering, units, 0),
+            ops.transpose(_reset_first(kernel, 1)),
+            None if entering is None else _reset_first(entering, 0),
         )
         outputs, hidden, _, _ = ops.recurrent_layer(
             x,
             begin[0],
             None,
-            ops.transpose(_reset_first(recurrent_kernel, units, 1)),
-            None if recurring is None else _reset_first(recurring, units, 0),
+            ops.transpose(_reset_first(recurrent_kernel, 1)),
+            None if recurring is None else _reset_first(recurring, 0),
             None,
             None,
             "gru" if reset_after else "gru_reset_first",

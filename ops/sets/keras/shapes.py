@@ -8,7 +8,9 @@ from typing import Any
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.keras.common import (
+    LARGEST_SIDE,
     Sizes,
+    affordable,
     floating,
     is_channels_first,
     pairs_per_axis,
@@ -116,7 +118,9 @@ def resize_pictures(
     modes = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
     if interpolation not in modes:
         raise ArgumentError("unknown interpolation", expected=", ".join(modes), received=interpolation)
-    cubic = interpolation == "bicubic"
+    for size in sizes:
+        affordable(size, LARGEST_SIDE, "Resizing", "a side of the picture")
+    cubic, smooth = interpolation == "bicubic", antialias and interpolation != "nearest"
     return ops.resize(
         x,
         sizes=sizes,
@@ -124,8 +128,8 @@ def resize_pictures(
         mode=modes[interpolation],
         nearest="round_prefer_ceil",
         cubic_coeff_a=-0.5 if cubic else -0.75,
-        exclude_outside=cubic,
-        antialias=antialias and interpolation != "nearest",
+        exclude_outside=cubic or smooth,
+        antialias=smooth,
     )
 
 
