@@ -137,11 +137,14 @@ def convert(
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
-    checkpoint, config = storage.read_located(found)
+    checkpoint, config = storage.read_located(found, arch)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
     report.architecture = architecture = (
         arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
     )
+    if arch is not None and checkpoint.format == "onnx":
+        network = architectures.fitted(arch, checkpoint)
+        checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
     if architecture is None and entry.name in ("keras", "keras_weights") and "model_config" in checkpoint.metadata:
         return _modernised(found.path, output, wanted, verify, tolerance, report)
     for_keras = architecture is not None and entry.name in keras_files.FORMATS

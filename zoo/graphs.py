@@ -156,7 +156,8 @@ def _from_onnx(path: pathlib.Path) -> Imported:
     notes = f"ONNX graph of {len(model.graph.nodes)} nodes, opset {opsets}" + (
         f", written by {model.producer}" if model.producer else ""
     )
-    return Imported(OnnxNetwork(model), dict(model.metadata), Card(name=path.name, notes=notes))
+    licence = model.metadata.get("license", "")[:200]  # as ultralytics writes it
+    return Imported(OnnxNetwork(model), dict(model.metadata), Card(name=path.name, licence=licence, notes=notes))
 
 
 def _from_keras(path: pathlib.Path) -> Imported:

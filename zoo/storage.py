@@ -217,11 +217,6 @@ def load(
         from zoonet.zoo.text import loading
 
         return _described(loading.load(place, task=task, device=device, dtype=dtype, given=given), found)
-    if arch is None and not found.config.get("architecture") and is_darknet(found.path):
-        from zoonet.zoo.detectors import darknet_files
-
-        made = darknet_files.load(found.path, task=task, device=device, dtype=dtype, given=given)
-        return _described(made, found)
     checkpoint, config = read_located(found, arch)
     path = found.path
     architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
@@ -322,12 +317,12 @@ def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mappi
 
     arch: the architecture, where it is known; darknet's weights need it or a .cfg.
     """
-    if path.suffix.lower() == ".weights" and not path.with_suffix(".cfg").is_file():
+    if is_darknet(path):
         from zoonet.zoo.detectors import darknet_files
         from zoonet.zoo.detectors.darknet import DARKNETS
 
-        if arch in DARKNETS:
-            return darknet_files.read_known(path, arch), {}
+        known = arch in DARKNETS and arch != "darknet"
+        return (darknet_files.read_known(path, str(arch)), {}) if known else darknet_files.read(path)
     beside = path / CONFIG if path.is_dir() else path.with_name(path.name + ".json")
     file = weights_file(path)
     checkpoint = formats.read(file)
@@ -411,12 +406,7 @@ def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
 
 def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, changes: Any) -> Module:
     network = architectures.fitted(architecture, checkpoint, changes)
-    state: Mapping[str, Any] = checkpoint
-    missing = compare_shapes(network.state_dict(), checkpoint).missing
-    if checkpoint.format == "onnx" and any(not name.endswith("num_batches_tracked") for name in missing):
-        from zoonet.zoo.folded_weights import state_from_onnx
-
-        state = state_from_onnx(network, weights_file(path), _example_shape(architecture, network))
+    state = in_names_of(architecture, network, checkpoint, path)
     try:
         network.load_state_dict(state)
     except StateDictError as error:
@@ -430,10 +420,18 @@ def _network(architecture: str, checkpoint: Checkpoint, path: pathlib.Path, chan
     return network
 
 
-def _example_shape(architecture: str, network: Module) -> tuple[int, ...]:
-    """The shape of a usual input."""
+def in_names_of(architecture: str, network: Module, checkpoint: Checkpoint, path: pathlib.Path) -> Checkpoint:
+    """The weights under the names of a network, where they are of an exported graph that has lost them; else as is."""
+    missing = compare_shapes(network.state_dict(), checkpoint).missing
+    if checkpoint.format != "onnx" or all(name.endswith("num_batches_tracked") for name in missing):
+        return checkpoint
+    from zoonet.formats.checkpoint import as_lazy
+    from zoonet.zoo.folded_weights import state_from_onnx
+
     made = make_task(architectures.task_of(architecture), {}, network, architecture, architecture, {})
-    return made.example(network)[0].shape
+    state = state_from_onnx(network, weights_file(path), made.example(network)[0].shape)
+    tensors = {name: as_lazy(array) for name, array in state.items()}
+    return formats.Checkpoint(tensors, checkpoint.metadata, checkpoint.format)
 
 
 def read_card(config: Any, name: str) -> Card:

@@ -218,6 +218,14 @@ class TestErrors:
             zoo.download("swin_t")
 
 
+def _in_the_order_of_darknet(network: Any) -> list[np.ndarray]:
+    """Biases, scales, means, variances and weights of each layer, as in a .weights file."""
+    state = network.state_dict()
+    layers = sorted({int(name.split(".")[0]) for name in state})
+    roles = ("biases", "scales", "means", "variances", "weights")
+    return [state[f"{k}.{role}"] for k in layers for role in roles if f"{k}.{role}" in state]
+
+
 class TestCatalog:
     def test_network_of_torchvision(self, serve: Any, tmp_path: Path, python_environment: dict[str, str]) -> None:
         torch = pytest.importorskip("torch")
@@ -267,6 +275,25 @@ class TestCatalog:
         expected = session.run(None, {session.get_inputs()[0].name: x})
         for ours, theirs in zip(model(x), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+    @pytest.mark.parametrize("name", ["yolox_nano.coco", "yolov4-tiny.coco", "ssdlite320_mobilenet_v3_large.tv_coco"])
+    def test_detectors(self, name: str, serve: Any, tmp_path: Path) -> None:
+        torch = pytest.importorskip("torch")
+        made = zoo.create(name.rpartition(".")[0], seed=1)
+        state = {k: np.array(v) for k, v in made.network.state_dict().items()}
+        if "yolov4" in name:  # without names, and without a .cfg beside it
+            numbers = np.concatenate([a.ravel() for a in _in_the_order_of_darknet(made.network)]).astype("<f4")
+            (tmp_path / "w").write_bytes(np.array([0, 2, 5, 0, 0], "<i4").tobytes() + numbers.tobytes())
+        else:
+            torch.save({k: torch.from_numpy(v) for k, v in state.items()}, tmp_path / "w")
+        serve(name, (tmp_path / "w").read_bytes())
+        model = zoo.load(name)
+        assert (model.task.name, model.card.name) == ("object-detection", name)
+        assert model.labels[16 if len(model.labels) == 80 else 18] == "dog"
+        x = np.random.default_rng(0).standard_normal((1, 3, 64, 64), np.float32)
+        for ours, theirs in zip(model(x), made(x), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert model.run(np.zeros((20, 30, 3), np.uint8), conf=0.9).size == (30, 20)
 
     def test_graph_as_a_classifier(self, serve: Any, tmp_path: Path) -> None:
         """Asked for, the task has the catalog's preprocessing and labels."""

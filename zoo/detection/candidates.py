@@ -189,23 +189,30 @@ def _best_kept(boxes: Array, scores: Array, groups: Array, selection: Selection)
 
 
 def _free(boxes: Array, groups: Array, left: Array, kept: Array, iou: float) -> Array:
-    """Which of the boxes `left` overlap none of `kept` of their group by more than iou; a pass for each of kept."""
-    order = np.argsort(groups[left], kind="stable")
-    ordered = groups[left][order]
-    columns = np.ascontiguousarray(boxes[left][order].T)
+    """Places in `left` of the boxes that overlap none of `kept` in their group by more than iou, ascending.
+
+    A pass over what is left for each of kept; what is gone is taken out every few passes.
+    """
+    places = np.argsort(groups[left], kind="stable")
+    members = groups[left][places]
+    columns = np.ascontiguousarray(boxes[left][places].T)
     areas = (columns[2] - columns[0]) * (columns[3] - columns[1])
-    free = np.ones(len(left), bool)
-    starts, ends = (np.searchsorted(ordered, groups[kept], side).tolist() for side in ("left", "right"))
-    for k, start, end in zip(kept.tolist(), starts, ends, strict=True):
-        x1, y1, x2, y2 = columns[:, start:end]
-        a, b, c, d = boxes[k]
-        shared = np.maximum(np.minimum(x2, c) - np.maximum(x1, a), 0)
-        shared *= np.maximum(np.minimum(y2, d) - np.maximum(y1, b), 0)
-        union = areas[start:end] + (c - a) * (d - b) - shared
-        free[start:end] &= ~(shared / union > np.float64(iou))
-    result = np.empty(len(left), bool)
-    result[order] = free
-    return result
+    for first in range(0, len(kept), 8):
+        free = np.ones(len(places), bool)
+        some = kept[first : first + 8]
+        starts, ends = (np.searchsorted(members, groups[some], side).tolist() for side in ("left", "right"))
+        for k, start, end in zip(some.tolist(), starts, ends, strict=True):
+            x1, y1, x2, y2 = columns[:, start:end]
+            a, b, c, d = boxes[k]
+            shared = np.maximum(np.minimum(x2, c) - np.maximum(x1, a), 0)
+            shared *= np.maximum(np.minimum(y2, d) - np.maximum(y1, b), 0)
+            union = areas[start:end] + (c - a) * (d - b) - shared
+            free[start:end] &= ~(shared / union > np.float64(iou))
+        if not free.all():
+            places, members, areas, columns = places[free], members[free], areas[free], columns[:, free]
+        if not len(places):
+            break
+    return np.sort(places)
 
 
 def _softly(selection: Selection, boxes: Array, scores: Array, groups: Array) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoonet.ops.errors import ArgumentError, FileError
+from zoonet.ops.errors import ArgumentError, FileError, InputError
 from zoonet.zoo.detection.annotations import find_annotated
 from zoonet.zoo.detection.average_precision import (
     CocoCurves,
@@ -225,4 +225,11 @@ def evaluate(
             found.append(Found(result.boxes, result.scores, result.labels))
         if progress is not None:
             progress(len(truths), len(items))
+    if not any(len(truth.labels) for truth in truths):
+        raise InputError(
+            "there is nothing to measure: no picture has an object of a class that the model knows",
+            expected=", ".join(model.labels[:8]),
+            received=str(data)[:200],
+            fix="give the model the labels of the data, load(…, labels=[…]), if its classes are these",
+        )
     return DetectionEvaluation(truths, found, model.labels)

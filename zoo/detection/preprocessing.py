@@ -173,10 +173,9 @@ def resized_bilinear(pixels: Array, size: tuple[int, int], sampling: str = "cent
     sampling: see `DetectionPreprocessing`. Source: OpenCV's INTER_LINEAR, torch's bilinear; darknet's resize_image.
     """
     rows, columns = (_taps(n, m, sampling) for n, m in zip(pixels.shape[:2], size, strict=True))
-    low, high, weight = columns
-    # The axis that shrinks most goes first: fewer pixels are touched.
-    if pixels.shape[1] * size[0] > size[1] * pixels.shape[0]:
-        return _between(_between(pixels, rows, 0), (low, high, weight), 1)
+    # The first of both axes touches more pixels; rows, which lie together in memory, are the cheaper ones.
+    if size[0] * pixels.shape[1] <= 3 * pixels.shape[0] * size[1]:
+        return _between(_between(pixels, rows, 0), columns, 1)
     return _between(_between(pixels, columns, 1), rows, 0)
 
 

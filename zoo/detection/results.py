@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -78,7 +78,13 @@ class Detections:
     def __bool__(self) -> bool:
         return True  # a picture without objects is a result, not nothing
 
-    def __getitem__(self, index: int) -> Detection:
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Detection]: ...
+    def __getitem__(self, index: int | slice) -> Detection | list[Detection]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         label = int(self.labels[index])
         x1, y1, x2, y2 = self.boxes[index].tolist()
         return Detection((x1, y1, x2, y2), float(self.scores[index]), label, self.names[label])

@@ -66,7 +66,8 @@ class ObjectDetection:
     ) -> Self:
         """See `Task`. decoder: for a graph whose outputs are not recognised."""
         given, listed, saved = (config.get(key) for key in ("preprocessing", "labels", "decoder"))
-        own = _preprocessing_of(given, file) if isinstance(given, Mapping) else None
+        is_own = isinstance(given, Mapping) and given.get("kind") == "detection"  # and not of another task
+        own = _preprocessing_of(given, file) if is_own else None
         labels = labels or (listed if isinstance(listed, list) else None)
         thresholds = getattr(network, "thresholds", (0.25, 0.45))
         if hasattr(network, "decoder"):
@@ -233,16 +234,10 @@ def _threshold(config: Mapping[str, Any], key: str, usual: float) -> float:
     return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else usual
 
 
-def _preprocessing_of(config: Any, file: str) -> DetectionPreprocessing | None:
-    """The preprocessing that a configuration describes, or None for none. Raises FormatError if it is malformed."""
-    if not config:
-        return None
-    options = dict(config)
-    kind = options.pop("kind", "detection")
-    if kind != "detection":
-        raise FormatError(f"the preprocessing in {file} is not one of a detector", received=repr(kind))
+def _preprocessing_of(config: Any, file: str) -> DetectionPreprocessing:
+    """The preprocessing that a configuration describes. Raises FormatError if it is malformed."""
     try:
-        return DetectionPreprocessing.from_config(options)
+        return DetectionPreprocessing.from_config({key: value for key, value in config.items() if key != "kind"})
     except (ZoonetError, TypeError, ValueError) as error:
         raise FormatError(f"the preprocessing in {file} is malformed", received=error) from None
 

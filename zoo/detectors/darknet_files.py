@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,7 @@ from zoonet import formats
 from zoonet.ops.errors import FormatError, MissingFileError, UnsafeFileError
 from zoonet.zoo.detectors.darknet import DARKNETS, Darknet, DarknetConfig
 from zoonet.zoo.detectors.darknet_configurations import filled
-from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import initialised_by
-from zoonet.zoo.tasks import make_task
 
 _MAX_TEXT = 4 << 20
 
@@ -28,8 +25,8 @@ def is_darknet(path: pathlib.Path) -> bool:
     return suffix == ".cfg" or (suffix == ".weights" and formats.detect(path).name == "darknet")
 
 
-def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
-    """The model of a .cfg or .weights file, with its partner and the names beside it.
+def read(path: pathlib.Path) -> tuple[formats.Checkpoint, dict[str, Any]]:
+    """The tensors of a .cfg or .weights file, with its partner; and its configuration, with the names beside it.
 
     Raises MissingFileError where the partner is absent or several could be meant, FormatError, UnsupportedFormatError.
     """
@@ -38,23 +35,26 @@ def load(path: pathlib.Path, *, task: str | None, device: str, dtype: Any, given
     with initialised_by(None):
         network = Darknet(DarknetConfig(text))
     checkpoint = formats.read(weights, format="darknet", text=text)
-    network.load_state_dict(checkpoint)
-    _check_finite(network, weights.name)
-    if dtype is not None:
-        network.to(dtype=dtype)
-    given = dict(given)
-    if given.get("labels") is None:
-        given["labels"] = names_beside(cfg, network.config.classes)
-    purpose = task or ("object-detection" if network.is_detector else "image-classification")
-    config = {} if network.is_detector else {"preprocessing": _classifier_preprocessing(network)}
-    made = make_task(purpose, config, network, "darknet", weights.name, given)
-    card = Card(name=weights.name, notes=f"darknet network of {cfg.name}, {len(checkpoint.metadata['layers'])} layers")
-    return Model(network, "darknet", made, card=card, device=device)
+    _check_finite(checkpoint, weights.name)
+    config: dict[str, Any] = {
+        "architecture": "darknet",
+        "configuration": {"cfg": text, "classes": network.config.classes},
+        "card": {
+            "name": weights.name,
+            "notes": f"darknet network of {cfg.name}, {len(checkpoint.metadata['layers'])} layers",
+        },
+    }
+    labels = names_beside(cfg, network.config.classes)
+    if labels is not None:
+        config["labels"] = list(labels)
+    if not network.is_detector:
+        config |= {"task": "image-classification", "preprocessing": _classifier_preprocessing(network)}
+    return checkpoint, config
 
 
-def _check_finite(network: Darknet, name: str) -> None:
-    for role, array in network.state_dict().items():
-        if not np.isfinite(array).all():
+def _check_finite(checkpoint: formats.Checkpoint, name: str) -> None:
+    for role, tensor in checkpoint.items():
+        if not np.isfinite(tensor.load()).all():
             raise FormatError(
                 f"{name}: {role} holds numbers that are not finite",
                 expected="float32 weights of the network in the .cfg",

@@ -144,6 +144,11 @@ def test_bad_data(tmp_path: pathlib.Path, digits: Any) -> None:
     with pytest.raises(InputError, match="an item of the data is wrong"):
         find_annotated(["a.jpg"], None, LABELS)
     model = zoo.create("yolox_nano", classes=3, labels=LABELS)
+    voc(tmp_path)
+    strange = zoo.create("yolox_nano", labels=["red cell", "platelet"], seed=None)
+    strange.task.preprocessing = type(strange.preprocessing)(size=(32, 32))
+    with pytest.raises(InputError, match="no picture has an object of a class that the model knows: expected red cell"):
+        strange.evaluate(tmp_path)
     with pytest.raises(ArgumentError, match="has no option 'colour'"):
         model.evaluate(tmp_path, colour=1)
 

@@ -99,6 +99,7 @@ def test_yolov8_by_metadata_with_its_licence(tmp_path: pathlib.Path, capfd: Any)
     path = export(tmp_path / "v8.onnx", {"output0": turned}, V8 | licence)
     with pytest.warns(UserWarning, match=r"v8\.onnx says of itself that it is under AGPL-3\.0"):
         model = zoo.load(path)
+    assert model.card.licence.startswith("AGPL-3.0")
     only(model.run(PICTURE))
     np.save(tmp_path / "p.npy", PICTURE)
     with warnings.catch_warnings():

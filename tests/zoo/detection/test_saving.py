@@ -67,6 +67,25 @@ def test_networks(name: str, suffix: str, tmp_path: pathlib.Path) -> None:
     same(again.run(PHOTO, conf=0.001, max_det=20), model.run(PHOTO, conf=0.001, max_det=20))
 
 
+@pytest.mark.parametrize(
+    ("weights", "arch"),
+    [
+        ("yolo-fastest/yolo-fastest-1.1-xl.weights", None),
+        ("yolo-fastest/yolo-fastest-1.1-xl.cfg", None),
+        ("yolox-nano/yolox_nano.onnx", "yolox_nano"),
+    ],
+)
+def test_conversion(weights: str, arch: str | None, assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """What is written runs without its source: structure, labels and preprocessing are in the file."""
+    if not (assets / weights).exists():
+        pytest.skip(f"{weights} is absent")
+    report = zoo.convert(assets / weights, tmp_path / "w.safetensors", arch)
+    assert report.agrees
+    assert report.architecture == (arch or "darknet")
+    photo = assets / "photos" / "dog.jpg"
+    same(zoo.load(tmp_path / "w.safetensors").run(photo), zoo.load(assets / weights, arch=arch).run(photo))
+
+
 def test_yolox_checkpoints_as_published(tmp_path: pathlib.Path) -> None:
     """A .pth holds the state dict under "model", with numbers of the training beside it."""
     state = {n: torch.from_numpy(a.copy()) for n, a in zoo.create("yolox_nano", seed=2).network.state_dict().items()}
