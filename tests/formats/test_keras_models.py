@@ -244,7 +244,7 @@ def mutated(config: Any, generator: random.Random) -> Any:
     """A configuration with one to three values replaced or taken away."""
     changed = copy.deepcopy(config)
     for _ in range(generator.randint(1, 3)):
-        container, key = generator.choice(places(changed))
+        container, key = generator.choice(places(changed) or [({"": None}, "")])
         if generator.random() < 0.3:
             container.pop(key)
         else:
