@@ -92,6 +92,8 @@ class Hdf5File:
         self.name = name
         self._data = map_file(source) if isinstance(source, Path) else source
         self._budget = expansion_budget(self._data.size)
+        self._heaps_checked = False
+        self._check_superblock()
         with hdf5_errors(name):
             self._file = h5py.File(_MappedFile(self._data), "r")
             self.groups: dict[str, Any] = {}
@@ -103,6 +105,15 @@ class Hdf5File:
                 f"{name}: its datasets would grow beyond measure",
                 expected=f"at most {self._budget} bytes",
                 received=f"{total} bytes",
+            )
+
+    def _check_superblock(self) -> None:
+        """Raise UnsupportedFormatError unless addresses and lengths take 8 bytes, as `_check_heaps` assumes."""
+        version = int(self._data[8]) if self._data.size > 16 else 0
+        sizes = self._data[13:15] if version < 2 else self._data[9:11]
+        if sizes.tolist() != [8, 8]:
+            raise UnsupportedFormatError(
+                f"{self.name}: an HDF5 file of unusual addresses", expected="8 bytes", received=sizes.tolist()
             )
 
     def _visit(self, group: Any, path: str, depth: int, above: set[int]) -> None:
@@ -145,7 +156,29 @@ class Hdf5File:
     def attributes(self, path: str) -> dict[str, Any]:
         """The attributes of a group as plain data: bytes decoded, arrays as lists."""
         with hdf5_errors(self.name):
-            return {str(key): _plain(value) for key, value in self.groups[path].attrs.items()}
+            attributes = self.groups[path].attrs
+            if any(attributes.get_id(key).dtype.hasobject for key in attributes):
+                self._check_heaps()
+            return {str(key): _plain(value) for key, value in attributes.items()}
+
+    def _check_heaps(self) -> None:
+        """Raise FormatError for a damaged heap, which holds texts: in some of these the HDF5 library reads for ever.
+
+        Source: HDF5 File Format Specification 3.0, section III.E, "Level 1E - Global Heap".
+        """
+        if self._heaps_checked:
+            return
+        for start in _places(self._data, b"GCOL"):
+            head = self._data[start : start + 16].tobytes()
+            size = int.from_bytes(head[8:], "little")
+            stop, place = min(start + size, self._data.size), start + 16
+            while place + 16 <= stop:
+                entry = self._data[place : place + 16].tobytes()
+                length, is_free = int.from_bytes(entry[8:], "little"), entry[:2] == b"\0\0"
+                if length > stop - place or (is_free and length < 16):
+                    raise FormatError(f"{self.name}: a heap of the HDF5 file is damaged", fix="obtain the file again")
+                place += length if is_free else 16 + (length + 7) // 8 * 8
+        self._heaps_checked = True
 
     def is_numeric(self, path: str) -> bool:
         """Whether a dataset holds numbers."""
@@ -157,7 +190,10 @@ class Hdf5File:
         """Whether a dataset is bfloat16, which Keras keeps as two opaque bytes with the attribute "dtype"."""
         dataset = self.datasets[path]
         with hdf5_errors(self.name):
-            return dataset.dtype == np.dtype("V2") and str(dataset.attrs.get("dtype", "")) == "bfloat16"
+            if dataset.dtype != np.dtype("V2"):
+                return False
+            self._check_heaps()
+            return str(dataset.attrs.get("dtype", "")) == "bfloat16"
 
     def tensor(self, path: str) -> LazyTensor:
         """A dataset as a lazy array, mapped where it lies contiguous in the file."""
@@ -181,6 +217,17 @@ class Hdf5File:
                 return view_as(data, stored, shape)
 
         return LazyTensor(shape, stored.newbyteorder("="), load)
+
+
+def _places(data: Array, pattern: bytes) -> Iterator[int]:
+    """Where the pattern begins, read a few megabytes at a time."""
+    step = 8 << 20
+    for start in range(0, data.size, step):
+        part = data[start : start + step + len(pattern) - 1].tobytes()
+        place = part.find(pattern)
+        while place >= 0:
+            yield start + place
+            place = part.find(pattern, place + 1)
 
 
 def bfloat16() -> np.dtype[Any]:

@@ -147,3 +147,20 @@ def test_configurations_that_are_no_json(tmp_path: pathlib.Path, attack: Attack)
             archive.writestr("config.json", text)
             archive.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n")
         attack(tmp_path / "a.keras", FormatError)
+
+
+@pytest.mark.parametrize("size", [0, 8, 2**64 - 16, 2**64 - 1])
+def test_heaps_that_never_end(tmp_path: pathlib.Path, attack: Attack, size: int) -> None:
+    """The HDF5 library reads a heap for ever if its free space has no size."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["layer"]  # texts of any length lie in a heap
+        file.create_group("layer").attrs["weight_names"] = ["layer/kernel"]
+        file["layer/layer/kernel"] = np.ones(3)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"GCOL") + 16
+    while content[place : place + 2] != b"\0\0":
+        place += 16 + (int.from_bytes(content[place + 8 : place + 16], "little") + 7) // 8 * 8
+    content[place + 8 : place + 16] = size.to_bytes(8, "little")
+    path.write_bytes(bytes(content))
+    attack(path, FormatError, "heap of the HDF5 file is damaged")
