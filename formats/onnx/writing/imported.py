@@ -113,6 +113,8 @@ class _Rewriter:
             raise UnsupportedFormatError(
                 f"the operator {node.op.name} is not one of ONNX", fix="export the function that makes the graph"
             )
+        if entry.name == "Gradient":  # its sub-graph is a part of the graph around it, read again
+            raise UnsupportedFormatError("the operator Gradient cannot be written", fix="export the gradient itself")
         opset = self.opsets.get(entry.domain, 1)
         if find_operator(entry.domain, entry.name, opset).op is not entry.op:
             raise UnsupportedFormatError(
