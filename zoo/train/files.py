@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -130,6 +131,10 @@ def _rows(path: pathlib.Path) -> list[Mapping[str, Any]]:
         raise FormatError(f"{path.name} is malformed", received=error) from None
     if isinstance(content, dict) and all(isinstance(v, str | int) for v in content.values()):
         content = [{"file": name, "label": label} for name, label in content.items()]
+    if isinstance(content, dict) and all(isinstance(files, list) for files in content.values()):
+        content = [(file, label) for label, files in content.items() for file in files]
+    if isinstance(content, list) and all(isinstance(row, list | tuple) and len(row) == 2 for row in content):
+        content = [{"file": file, "label": label} for file, label in content]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise FormatError(f"{path.name} is no list", expected='objects such as {"file": "a.jpg", "label": "rose"}')
     return content
@@ -138,7 +143,7 @@ def _rows(path: pathlib.Path) -> list[Mapping[str, Any]]:
 def _from_csv(path: pathlib.Path, text: str, delimiter: str) -> list[Mapping[str, Any]]:
     if delimiter == "," and ";" in (first := text.partition("\n")[0]) and "," not in first:
         delimiter = ";"
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Mapping[str, Any]] = []
     for row in reader:
         if None in row or None in row.values():
