@@ -41,6 +41,14 @@ def read_folder(path: pathlib.Path) -> Data:
     for part in below:
         if part.name.lower() in TRAINING:
             return read_folder(part)
+    names = {p.name.lower() for p in below}
+    if {"jpegimages", "annotations"} <= names or {"images", "labels"} <= names:
+        raise InputError(
+            f"the folder {path} holds boxes in pictures, not classes of pictures",
+            expected="a sub-folder of pictures for each class",
+            received=", ".join(p.name for p in below),
+            fix="zoonet.zoo.train.open_boxes(folder).crops() are its objects as data; model.evaluate takes detectors",
+        )
     found = {folder.name: _files(folder) for folder in below}
     found = {name: files for name, files in found.items() if files}
     if not found:

@@ -95,7 +95,7 @@ class Arrays:
                 "the model takes arrays, and the data are files",
                 expected="arrays",
                 received=str(item),
-                fix='say what it is for: zoo.load(path, task="image-classification", preprocessing=…)',
+                fix='say what it is: zoo.load(path, task="image-classification", preprocessing=…), or --preprocessing',
             )
         try:
             array = np.asarray(ops.to_device(item, "cpu") if ops.is_array(item) else item)
