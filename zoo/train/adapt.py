@@ -176,6 +176,16 @@ def ends_in_softmax(network: Module) -> bool:
     return bool(getattr(network.config, "probabilities", False))
 
 
+def ends_in_sigmoid(network: Module) -> bool:
+    """Whether the outputs of a graph are those of a sigmoid."""
+    if not isinstance(network, GraphNetwork) or not network._graph.outputs:
+        return False
+    last = next((n for n in network._graph.nodes if network._graph.outputs[0] in n.outputs), None)
+    return last is not None and (
+        last.op.name.startswith("onnx.Sigmoid-") or last.arguments.get("activation") == "sigmoid"
+    )
+
+
 def graph_with_classes(network: GraphNetwork, classes: int, seed: int) -> Module:
     """The same graph, its last layer drawn anew for another number of classes."""
     found = _last_layer(network)

@@ -12,7 +12,7 @@ from zoonet.ops.errors import ArgumentError, FormatError, InputError
 from zoonet.zoo.classification import ImageClassification, floating_dtype
 from zoonet.zoo.graphs import GraphNetwork
 from zoonet.zoo.train import prepare
-from zoonet.zoo.train.adapt import can_change_classes, ends_in_softmax, with_classes
+from zoonet.zoo.train.adapt import can_change_classes, ends_in_sigmoid, ends_in_softmax, with_classes
 from zoonet.zoo.train.augment import Augmentation, make_augmentation
 from zoonet.zoo.train.data import Data, open_data, split
 from zoonet.zoo.train.files import validation_folder
@@ -43,11 +43,22 @@ class Parts:
 
 def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Objective:
     """The objective for a model and data, which knows how the network is called."""
-    objective = make_objective(loss, data, smoothing, ends_in_softmax(model.network))
+    if loss == "auto" and _decides_by_one_output(model, data):
+        loss, data = "bce", replace(data, labels=None)
+    ended = ends_in_sigmoid(model.network) if loss == "bce" else ends_in_softmax(model.network)
+    objective = make_objective(loss, data, smoothing, ended)
     if not takes_texts(model):
         return objective
     classes = data.targets.ndim == 1
     return replace(objective, call=call_on_tokens, arrange=None if classes else classes_second)
+
+
+def _decides_by_one_output(model: Model, data: Data) -> bool:
+    """Whether a graph has one output for two classes, 0 and 1."""
+    network, targets = model.network, data.targets
+    if not isinstance(network, GraphNetwork) or network.classifies or getattr(network.config, "classes", 0) != 1:
+        return False
+    return targets.dtype.kind == "i" and targets.ndim == 1 and int(targets.max(initial=0)) == 1
 
 
 def takes_pictures(model: Model) -> bool:

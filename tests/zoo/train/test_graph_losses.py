@@ -89,3 +89,37 @@ def test_keras_models_with_a_softmax(kind: str, tmp_path: pathlib.Path) -> None:
     assert again.labels == ("a", "b", "c")
     np.testing.assert_allclose(again.run(pictures[0]).scores, model.run(pictures[0]).scores, atol=1e-5)
     again.train((pictures, np.array(["a", "b", "c"])[Y]), epochs=1, progress=False, run=False)
+
+
+@pytest.mark.parametrize("end", ["keras", "sigmoid", "logit"])
+def test_one_output_for_two_classes(end: str, tmp_path: pathlib.Path) -> None:
+    y = np.arange(24) % 2
+    if end == "keras":
+        keras = pytest.importorskip("keras")
+        theirs = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1, activation="sigmoid")])
+        theirs.save(tmp_path / "net.keras")
+        scores = np.asarray(theirs.predict(X.reshape(24, -1)[:, :5], verbose=0), np.float64)[:, 0]
+    else:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(5, 1), *([torch.nn.Sigmoid()] if end == "sigmoid" else []))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                net,
+                (torch.zeros(2, 5),),
+                str(tmp_path / "net.onnx"),
+                dynamo=False,
+                input_names=["x"],
+                dynamic_axes={"x": {0: "n"}},
+            )
+        with torch.no_grad():
+            scores = torch.sigmoid(net[0](torch.from_numpy(X.reshape(24, -1)[:, :5]))).double().numpy()[:, 0]
+    model = zoo.load(tmp_path / ("net.keras" if end == "keras" else "net.onnx"))
+    x = X.reshape(24, -1)[:, :5]
+    expected = -np.mean(np.log(np.where(y == 1, scores, 1 - scores)))
+    result = model.evaluate((x, y))
+    assert result["loss"] == pytest.approx(expected, rel=1e-5)
+    assert result["accuracy"] == pytest.approx(np.mean((scores > 0.5) == y))
+    history = model.train((x, np.array(["no", "yes"])[y]), epochs=20, lr=0.1, **QUIET)
+    assert history["loss"][-1] < history["loss"][0]
+    assert np.asarray(model(x)).shape == (24, 1)
