@@ -317,3 +317,12 @@ def test_groups_of_parameters_are_torch_s(optimizer: Any, oracle: Callable[..., 
         ours.step(gradients)
     for name, tensor in tensors.items():
         np.testing.assert_allclose(ours.parameters[name], tensor.detach().numpy(), rtol=1e-11, atol=1e-12)
+
+
+def test_numbers_of_optimizers() -> None:
+    assert own.AdamW(np.float32(0.5), betas=[0.8, np.float64(0.9)]) == own.AdamW(0.5, betas=(0.8, 0.9))
+    for wrong in ({"lr": "0.1"}, {"lr": None}, {"betas": 0.9}, {"betas": (0.9,)}):
+        with pytest.raises(ArgumentError, match=f"this {next(iter(wrong))}"):
+            own.AdamW(**wrong)
+    with pytest.raises(ArgumentError, match="betaz"):
+        Updates(own.AdamW(), start(SHAPES, "float32"), [Group(options={"betaz": 1})])
