@@ -12,6 +12,7 @@ from zoonet.zoo.commands.options import PREPROCESSING_HELP, TASK_HELP, purpose
 from zoonet.zoo.commands.output import console
 from zoonet.zoo.sources import EMBEDDED
 from zoonet.zoo.storage import create, load
+from zoonet.zoo.train.history import check_picture
 
 _NAMES = "A name from `zoonet list`, a weights file or folder, or an architecture, which starts from random weights."
 _DATA = (
@@ -47,6 +48,8 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Train a model on your data and keep the best weights."""
+    if plot is not None:
+        check_picture(plot)
     given = purpose(task, preprocessing)
     if _is_architecture(model):
         given.pop("task")

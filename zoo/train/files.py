@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoonet.ops.errors import FormatError, InputError, MissingFileError
+from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError
 from zoonet.zoo.pictures import SUFFIXES
 from zoonet.zoo.train.data import TRAINING, VALIDATION, Data
 
@@ -27,10 +27,13 @@ _LARGEST = 1 << 30  # bytes of a list
 
 def validation_folder(path: Any) -> pathlib.Path | None:
     """The part of a folder that is meant for measuring, where it has parts: flowers/train and flowers/val."""
-    if not isinstance(path, str | pathlib.Path) or not pathlib.Path(path).is_dir():
+    try:
+        if not isinstance(path, str | pathlib.Path) or not pathlib.Path(path).is_dir():
+            return None
+    except (OSError, ValueError):  # a text, and no path
         return None
     found = {p.name.lower(): p for p in pathlib.Path(path).iterdir() if p.is_dir()}
-    if not any(name in found for name in TRAINING):
+    if not any(name in found and _has_parts(found[name]) for name in TRAINING):
         return None
     return next((found[name] for name in VALIDATION if name in found), None)
 
@@ -39,7 +42,7 @@ def read_folder(path: pathlib.Path) -> Data:
     """Pictures (or texts) in one sub-folder per class, which gives the label. Raises InputError."""
     below = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     for part in below:
-        if part.name.lower() in TRAINING:
+        if part.name.lower() in TRAINING and _has_parts(part):
             return read_folder(part)
     names = {p.name.lower() for p in below}
     if {"jpegimages", "annotations"} <= names or {"images", "labels"} <= names:
@@ -68,6 +71,13 @@ def read_folder(path: pathlib.Path) -> Data:
     return Data(inputs, targets, labels, [str(file) for file in inputs], str(path))
 
 
+def _has_parts(folder: pathlib.Path) -> bool:
+    """Whether a folder holds folders and no pictures of its own, which a class named "train" would."""
+    inside = list(folder.iterdir())
+    kinds = SUFFIXES | _TEXTS
+    return any(p.is_dir() for p in inside) and not any(p.suffix.lower() in kinds and p.is_file() for p in inside)
+
+
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     kinds = SUFFIXES | _TEXTS
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds and not p.name.startswith("."))
@@ -84,6 +94,8 @@ def read_list(path: pathlib.Path, columns: tuple[str, str] | None = None) -> Dat
         raise InputError(f"{path.name} holds no rows", expected="a header and at least one row")
     names = list(rows[0])
     if columns is not None:
+        if isinstance(columns, str) or len(columns) != 2:
+            raise ArgumentError("columns is wrong", expected='("file", "label"), say', received=repr(columns))
         for column in columns:
             if column not in names:
                 raise InputError(f"{path.name} has no column {column!r}", expected=", ".join(names))

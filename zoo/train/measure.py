@@ -9,6 +9,7 @@ from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.train import prepare
 from zoonet.zoo.train.data import open_data
 from zoonet.zoo.train.evaluate import Evaluation, collect, evaluation
+from zoonet.zoo.train.files import validation_folder
 from zoonet.zoo.train.setup import evaluation_loader, objective_for, readable, takes_pictures, with_classes_of_rows
 from zoonet.zoo.train.texts import open_texts, takes_texts
 
@@ -33,9 +34,12 @@ def evaluate(
     if corrupt not in ("skip", "raise"):
         raise ArgumentError("corrupt is wrong", expected="'skip' or 'raise'", received=repr(corrupt))
     skipped: list[str] = []
+    source = validation_folder(source) or source
     opened = open_texts(model, source, columns) if takes_texts(model) else open_data(source, columns=columns)
     pictures = takes_pictures(model) and not preprocessed
     data = readable(with_classes_of_rows(model, opened, loss), pictures, corrupt, skipped)
+    if not pictures and not takes_texts(model):
+        prepare.check_arrays(data)
     labels = tuple(model.labels) if hasattr(model.task, "labels") else data.labels
     if labels is not None and data.labels is not None:
         data = data.relabelled(labels)

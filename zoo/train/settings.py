@@ -240,6 +240,10 @@ def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
         )
     if callable(kind):
         after: schedules.Schedule = kind
+        if not isinstance(after(0), int | float | np.number):
+            raise ArgumentError(
+                "schedule is wrong", expected="a function of the step that gives a factor", received=repr(after(0))[:80]
+            )
     elif kind == "onecycle":
         return schedules.OneCycle(total)
     else:

@@ -71,6 +71,13 @@ def set_up(
 ) -> Parts:
     """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
     notes: list[str] = []
+    if model.task.name == "object-detection":
+        raise ArgumentError(
+            "detectors cannot be trained yet",
+            expected="a classifier, a model on text, or one of arrays",
+            received=model.architecture,
+            fix="zoonet.zoo.train.open_boxes(data).crops() are objects for a classifier",
+        )
 
     def opened(what: Any) -> Data:
         return open_texts(model, what, columns) if takes_texts(model) else open_data(what, columns=columns)
@@ -84,6 +91,8 @@ def set_up(
     if skipped:
         notes.append(f"{len(skipped)} pictures cannot be read and are left out, the first: {skipped[0]}")
     _check(model, data)
+    if not pictures and not takes_texts(model):
+        prepare.check_arrays(data)
     objective = objective_for(model, data, settings.loss, settings.label_smoothing or 0.0)
     labels = fit_head(model, data, objective, settings, notes)
     if labels is not None:

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 from train_data import shapes
 
-from zoonet.ops.errors import ArgumentError, FileError, UnsupportedFormatError
+from zoonet import ops, zoo
+from zoonet.ops.errors import ArgumentError, FileError, InputError, UnsupportedFormatError
+from zoonet.zoo.cli import main
 from zoonet.zoo.train.data import open_data
 
 QUIET: dict[str, Any] = {"progress": False, "run": False, "epochs": 1}
@@ -109,3 +111,34 @@ def test_one_picture_of_many_kinds(tmp_path: pathlib.Path, small: Any) -> None:
         Image.new("RGB", (1, 1)).save(tmp_path / kind / "tiny.png")
     history = small().train(tmp_path, **QUIET)
     assert history.skipped == []
+
+
+def test_parts_and_a_class_named_train(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> None:
+    vehicles, parts = tmp_path / "vehicles", tmp_path / "parts"
+    for name, kind in (("bus", "bar"), ("train", "disc")):
+        shutil.copytree(folder / kind, vehicles / name)
+        shutil.copytree(folder / kind, parts / "train" / name)
+        (parts / "val" / name).mkdir(parents=True)
+        shutil.copy(next((folder / kind).iterdir()), parts / "val" / name)
+    assert open_data(vehicles).counts() == {"bus": 16, "train": 16}
+    assert open_data(parts).counts() == {"bus": 16, "train": 16}
+    model = small()
+    model.train(parts, **QUIET)
+    assert model.evaluate(parts).count == 2
+    assert model.evaluate(vehicles).count == 32
+
+
+def test_what_cannot_be_trained_leaves_the_model_alone(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    rows = np.zeros((4, 3), np.float32)
+    model = zoo.wrap(lambda p, x: ops.matmul(x, p["w"]), {"w": np.zeros((3, 2), np.float32)})
+    for call in (model.train, model.evaluate):
+        with pytest.raises(InputError, match="arrays, and the data are files"):
+            call(folder)
+    with pytest.raises(ArgumentError, match="schedule"):
+        model.train((rows, [0, 1, 0, 1]), schedule=lambda step: "x", **QUIET)
+    (tmp_path / "list.csv").write_text("file,label\na.png,b\n")
+    with pytest.raises(ArgumentError, match="columns is wrong"):
+        open_data(tmp_path / "list.csv", columns="file")  # type: ignore[arg-type]
+    assert main(["train", "digits", str(folder), "--plot", str(tmp_path / "no" / "c.png")]) == 2
+    with pytest.raises(ArgumentError, match="detectors cannot be trained"):
+        zoo.create("yolox_nano").train(folder, **QUIET)
