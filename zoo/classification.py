@@ -126,11 +126,12 @@ class ImageClassification:
         loss: str | Callable[..., Any] = "auto",
         workers: int = 2,
         progress: Callable[[int, int], None] | None = None,
+        preprocessed: bool = False,
     ) -> Evaluation:
         """See `Model.evaluate`."""
         from zoonet.zoo.train.measure import evaluate
 
-        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress)
+        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress, preprocessed)
 
     def from_arguments(self, arguments: Sequence[str]) -> list[str]:
         """The paths of all pictures, those in folders included."""

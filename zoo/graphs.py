@@ -234,7 +234,8 @@ def load(
             raise ArgumentError(
                 f"{path.name} does not say how pictures are prepared for it",
                 expected="preprocessing beside the task",
-                fix="give it as it was in training, preprocessing=zoo.ImagePreprocessing(resize=(height, width), …)",
+                fix="give it as it was in training, preprocessing=zoo.ImagePreprocessing(resize=(height, width), …)"
+                ", or --preprocessing",
             )
     if TASKS.get(purpose, ("",))[0].startswith("text.") and isinstance(network, OnnxNetwork):
         from zoonet.zoo.text import graphs as text_graphs

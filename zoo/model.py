@@ -206,9 +206,10 @@ class Model:
     def evaluate(self, data: Any, **options: Any) -> Any:
         """How good the model is on data with answers, as the task measures it.
 
-        Classification and arrays: data as for `train`; options are batch, columns (of a list), corrupt ("skip" or
-        "raise" for samples that cannot be read), loss (as for `train`), workers and progress (called with (done,
-        total)); an `Evaluation` with metrics, a table of classes, the confusion matrix and the worst mistakes.
+        Classification and arrays: data as for `train`, of a folder with "train" and "val" the latter; options are
+        batch, columns (of a list), corrupt ("skip" or "raise" for samples that cannot be read), loss and, for pictures,
+        preprocessed (as for `train`), workers and progress (called with (done, total)); an `Evaluation` with metrics, a
+        table of classes, the confusion matrix and the worst mistakes.
         Object detection: annotated pictures (a folder of pictures with annotations beside them, VOC's or YOLO's
         folders, COCO's JSON, or pairs of a picture and a dict of boxes and labels); options are annotations (where they
         are, if not found), conf, iou, max_det, batch; a `DetectionEvaluation`.

@@ -14,7 +14,7 @@ from zoonet.zoo.graph_weights import weights_of
 from zoonet.zoo.graphs import GraphConfig, GraphNetwork
 
 if TYPE_CHECKING:
-    from zoonet.formats.onnx import OnnxModel
+    from zoonet.formats.onnx import OnnxModel, ValueInfo
     from zoonet.formats.onnx.writing.draft import Draft
 
 __all__ = ["OnnxNetwork"]
@@ -32,7 +32,8 @@ class OnnxNetwork(GraphNetwork):
 
     def __init__(self, model: OnnxModel) -> None:
         model, parameters, state = weights_of(model)
-        config = GraphConfig(tuple(info for info in model.inputs if not info.optional), model.outputs)
+        inputs = tuple(info for info in model.inputs if not info.optional)
+        config = GraphConfig(inputs, model.outputs, _channels_last(inputs), _ends_in_softmax(model.graph))
         super().__init__(model.graph, config, parameters, state)
         self._model = model
         self._mode: bool | None = None
@@ -105,3 +106,15 @@ class OnnxNetwork(GraphNetwork):
             description=model.description,
             ir_version=model.ir_version,
         )
+
+
+def _channels_last(inputs: tuple[ValueInfo, ...]) -> bool:
+    """Whether the first input can only be pictures (N, H, W, channels), as converters from TensorFlow write them."""
+    shape = (inputs[0].shape or ()) if inputs else ()
+    usual = (1, 3, 4)
+    return len(shape) == 4 and shape[-1] in usual and shape[1] not in usual
+
+
+def _ends_in_softmax(graph: Graph) -> bool:
+    makers = {value: node.op.name for node in graph.nodes for value in node.outputs}
+    return bool(graph.outputs) and makers.get(graph.outputs[0], "").startswith("onnx.Softmax-")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from zoonet.ops.errors import ArgumentError
+from zoonet.zoo.commands.options import PREPROCESSING_HELP, TASK_HELP, purpose
 from zoonet.zoo.commands.output import progress_bar
 from zoonet.zoo.commands.train import split_columns
 from zoonet.zoo.storage import load
@@ -32,12 +33,13 @@ def evaluate(
     mistakes: Annotated[str | None, typer.Option(help="Draw the worst mistakes into this picture.")] = None,
     curves: Annotated[str | None, typer.Option(help="Detectors: draw precision over recall into this picture.")] = None,
     arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
-    task: Annotated[str | None, typer.Option(help="What the model is for, where its file does not say.")] = None,
+    task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
+    preprocessing: Annotated[str | None, typer.Option(help=PREPROCESSING_HELP)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model on your data: metrics, a table of classes, the worst mistakes."""
-    loaded = load(model, arch, task=task, device=device)
+    loaded = load(model, arch, device=device, **purpose(task, preprocessing))
     given: dict[str, Any] = {
         "batch": batch,
         "columns": split_columns(columns),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from zoonet.ops.errors import ArgumentError
+from zoonet.zoo.commands.options import PREPROCESSING_HELP, TASK_HELP, purpose
 from zoonet.zoo.commands.output import progress_bar, shown
 from zoonet.zoo.results import Results
 from zoonet.zoo.storage import load
@@ -28,7 +29,8 @@ def run(
         ),
     ],
     arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
-    task: Annotated[str | None, typer.Option(help="What the model is for, where the file does not say so.")] = None,
+    task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
+    preprocessing: Annotated[str | None, typer.Option(help=PREPROCESSING_HELP)] = None,
     tokenizer: Annotated[str | None, typer.Option(help="The tokenizer's files, for a model on text.")] = None,
     top: Annotated[int, typer.Option(help="How many classes or answers to print.")] = 5,
     batch: Annotated[int | None, typer.Option(help="How many inputs go through the network at once.")] = None,
@@ -79,7 +81,7 @@ def run(
         "max_det": max_det,
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    loaded = load(model, arch, task=task, device=device, tokenizer=tokenizer)
+    loaded = load(model, arch, device=device, tokenizer=tokenizer, **purpose(task, preprocessing))
     source = loaded.task.from_arguments(inputs)
     if save is not None and loaded.task.name != "object-detection":
         raise ArgumentError("--save writes boxes on pictures", expected="a detector", received=loaded.task.name)

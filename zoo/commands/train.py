@@ -8,9 +8,11 @@ import typer
 
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo import architectures
+from zoonet.zoo.commands.options import PREPROCESSING_HELP, TASK_HELP, purpose
 from zoonet.zoo.commands.output import console
 from zoonet.zoo.sources import EMBEDDED
 from zoonet.zoo.storage import create, load
+from zoonet.zoo.train.history import check_picture
 
 _NAMES = "A name from `zoonet list`, a weights file or folder, or an architecture, which starts from random weights."
 _DATA = (
@@ -41,10 +43,19 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was broken off.")] = False,
     plot: Annotated[str | None, typer.Option(help="Draw the curves into this picture.")] = None,
     arch: Annotated[str | None, typer.Option(help="The architecture of a bare weights file.")] = None,
+    task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
+    preprocessing: Annotated[str | None, typer.Option(help=PREPROCESSING_HELP)] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Train a model on your data and keep the best weights."""
-    loaded = create(model, device=device) if _is_architecture(model) else load(model, arch, device=device)
+    if plot is not None:
+        check_picture(plot)
+    given = purpose(task, preprocessing)
+    if _is_architecture(model):
+        given.pop("task")
+        loaded = create(model, seed=max(seed, 0), device=device, **given)
+    else:
+        loaded = load(model, arch, device=device, **given)
     optional: dict[str, Any] = {
         "batch": batch,
         "lr": _rate(lr),

@@ -66,7 +66,7 @@ def _from_path(path: pathlib.Path, notes: pathlib.Path | None, labels: Sequence[
         return _coco(notes, path, labels)
     if not path.is_dir():
         raise InputError("data are wrong", expected="a folder of pictures, or COCO's JSON", received=str(path))
-    pictures, notes = _folders(path, notes)
+    pictures, notes = annotation_folders(path, notes)
     found = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     result = []
     for picture in found:
@@ -84,7 +84,7 @@ def _from_path(path: pathlib.Path, notes: pathlib.Path | None, labels: Sequence[
     return result
 
 
-def _folders(path: pathlib.Path, notes: pathlib.Path | None) -> tuple[pathlib.Path, pathlib.Path]:
+def annotation_folders(path: pathlib.Path, notes: pathlib.Path | None) -> tuple[pathlib.Path, pathlib.Path]:
     """Where pictures are, and where their annotations are under the same relative names."""
     if notes is not None:
         return path, notes
@@ -111,7 +111,8 @@ def _beside(path: pathlib.Path) -> pathlib.Path | None:
 # -- one file each ---------------------------------------------------------------------------------------------------
 
 
-def _read(path: pathlib.Path, most: int) -> str:
+def read_text(path: pathlib.Path, most: int = _MAX_JSON) -> str:
+    """The text of a file of annotations. Raises UnsafeFileError above `most` bytes, FormatError."""
     try:
         if path.stat().st_size > most:
             raise UnsafeFileError(f"{path} is too large", expected=f"at most {most:,} bytes")
@@ -125,7 +126,7 @@ def _yolo(path: pathlib.Path, labels: Sequence[str]) -> Callable[[tuple[int, int
 
     def truth(size: tuple[int, int]) -> Truth:
         boxes, classes = [], []
-        for number, line in enumerate(_read(path, _MAX_LABELS).splitlines(), 1):
+        for number, line in enumerate(read_text(path, _MAX_LABELS).splitlines(), 1):
             if not line.strip():
                 continue
             try:
@@ -163,7 +164,7 @@ def _voc(path: pathlib.Path, labels: Sequence[str]) -> Callable[[tuple[int, int]
     """<object>s with <name>, <bndbox> and perhaps <difficult>; VOC counts pixels from 1, the last one included."""
 
     def truth(_size: tuple[int, int]) -> Truth:
-        text = _read(path, _MAX_LABELS)
+        text = read_text(path, _MAX_LABELS)
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise UnsafeFileError(f"{path} defines entities", expected="plain XML")
         try:
@@ -229,7 +230,7 @@ def _given(item: Any, labels: Sequence[str]) -> Annotated:
 def _coco(path: pathlib.Path, folder: pathlib.Path, labels: Sequence[str]) -> list[Annotated]:
     """Pictures and annotations of a COCO JSON, in the order of their numbers."""
     try:
-        content = json.loads(_read(path, _MAX_JSON))
+        content = json.loads(read_text(path, _MAX_JSON))
         names = {c["id"]: str(c["name"]) for c in content["categories"]}
         images = sorted(((i["id"], str(i["file_name"])) for i in content["images"]), key=lambda pair: pair[0])
         truths = _coco_truths(content["annotations"], names, labels)

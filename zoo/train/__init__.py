@@ -19,6 +19,7 @@ _MODULES = {
     "schedules": "Chain Constant Cosine CosineRestarts Exponential Linear MultiStep OneCycle Polynomial "
     "ReduceOnPlateau Step WarmUp",
     "updates": "Average Group Updates global_norm layer_decay no_decay",
+    "boxes": "Boxes open_boxes",
     "data": "Data open_data split",
     "loader": "Batch Loader",
     "augment": "AUGMENTATIONS Augmentation",

@@ -119,19 +119,18 @@ def set_training(network: Module, names: Sequence[str]) -> None:
 # -- graphs --------------------------------------------------------------------------------------------------------
 
 
-def _last_layer(network: GraphNetwork) -> tuple[list[tuple[str, int]], str]:
-    """The parameters of a graph's last product, each with its axis of classes, and the operator of the output."""
+def _last_layer(network: GraphNetwork) -> list[tuple[str, int]]:
+    """The parameters of a graph's last product, each with its axis of classes."""
     graph = network._graph
     places = {value: name for name, value in network._places.items()}
     makers = {value: node for node in graph.nodes for value in node.outputs}
     classes = network.config.classes
-    value, last = graph.outputs[0], ""
+    value = graph.outputs[0]
     found: list[tuple[str, int]] = []
     for _ in range(8):
         node = makers.get(value)
         if node is None:
-            return [], last
-        last = last or node.op.name
+            return []
         weights = [v for v in node.inputs if v in places and places[v] in network.weights]
         for weight in weights:
             array = network.weights[places[weight]]
@@ -141,40 +140,55 @@ def _last_layer(network: GraphNetwork) -> tuple[list[tuple[str, int]], str]:
                 rows = (
                     bool(node.arguments.get("transB"))
                     if "gemm" in name
-                    else name.startswith("linear") or "conv" in name
+                    else name.startswith("linear") or ("conv" in name and not name.startswith("keras."))
                 )
                 found.append((places[weight], axes[0] if rows else axes[-1]))
         if any(network.weights[name].ndim > 1 for name, _ in found):
-            return found, last
+            return found
         following = [v for v in node.inputs if isinstance(v, Value) and v not in places and v not in graph.constants]
         if not following:
-            return [], last
+            return []
         value = following[0]
-    return [], last
+    return []
 
 
 def _set_units(network: GraphNetwork, weights: set[Value], classes: int) -> None:
     """Tell the layers of these weights how many outputs they have, where they say it, as Keras's do."""
     for graph in (network._graph, getattr(network, "_training_graph", None)):
         for node in graph.nodes if graph is not None else ():
-            if "units" in node.arguments and not weights.isdisjoint(node.inputs):
-                node.arguments["units"] = classes
+            for size in ("units", "filters"):
+                if size in node.arguments and not weights.isdisjoint(node.inputs):
+                    node.arguments[size] = classes
 
 
 def graph_head(network: GraphNetwork) -> list[str]:
     """The names of the parameters of a graph's last layer; of its last array where that is not known."""
-    found, _ = _last_layer(network)
+    found = _last_layer(network)
     return [name for name, _ in found] or list(network.weights)[-1:]
 
 
 def ends_in_softmax(network: Module) -> bool:
-    """Whether a network's outputs are probabilities: the graph's last operator is a softmax."""
-    return isinstance(network, GraphNetwork) and "softmax" in _last_layer(network)[1].lower().replace("log_softmax", "")
+    """Whether a network's outputs are probabilities: those of a graph that ends in a softmax, unless it is used as a
+    classifier of pictures, which gives their logarithms.
+    """
+    if not isinstance(network, GraphNetwork) or network.classifies:
+        return False
+    return bool(getattr(network.config, "probabilities", False))
+
+
+def ends_in_sigmoid(network: Module) -> bool:
+    """Whether the outputs of a graph are those of a sigmoid."""
+    if not isinstance(network, GraphNetwork) or not network._graph.outputs:
+        return False
+    last = next((n for n in network._graph.nodes if network._graph.outputs[0] in n.outputs), None)
+    return last is not None and (
+        last.op.name.startswith("onnx.Sigmoid-") or last.arguments.get("activation") == "sigmoid"
+    )
 
 
 def graph_with_classes(network: GraphNetwork, classes: int, seed: int) -> Module:
     """The same graph, its last layer drawn anew for another number of classes."""
-    found, _ = _last_layer(network)
+    found = _last_layer(network)
     if not any(network.weights[name].ndim > 1 for name, _ in found):
         raise InputError(
             "the graph's last layer cannot be made anew for other classes",

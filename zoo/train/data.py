@@ -126,6 +126,8 @@ def _from_objects(source: Any) -> Data:
                 "the data lack a part", expected="arrays named x and y", received=", ".join(map(str, source))
             )
         source = (source["x"], source["y"])
+    if isinstance(source, list) and len(source) == 2 and all(ops.is_array(part) and part.ndim for part in source):
+        source = tuple(source)
     if isinstance(source, tuple) and len(source) == 2 and not _is_pair(source):
         return _from_pair(*source)
     if ops.is_array(source) or isinstance(source, bytes | int | float):

@@ -92,7 +92,7 @@ class Evaluation:
                 printable(f"  {m.name}: {m.predicted} ({m.score:.1%}), truly {m.truth}") for m in self.mistakes[:5]
             ]
         if self.skipped:
-            lines.append(f"{len(self.skipped)} could not be read, the first: {printable(self.skipped[0])}")
+            lines.append(f"{len(self.skipped)} samples could not be read, the first: {printable(self.skipped[0])}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoonet.ops.errors import FormatError, InputError, MissingFileError
+from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFileError
 from zoonet.zoo.pictures import SUFFIXES
 from zoonet.zoo.train.data import TRAINING, VALIDATION, Data
 
@@ -26,10 +27,13 @@ _LARGEST = 1 << 30  # bytes of a list
 
 def validation_folder(path: Any) -> pathlib.Path | None:
     """The part of a folder that is meant for measuring, where it has parts: flowers/train and flowers/val."""
-    if not isinstance(path, str | pathlib.Path) or not pathlib.Path(path).is_dir():
+    try:
+        if not isinstance(path, str | pathlib.Path) or not pathlib.Path(path).is_dir():
+            return None
+    except (OSError, ValueError):  # a text, and no path
         return None
     found = {p.name.lower(): p for p in pathlib.Path(path).iterdir() if p.is_dir()}
-    if not any(name in found for name in TRAINING):
+    if not any(name in found and _has_parts(found[name]) for name in TRAINING):
         return None
     return next((found[name] for name in VALIDATION if name in found), None)
 
@@ -38,8 +42,16 @@ def read_folder(path: pathlib.Path) -> Data:
     """Pictures (or texts) in one sub-folder per class, which gives the label. Raises InputError."""
     below = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     for part in below:
-        if part.name.lower() in TRAINING:
+        if part.name.lower() in TRAINING and _has_parts(part):
             return read_folder(part)
+    names = {p.name.lower() for p in below}
+    if {"jpegimages", "annotations"} <= names or {"images", "labels"} <= names:
+        raise InputError(
+            f"the folder {path} holds boxes in pictures, not classes of pictures",
+            expected="a sub-folder of pictures for each class",
+            received=", ".join(p.name for p in below),
+            fix="zoonet.zoo.train.open_boxes(folder).crops() are its objects as data; model.evaluate takes detectors",
+        )
     found = {folder.name: _files(folder) for folder in below}
     found = {name: files for name, files in found.items() if files}
     if not found:
@@ -59,6 +71,13 @@ def read_folder(path: pathlib.Path) -> Data:
     return Data(inputs, targets, labels, [str(file) for file in inputs], str(path))
 
 
+def _has_parts(folder: pathlib.Path) -> bool:
+    """Whether a folder holds folders and no pictures of its own, which a class named "train" would."""
+    inside = list(folder.iterdir())
+    kinds = SUFFIXES | _TEXTS
+    return any(p.is_dir() for p in inside) and not any(p.suffix.lower() in kinds and p.is_file() for p in inside)
+
+
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     kinds = SUFFIXES | _TEXTS
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds and not p.name.startswith("."))
@@ -75,6 +94,8 @@ def read_list(path: pathlib.Path, columns: tuple[str, str] | None = None) -> Dat
         raise InputError(f"{path.name} holds no rows", expected="a header and at least one row")
     names = list(rows[0])
     if columns is not None:
+        if isinstance(columns, str) or len(columns) != 2:
+            raise ArgumentError("columns is wrong", expected='("file", "label"), say', received=repr(columns))
         for column in columns:
             if column not in names:
                 raise InputError(f"{path.name} has no column {column!r}", expected=", ".join(names))
@@ -130,6 +151,10 @@ def _rows(path: pathlib.Path) -> list[Mapping[str, Any]]:
         raise FormatError(f"{path.name} is malformed", received=error) from None
     if isinstance(content, dict) and all(isinstance(v, str | int) for v in content.values()):
         content = [{"file": name, "label": label} for name, label in content.items()]
+    if isinstance(content, dict) and all(isinstance(files, list) for files in content.values()):
+        content = [(file, label) for label, files in content.items() for file in files]
+    if isinstance(content, list) and all(isinstance(row, list | tuple) and len(row) == 2 for row in content):
+        content = [{"file": file, "label": label} for file, label in content]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise FormatError(f"{path.name} is no list", expected='objects such as {"file": "a.jpg", "label": "rose"}')
     return content
@@ -138,7 +163,7 @@ def _rows(path: pathlib.Path) -> list[Mapping[str, Any]]:
 def _from_csv(path: pathlib.Path, text: str, delimiter: str) -> list[Mapping[str, Any]]:
     if delimiter == "," and ";" in (first := text.partition("\n")[0]) and "," not in first:
         delimiter = ";"
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Mapping[str, Any]] = []
     for row in reader:
         if None in row or None in row.values():

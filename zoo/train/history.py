@@ -137,6 +137,14 @@ def import_pyplot() -> Any:
     return pyplot
 
 
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Complain about a plot that cannot be drawn before there is anything to draw."""
+    import_pyplot()
+    folder = pathlib.Path(path).parent
+    if not folder.is_dir():
+        raise ArgumentError("the picture cannot be drawn there", expected="an existing folder", received=str(folder))
+
+
 def as_csv(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Records as lines of CSV with a header."""
     stream = io.StringIO()

@@ -79,7 +79,10 @@ def minibatch(
 
     Raises InputError where x and y differ in length, ArgumentError for a size below 1 or above the data.
     """
-    arrays = tuple([np.asarray(a) if not ops.is_array(a) else a for a in ((x,) if y is None else (x, y))])
+    try:
+        arrays = tuple([np.asarray(a) if not ops.is_array(a) else a for a in ((x,) if y is None else (x, y))])
+    except ValueError as error:
+        raise InputError("minibatch takes arrays", expected="minibatch(x, y, size)", received=error) from None
     if any(a.ndim == 0 or len(a) != len(arrays[0]) for a in arrays):
         raise InputError(
             "the arrays of a minibatch differ in length",

@@ -17,6 +17,7 @@ __all__ = ["Objective", "make_objective"]
 
 Array = Any
 _TINY = 1e-12
+_NEAR = 1e-7  # how near to 0 and 1 probabilities count, as Keras's do
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Objective:
     """The loss, and what is measured.
 
     name: of the loss. classes: the number of classes, or 0. smoothing: of labels. probabilities: the network's outputs
-    are probabilities already, as those of a graph that ends in a softmax. function: a loss given by the user. call: how
-    the network is called on a batch, where not simply on its array. arrange: brings outputs to the axes of losses.
+    are probabilities already, as those of a graph that ends in a softmax (a sigmoid, for "bce"). function: a loss given
+    by the user. call: how the network is called on a batch, where not simply on its array. arrange: brings outputs to
+    the axes of losses.
     """
 
     name: str
@@ -58,6 +60,9 @@ class Objective:
         if tuple(y.shape) != tuple(targets.shape):
             y = ops.reshape(y, tuple(targets.shape))
         targets = ops.cast(targets, y.dtype) if targets.dtype != y.dtype else targets
+        if self.name == "bce" and self.probabilities:
+            y = ops.clip(y, _NEAR, 1 - _NEAR)
+            y = ops.log(y) - ops.log(1 - y)
         return _LOSSES[self.name](y, targets)
 
     def check(self, outputs: Any, targets: Array) -> None:
@@ -79,7 +84,7 @@ class Objective:
                     "the network has too few classes",
                     expected=f"classes below {shape[1]}",
                     received=int(targets.max()),
-                    fix="make the network's last layer larger",
+                    fix="make the network's last layer larger" + (", or loss='bce'" if shape[1] == 1 else ""),
                 )
         elif int(np.prod(shape)) != int(np.prod(wanted)):
             raise InputError("outputs and targets differ in shape", expected=list(wanted), received=list(shape))
@@ -96,7 +101,8 @@ class Objective:
             found["accuracy"] = float(np.mean(outputs.argmax(1) == targets))
             found["perplexity"] = metrics.perplexity(loss)
         elif self.name == "bce":
-            found["accuracy"] = float(np.mean((outputs.reshape(targets.shape) > 0) == (targets > 0.5)))
+            limit = 0.5 if self.probabilities else 0.0
+            found["accuracy"] = float(np.mean((outputs.reshape(targets.shape) > limit) == (targets > 0.5)))
         elif self.function is None:
             found |= metrics.regression(outputs.reshape(targets.shape), targets)
         return found
@@ -147,4 +153,4 @@ def make_objective(
         raise InputError(
             f"the loss {name} needs numbers", expected="numbers", received=f"labels such as {data.labels[0]!r}"
         )
-    return Objective(name)
+    return Objective(name, probabilities=probabilities)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import numpy as np
+
 from zoonet.ops.errors import ArgumentError
 
 __all__ = ["Array", "Numbers", "Optimizer", "Slots", "moments"]
@@ -40,9 +42,16 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or value is None or isinstance(value, str):
+            value = _plain(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            if isinstance(value, bool) or (value is None and field.default is None):
                 continue
+            if isinstance(field.default, tuple) and (not isinstance(value, tuple) or len(value) != len(field.default)):
+                raise ArgumentError(
+                    f"{type(self).__name__} cannot have this {field.name}",
+                    expected=f"{len(field.default)} numbers, such as {field.default}",
+                    received=repr(value),
+                )
             numbers = value if isinstance(value, tuple) else (value,)
             bounded = field.name in (*self.fractions, "betas")
             for number in numbers:
@@ -90,6 +99,13 @@ class Optimizer:
 
     def _decayed(self, parameter: Array, gradient: Array) -> Array:
         return gradient + self.weight_decay * parameter if self.weight_decay else gradient
+
+
+def _plain(value: Any) -> Any:
+    """Python's numbers in the place of NumPy's, and tuples in that of lists."""
+    if isinstance(value, list | tuple):
+        return tuple([_plain(item) for item in value])
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def moments(slots: Slots, gradient: Array, betas: tuple[float, float]) -> Slots:

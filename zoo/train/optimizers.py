@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
+import numpy as np
+
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.train.optimizer import Array, Numbers, Optimizer, Slots, moments
 
@@ -111,7 +113,8 @@ class NAdam(Optimizer):
         now, following = (_nesterov(self.betas[0], self.momentum_decay, number) for number in (step, step + 1))
         products = _nesterov_products(self.betas[0], self.momentum_decay)
         while len(products) <= step:
-            products.append(products[-1] * _nesterov(self.betas[0], self.momentum_decay, len(products)))
+            momentum = _nesterov(self.betas[0], self.momentum_decay, len(products))
+            products.append(float(np.float32(products[-1]) * np.float32(momentum)))  # torch keeps it in float32
         product = products[step]
         return {
             "of_gradient": rate * (1 - now) / (1 - product),

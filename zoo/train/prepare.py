@@ -90,13 +90,6 @@ class Arrays:
     def __call__(self, index: int, rng: Generator | None) -> Array:
         """The sample's array."""
         item = self.data.inputs[index]
-        if isinstance(item, str | os.PathLike):
-            raise InputError(
-                "the model takes arrays, and the data are files",
-                expected="arrays",
-                received=str(item),
-                fix='say what it is for: zoo.load(path, task="image-classification", preprocessing=…)',
-            )
         try:
             array = np.asarray(ops.to_device(item, "cpu") if ops.is_array(item) else item)
         except ValueError as error:
@@ -108,6 +101,18 @@ class Arrays:
         if rng is not None and (array.ndim == 3 or self.augmentation.function is not None):
             array = self.augmentation.array(array, rng)
         return array
+
+
+def check_arrays(data: Data) -> None:
+    """Raise InputError where the samples are files, which only models for pictures and texts take."""
+    item = data.inputs[0]
+    if isinstance(item, str | os.PathLike):
+        raise InputError(
+            "the model takes arrays, and the data are files",
+            expected="arrays",
+            received=str(item)[:200],
+            fix='say what it is: zoo.load(path, task="image-classification", preprocessing=…), or --preprocessing',
+        )
 
 
 def unreadable(data: Data) -> dict[int, str]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.train import schedules
 from zoonet.zoo.train.augment import AUGMENTATIONS, Augmentation
@@ -149,7 +151,7 @@ def make_settings(given: Mapping[str, Any], architecture: str, pretrained: bool)
                 f"train has no setting {name!r}",
                 fix=f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}",
             )
-    settings = Settings(**given)
+    settings = Settings(**{name: v.item() if isinstance(v, np.generic) else v for name, v in given.items()})
     _check(settings)
     recipe = recipe_for(architecture, pretrained)
     optimizer = recipe.optimizer if settings.optimizer is None else make_optimizer(settings.optimizer)
@@ -238,6 +240,10 @@ def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
         )
     if callable(kind):
         after: schedules.Schedule = kind
+        if not isinstance(after(0), int | float | np.number):
+            raise ArgumentError(
+                "schedule is wrong", expected="a function of the step that gives a factor", received=repr(after(0))[:80]
+            )
     elif kind == "onecycle":
         return schedules.OneCycle(total)
     else:

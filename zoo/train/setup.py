@@ -12,7 +12,7 @@ from zoonet.ops.errors import ArgumentError, FormatError, InputError
 from zoonet.zoo.classification import ImageClassification, floating_dtype
 from zoonet.zoo.graphs import GraphNetwork
 from zoonet.zoo.train import prepare
-from zoonet.zoo.train.adapt import can_change_classes, ends_in_softmax, with_classes
+from zoonet.zoo.train.adapt import can_change_classes, ends_in_sigmoid, ends_in_softmax, with_classes
 from zoonet.zoo.train.augment import Augmentation, make_augmentation
 from zoonet.zoo.train.data import Data, open_data, split
 from zoonet.zoo.train.files import validation_folder
@@ -38,15 +38,27 @@ class Parts:
     labels: tuple[str, ...] | None
     augmentation: Augmentation
     notes: list[str]
+    skipped: list[str]
 
 
 def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Objective:
     """The objective for a model and data, which knows how the network is called."""
-    objective = make_objective(loss, data, smoothing, ends_in_softmax(model.network))
+    if loss == "auto" and _decides_by_one_output(model, data):
+        loss, data = "bce", replace(data, labels=None)
+    ended = ends_in_sigmoid(model.network) if loss == "bce" else ends_in_softmax(model.network)
+    objective = make_objective(loss, data, smoothing, ended)
     if not takes_texts(model):
         return objective
     classes = data.targets.ndim == 1
     return replace(objective, call=call_on_tokens, arrange=None if classes else classes_second)
+
+
+def _decides_by_one_output(model: Model, data: Data) -> bool:
+    """Whether a graph has one output for two classes, 0 and 1."""
+    network, targets = model.network, data.targets
+    if not isinstance(network, GraphNetwork) or network.classifies or getattr(network.config, "classes", 0) != 1:
+        return False
+    return targets.dtype.kind == "i" and targets.ndim == 1 and int(targets.max(initial=0)) == 1
 
 
 def takes_pictures(model: Model) -> bool:
@@ -59,22 +71,35 @@ def set_up(
 ) -> Parts:
     """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
     notes: list[str] = []
+    if model.task.name == "object-detection":
+        raise ArgumentError(
+            "detectors cannot be trained yet",
+            expected="a classifier, a model on text, or one of arrays",
+            received=model.architecture,
+            fix="zoonet.zoo.train.open_boxes(data).crops() are objects for a classifier",
+        )
 
     def opened(what: Any) -> Data:
         return open_texts(model, what, columns) if takes_texts(model) else open_data(what, columns=columns)
 
-    data = readable(model, opened(source), settings, notes)
+    skipped: list[str] = []
+    pictures = takes_pictures(model) and not settings.preprocessed
+    data = readable(with_classes_of_rows(model, opened(source), settings.loss), pictures, settings.corrupt, skipped)
     measured = _validation(source, validation, opened)
     if measured is not None:
-        measured = readable(model, measured, settings, notes)
+        measured = readable(with_classes_of_rows(model, measured, settings.loss), pictures, settings.corrupt, skipped)
+    if skipped:
+        notes.append(f"{len(skipped)} pictures cannot be read and are left out, the first: {skipped[0]}")
     _check(model, data)
+    if not pictures and not takes_texts(model):
+        prepare.check_arrays(data)
     objective = objective_for(model, data, settings.loss, settings.label_smoothing or 0.0)
     labels = fit_head(model, data, objective, settings, notes)
     if labels is not None:
         data = data.relabelled(labels)
         measured = measured.relabelled(labels) if measured is not None else None
     whole = data
-    if measured is None and isinstance(validation, float):
+    if measured is None and isinstance(validation, float) and validation:
         data, measured = split(data, validation, settings.seed, stratified=bool(objective.classes))
         notes.append(f"{len(data)} samples to train on, {len(measured)} held back to measure")
     if asked_batch is not None and asked_batch > len(data):
@@ -97,9 +122,11 @@ def set_up(
         workers=settings.workers,
     )
     checked = (
-        None if measured is None else evaluation_loader(model, measured, batch, settings.corrupt, settings.workers)
+        None
+        if measured is None
+        else evaluation_loader(model, measured, batch, settings.corrupt, settings.workers, settings.preprocessed)
     )
-    return Parts(whole, training, checked, objective, labels, augmentation, notes)
+    return Parts(whole, training, checked, objective, labels, augmentation, notes, skipped)
 
 
 def _prepare(model: Model, data: Data, augmentation: Augmentation, preprocessed: bool) -> Callable[..., Any]:
@@ -118,9 +145,9 @@ def evaluation_loader(
 
 def _validation(source: Any, validation: Any, opened: Callable[[Any], Data]) -> Data | None:
     """The data that are given for measuring, or that lie in a folder beside those for training."""
-    if validation is None or validation is False:
+    if validation is None or (isinstance(validation, int | float) and validation == 0):
         return None
-    if isinstance(validation, float):
+    if isinstance(validation, int | float):
         if not 0 < validation < 1:
             raise ArgumentError("the share for validation is wrong", expected="between 0 and 1", received=validation)
         folder = validation_folder(source)
@@ -128,23 +155,35 @@ def _validation(source: Any, validation: Any, opened: Callable[[Any], Data]) -> 
     return opened(validation)
 
 
-def readable(model: Model, data: Data, settings: Settings, notes: list[str]) -> Data:
-    """The data without files that show at once that they are no pictures; InputError where these may not be skipped."""
+def with_classes_of_rows(model: Model, data: Data, loss: Any) -> Data:
+    """The data with classes in the place of one-hot rows (N, classes), where classes are wanted."""
+    targets = data.targets
+    if targets is None or targets.ndim != 2 or targets.shape[1] < 2:
+        return data
+    if loss != "cross_entropy" and (loss != "auto" or not takes_pictures(model)):
+        return data
+    if not (np.isin(targets, (0, 1)).all() and (targets.sum(1) == 1).all()):
+        return data
+    return replace(data, targets=targets.argmax(1).astype(np.int64))
+
+
+def readable(data: Data, pictures: bool, corrupt: str, skipped: list[str]) -> Data:
+    """The data without files that show at once that they are no pictures, which are added to `skipped`.
+
+    Raises InputError where there are no targets, FormatError where such files may not be skipped, or all are such.
+    """
     if data.targets is None:
         raise InputError(f"{data.source} has no targets", fix="give (inputs, targets)")
-    if not takes_pictures(model) or settings.preprocessed:
-        return data
-    bad = prepare.unreadable(data)
+    bad = prepare.unreadable(data) if pictures else {}
     if not bad:
         return data
-    worst = next(iter(bad.values()))
-    if settings.corrupt == "raise" or len(bad) == len(data):
+    if corrupt == "raise" or len(bad) == len(data):
         raise FormatError(
             f"{len(bad)} of {len(data)} pictures in {data.source} cannot be read",
-            received=worst,
-            fix='remove them, or corrupt="skip"',
+            received=next(iter(bad.values())),
+            fix="remove them" + (', or corrupt="skip"' if corrupt == "raise" else ""),
         )
-    notes.append(f"{len(bad)} pictures cannot be read and are left out, the first: {worst}")
+    skipped += bad.values()
     return data.take(i for i in range(len(data)) if i not in bad)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError, InputError, TrainingError
+from zoonet.ops.errors import ArgumentError, FileError, InputError, TrainingError
 from zoonet.zoo.modules import assign
 from zoonet.zoo.train import checkpoints
 from zoonet.zoo.train.adapt import head_of, set_training, trainable
@@ -58,7 +59,7 @@ def train(
     pretrained = model.card.notes != "random parameters"
     settings = make_settings(given, model.architecture, pretrained)
     if out is not None:
-        _check_target(model, pathlib.Path(out))
+        _check_target(pathlib.Path(out))
     folder: RunDirectory | None = None
     if run is not False:
         name = pathlib.Path(model.card.name or model.architecture).stem.replace(os.sep, "-")
@@ -67,6 +68,8 @@ def train(
     elif resume:
         raise ArgumentError("a run without a directory cannot be resumed", fix="leave run out, or name it")
     parts = set_up(model, source, validation, settings, columns, given.get("batch"))
+    if out is not None:
+        _try_target(model, pathlib.Path(out))
     with reporter(progress) as shown:
         for note in parts.notes:
             shown.note(note)
@@ -80,11 +83,22 @@ def train(
     return history
 
 
-def _check_target(model: Model, out: pathlib.Path) -> None:
-    """Complain about a path that cannot be written before anything is trained."""
-    parent = out.parent
-    if not parent.is_dir():
-        raise ArgumentError("the model cannot be saved there", expected="an existing folder", received=str(parent))
+def _check_target(out: pathlib.Path) -> None:
+    """Complain about a folder that is not there before anything is read."""
+    if not out.parent.is_dir():
+        raise ArgumentError("the model cannot be saved there", expected="an existing folder", received=str(out.parent))
+
+
+def _try_target(model: Model, out: pathlib.Path) -> None:
+    """Save the model beside where it will be, so that what cannot be saved is said before it is trained."""
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".zoonet-") as folder:
+            trial = pathlib.Path(folder) / out.name
+            if out.is_dir():
+                trial.mkdir()
+            model.save(trial)
+    except OSError as error:
+        raise FileError("the model cannot be saved there", received=f"{out}: {error.strerror or error}") from None
 
 
 class Trainer:
@@ -96,6 +110,7 @@ class Trainer:
         self.model, self.parts, self.settings, self.folder, self.shown = model, parts, settings, folder, shown
         self.network = model.network
         self.history = History()
+        self.history.skipped = list(parts.skipped)
         self.history.folder = folder.path if folder is not None else None
         self.names = trainable(self.network, settings.freeze)
         self.key = ops.random_key(settings.seed)
@@ -153,7 +168,16 @@ class Trainer:
                     received=y.shape[1],
                     fix="make the network's last layer with this number of classes",
                 )
+            self._check_metric(outputs, batch.targets[:2])
             break
+
+    def _check_metric(self, outputs: Any, targets: Array) -> None:
+        """Complain about a metric that will not be measured."""
+        y = np.asarray(ops.to_device(first(outputs), "cpu"))
+        with np.errstate(all="ignore"):
+            known = self.parts.objective.measure(y, targets, 0.0)
+        if self.metric not in known:
+            raise ArgumentError("there is no such metric", expected=", ".join(known), received=self.metric)
 
     def on_device(self, array: Array) -> Array:
         """An array where the model is."""
@@ -329,9 +353,6 @@ class Trainer:
         """Keep the weights if they are the best yet, and stop if they have not been for long."""
         measured = self.parts.validation is not None
         key = f"val_{self.metric}" if measured else "loss"
-        if key not in record:
-            known = ", ".join(k.removeprefix("val_") for k in record if k.startswith("val_"))
-            raise ArgumentError("there is no such metric", expected=known, received=self.metric)
         value = record[key]
         if isinstance(self.schedule, ReduceOnPlateau):
             self.schedule.measured(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,15 @@ def _part(name: str) -> str:
     return f"{first}.{second}" if second.isdigit() else first
 
 
+def _with(optimizer: Optimizer, options: Mapping[str, Any]) -> Optimizer:
+    """The optimizer with other numbers. Raises ArgumentError for options that it does not have."""
+    known = [item.name for item in fields(optimizer)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ArgumentError(f"{type(optimizer).__name__} has no {unknown[0]!r}", expected=", ".join(known))
+    return replace(optimizer, **options)
+
+
 @dataclass
 class _Bucket:
     """Parameters of one group, dtype and device, one after the other in flat arrays."""
@@ -114,7 +123,7 @@ class Updates:
             group = next((i for i, g in enumerate(groups) if g.holds(name, array)), -1)
             scale = (groups[group].scale if group >= 0 else 1.0) * (scales(name) if scales else 1.0)
             members.setdefault((group, scale, str(array.dtype), ops.device_of(array)), []).append(name)
-        own = {-1: optimizer, **{i: replace(optimizer, **g.options) for i, g in enumerate(groups)}}
+        own = {-1: optimizer, **{i: _with(optimizer, g.options) for i, g in enumerate(groups)}}
         self._buckets = [
             _bucket(own[key[0]], key[1], {n: parameters[n] for n in names}) for key, names in members.items()
         ]

@@ -290,3 +290,39 @@ def test_wrong_numbers_are_refused() -> None:
     ):
         with pytest.raises(ArgumentError):
             make()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "oracle", "other"),
+    [
+        (own.NAdam(0.01, weight_decay=0.1), lambda g: T.NAdam(g, 0.01, weight_decay=0.1), "momentum_decay"),
+        (own.AdamW(0.01, weight_decay=0.1), lambda g: T.AdamW(g, 0.01, weight_decay=0.1), "eps"),
+    ],
+    ids=["NAdam", "AdamW"],
+)
+def test_groups_of_parameters_are_torch_s(optimizer: Any, oracle: Callable[..., Any], other: str) -> None:
+    parameters = start(SHAPES, "float64")
+    tensors = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in parameters.items()}
+    first, *biases = tensors["conv.weight"], tensors["conv.bias"], tensors["fc.bias"]
+    options = {"betas": (0.5, 0.6), "weight_decay": 0.4, other: 0.01}
+    groups: list[dict[str, Any]] = [{"params": [tensors["fc.weight"]]}, {"params": biases, "weight_decay": 0.0}]
+    theirs = oracle([{"params": [first], "lr": 0.003, **options}, *groups])
+    ours = Updates(optimizer, parameters, [Group("conv.weight", scale=0.3, options=options), no_decay()])
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        gradients = {name: rng.normal(size=a.shape) for name, a in parameters.items()}
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(gradients[name])
+        theirs.step()
+        ours.step(gradients)
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(ours.parameters[name], tensor.detach().numpy(), rtol=1e-11, atol=1e-12)
+
+
+def test_numbers_of_optimizers() -> None:
+    assert own.AdamW(np.float32(0.5), betas=[0.8, np.float64(0.9)]) == own.AdamW(0.5, betas=(0.8, 0.9))
+    for wrong in ({"lr": "0.1"}, {"lr": None}, {"betas": 0.9}, {"betas": (0.9,)}):
+        with pytest.raises(ArgumentError, match=f"this {next(iter(wrong))}"):
+            own.AdamW(**wrong)
+    with pytest.raises(ArgumentError, match="betaz"):
+        Updates(own.AdamW(), start(SHAPES, "float32"), [Group(options={"betaz": 1})])

@@ -294,8 +294,9 @@ def test_pictures_that_cannot_be_read_are_left_out(folder: pathlib.Path, small: 
     cut = (folder / "bar" / "1.png").read_bytes()
     (data / "bar" / "cut.png").write_bytes(cut[: len(cut) // 2])
     history = small().train(data, epochs=1, batch=8, run=False, validation=None, **QUIET)
-    assert len(history.skipped) == 1
-    assert "cut.png" in history.skipped[0]
+    assert len(history.skipped) == 2
+    assert "bad.png" in history.skipped[0]
+    assert "cut.png" in history.skipped[1]
     assert small().train(data, epochs=1, batch=8, run=False, **QUIET)["loss"]
     with pytest.raises(FormatError, match=r"bad\.png"):
         small().train(data, epochs=1, corrupt="raise", run=False, **QUIET)

@@ -1,0 +1,144 @@
+"""Data and settings in the forms that people happen to have, and what is refused before any step is taken."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from train_data import shapes
+
+from zoonet import ops, zoo
+from zoonet.ops.errors import ArgumentError, FileError, InputError, UnsupportedFormatError
+from zoonet.zoo.cli import main
+from zoonet.zoo.train.data import open_data
+
+QUIET: dict[str, Any] = {"progress": False, "run": False, "epochs": 1}
+
+
+def test_prepared_arrays_are_measured_as_they_are(small: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(24, 3, 16, 16)).astype(np.float32)
+    y = np.arange(24) % 2
+    history = small().train((x, y), preprocessed=True, validation=(x[:6], y[:6]), **QUIET)
+    assert history.skipped == []
+    model = small(classes=2)
+    result = model.evaluate((x, y), preprocessed=True)
+    assert result.count == 24
+    np.testing.assert_allclose(result["accuracy"], np.mean(np.asarray(model(x)).argmax(1) == y))
+
+
+def test_one_hot_rows_are_classes(small: Any) -> None:
+    x, y = shapes(24)
+    losses = [
+        small(classes=3).train((x, targets), seed=1, validation=None, **QUIET)["loss"]
+        for targets in (y, np.eye(3)[y], np.eye(3, dtype=np.int64)[y])
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_numbers_of_numpy_and_no_validation(small: Any) -> None:
+    history = small().train(shapes(24), lr=np.float32(0.01), batch=np.int64(8), validation=0, **QUIET)
+    assert [step["step"] for step in history.steps] == [1, 2, 3]
+    assert history.epochs[0]["lr"] <= 0.011
+    assert "val_loss" not in history.epochs[0]
+
+
+def test_lists_of_pairs_and_by_class(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    files = {kind: sorted(map(str, (folder / kind).iterdir())) for kind in ("bar", "disc")}
+    (tmp_path / "by_class.json").write_text(json.dumps(files))
+    (tmp_path / "pairs.json").write_text(json.dumps([[f, kind] for kind, names in files.items() for f in names]))
+    for name in ("by_class.json", "pairs.json"):
+        data = open_data(tmp_path / name)
+        assert [str(p) for p in data.inputs] == files["bar"] + files["disc"]
+        assert data.counts() == {"bar": 16, "disc": 16}
+    data = open_data([np.zeros((4, 3), np.float32), np.arange(4)])
+    assert data.targets.tolist() == [0, 1, 2, 3]
+
+
+def test_cells_of_several_lines(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "texts.csv").write_bytes(b'text,label\n"two\nlines",a\r\n"a\x0bb \xe2\x80\xa8c",b\n')
+    data = open_data(tmp_path / "texts.csv")
+    assert data.inputs == ["two\nlines", "a\x0bb \u2028c"]
+    assert data.labels == ("a", "b")
+
+
+def test_each_picture_left_out_is_told(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(folder, tmp_path / "data")
+    for name in ("x", "y"):
+        (tmp_path / "data" / "bar" / f"{name}.png").write_bytes(b"none")
+    model = small()
+    history = model.train(tmp_path / "data", **QUIET)
+    assert len(history.skipped) == 2
+    result = model.evaluate(tmp_path / "data")
+    assert result.count == 48
+    assert len(result.skipped) == 2
+    assert "2 samples could not be read" in result.text()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ({"out": "m.xyz"}, UnsupportedFormatError, "m.xyz"),
+        ({"out": "nowhere/m.safetensors"}, ArgumentError, "existing folder"),
+        ({"out": "/proc/m.safetensors"}, FileError, "cannot be saved"),
+        ({"metric": "recal"}, ArgumentError, "accuracy"),
+        ({"validation": 5}, ArgumentError, "between 0 and 1"),
+    ],
+)
+def test_told_before_any_step(given: Any, error: Any, text: str, small: Any, tmp_path: pathlib.Path) -> None:
+    if not given.get("out", "/").startswith("/"):
+        given = {"out": tmp_path / given["out"]}
+    seen: list[Any] = []
+    with pytest.raises(error, match=text):
+        small().train(shapes(24), **{**QUIET, "progress": seen.append}, **given)
+    assert not [record for record in seen if "step" in record]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_picture_of_many_kinds(tmp_path: pathlib.Path, small: Any) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("a", "b"):
+        (tmp_path / kind).mkdir()
+        for number, mode in enumerate(("RGB", "L", "RGBA", "P", "CMYK", "1", "LA", "I;16")):
+            array = rng.integers(0, 255, (9, 7 + number, 3), np.uint8)
+            image = Image.fromarray(array[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(array)
+            image = image if mode == "I;16" else image.convert(mode)
+            image.save(tmp_path / kind / f"{number}.{'tif' if mode == 'CMYK' else 'png'}")
+        Image.new("RGB", (1, 1)).save(tmp_path / kind / "tiny.png")
+    history = small().train(tmp_path, **QUIET)
+    assert history.skipped == []
+
+
+def test_parts_and_a_class_named_train(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> None:
+    vehicles, parts = tmp_path / "vehicles", tmp_path / "parts"
+    for name, kind in (("bus", "bar"), ("train", "disc")):
+        shutil.copytree(folder / kind, vehicles / name)
+        shutil.copytree(folder / kind, parts / "train" / name)
+        (parts / "val" / name).mkdir(parents=True)
+        shutil.copy(next((folder / kind).iterdir()), parts / "val" / name)
+    assert open_data(vehicles).counts() == {"bus": 16, "train": 16}
+    assert open_data(parts).counts() == {"bus": 16, "train": 16}
+    model = small()
+    model.train(parts, **QUIET)
+    assert model.evaluate(parts).count == 2
+    assert model.evaluate(vehicles).count == 32
+
+
+def test_what_cannot_be_trained_leaves_the_model_alone(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    rows = np.zeros((4, 3), np.float32)
+    model = zoo.wrap(lambda p, x: ops.matmul(x, p["w"]), {"w": np.zeros((3, 2), np.float32)})
+    for call in (model.train, model.evaluate):
+        with pytest.raises(InputError, match="arrays, and the data are files"):
+            call(folder)
+    with pytest.raises(ArgumentError, match="schedule"):
+        model.train((rows, [0, 1, 0, 1]), schedule=lambda step: "x", **QUIET)
+    (tmp_path / "list.csv").write_text("file,label\na.png,b\n")
+    with pytest.raises(ArgumentError, match="columns is wrong"):
+        open_data(tmp_path / "list.csv", columns="file")  # type: ignore[arg-type]
+    assert main(["train", "digits", str(folder), "--plot", str(tmp_path / "no" / "c.png")]) == 2
+    with pytest.raises(ArgumentError, match="detectors cannot be trained"):
+        zoo.create("yolox_nano").train(folder, **QUIET)
