@@ -324,8 +324,8 @@ def _lost(checkpoint: Checkpoint, again: Checkpoint) -> list[str]:
     lost, metadata = [], []
     known = (*_OF_THE_FILE, *_OF_KERAS) if "zoonet" in checkpoint.metadata else _OF_THE_FILE
     for key, value in checkpoint.metadata.items():
-        if key == "properties" and isinstance(value, dict):  # of ONNX
-            value = {name: text for name, text in value.items() if name != "zoonet"}
+        if key == "properties" and isinstance(value, dict) and "zoonet" in value:
+            continue  # of ONNX: the configuration, which is kept, and the same in words for others
         if _holds_arrays(value):
             if not _holds_arrays(again.metadata.get(key)):
                 lost.append(f"{key!r} (arrays outside of the weights, such as the state of an optimizer)")
