@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.ops.errors import FormatError
+from zoonet.weights.mobilenet_names import is_timm_mobilenet_v2, renamed_mobilenet
 from zoonet.weights.vit_names import is_foreign_vit, renamed
 
 __all__ = ["in_our_names", "keras_resnet", "published_rtdetr", "torchvision_detector", "transformers_resnet"]
@@ -34,6 +35,8 @@ def in_our_names(checkpoint: Checkpoint) -> Checkpoint:
         return published_rtdetr(checkpoint)
     if any(_OLD_PYRAMID.match(name) for name in checkpoint):
         return torchvision_detector(checkpoint)
+    if is_timm_mobilenet_v2(checkpoint):
+        return Checkpoint(renamed_mobilenet(checkpoint), checkpoint.metadata, checkpoint.format)
     if is_foreign_vit(checkpoint):
         return Checkpoint(dict(renamed(checkpoint.original())), checkpoint.metadata, checkpoint.format)
     return checkpoint

@@ -22,6 +22,8 @@ _RULES = (
     (r"resnet(20|32|44|56|110)", r"linear\..*", "pytorch_resnet_cifar10"),
     (r"(wide_)?resne[xt].*_keras", r"layer1\..*", "torchvision"),
     (r"(wide_)?resne[xt].*", r"layer1\..*", "timm"),
+    (r"mobilenet_v2", r"blocks\.\d+\..*", "timm"),
+    (r"mobilenet_v[23].*", r"features\.\d+\..*", "torchvision"),
     (r"mobilenetv1.*", r"stage1\..*", "Pytorch_Retinaface"),
     (r"digit.*", r".*", "zoonet"),
 )

@@ -13,7 +13,7 @@ import numpy as np
 from zoonet import formats
 from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.registry import writable
-from zoonet.ops.errors import ArgumentError, DTypeError
+from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
 from zoonet.ops.types import DType, as_dtype, is_floating
 from zoonet.zoo import architectures, graphs, keras_files, storage
 from zoonet.zoo.benchmark import sample_inputs
@@ -29,8 +29,13 @@ RUN_LIMIT = 2 << 30
 TOLERANCES = {8: 1e-6, 4: 1e-4, 2: 5e-2, 1: 5e-1}
 #: Formats that keep the names of tensors as they are.
 _PLAIN = ("safetensors", "sharded", "torch", "npz")
+#: Kinds of Keras files that keep a whole model's weights under other names.
+_BETWEEN_KERAS = (("keras_h5", "keras"), ("keras_h5", "keras_weights"), ("keras", "keras_h5"))
 #: Metadata that describes the source's container, and means nothing elsewhere.
-_OF_THE_FILE = ("zoonet", "format", "container", "prefix", "state_dict_key", "ir_version")
+_OF_THE_FILE = (
+    *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata"),
+    *("ir_version", "opsets", "producer"),
+)
 #: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
 _OF_KERAS = (
     "config",
@@ -108,7 +113,8 @@ def convert(
 ) -> Conversion:
     """Write the weights of a file (or a name) in the format that the suffix of `target` names.
 
-    A model on text is written with its tokenizer where `target` has no suffix: a folder in Hugging Face's layout.
+    A target without suffix is a folder: model.safetensors and config.json, for a model on text with its tokenizer in
+    Hugging Face's layout.
     A target that ends with .onnx gets the whole model as a graph (see `Model.save`), in this opset; the source is then
     anything that `load` takes.
 
@@ -132,8 +138,8 @@ def convert(
         return _to_onnx(source, pathlib.Path(target), arch, wanted, verify, tolerance, opset)
     if opset is not None:
         raise ArgumentError("opset is an option of ONNX", expected="a target that ends with .onnx", received=target)
-    output, entry = writable(target)
     found = locate(source)
+    output, entry = writable(pathlib.Path(os.fsdecode(target)) / storage.WEIGHTS if _is_folder(target) else target)
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
@@ -145,8 +151,14 @@ def convert(
     if arch is not None and checkpoint.format == "onnx":
         network = architectures.fitted(arch, checkpoint)
         checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
-    if architecture is None and entry.name in ("keras", "keras_weights") and "model_config" in checkpoint.metadata:
-        return _modernised(found.path, output, wanted, verify, tolerance, report)
+    if architecture is None and (checkpoint.format, entry.name) in _BETWEEN_KERAS and graphs.importer_of(found.path):
+        return _between_keras(found.path, output, wanted, verify, tolerance, report)
+    if architecture is None and entry.name == "keras" and not isinstance(checkpoint.metadata.get("config"), dict):
+        raise UnsupportedFormatError(
+            f"{found.path.name} says nothing of layers of Keras, and no architecture of the zoo was recognised",
+            expected="a network of the zoo, or a whole Keras model",
+            fix="name the architecture (--arch resnet50), or write .safetensors" + _or_onnx(found.path),
+        )
     for_keras = architecture is not None and entry.name in keras_files.FORMATS
     keeps = entry.name in _PLAIN or for_keras
     model_config = _model_config(architecture, checkpoint, config, found.path) if keeps else None
@@ -167,17 +179,19 @@ def convert(
     metadata = {k: v for k, v in checkpoint.metadata.items() if not isinstance(v, LazyTensor)}
     written = Checkpoint({name: counted(tensor) for name, tensor in cast.items()}, metadata)
     if for_keras and model_config is not None and architecture is not None:
-        network = architectures.fitted(architecture, checkpoint)
+        network = architectures.fitted(architecture, checkpoint, storage.changes_of(architecture, config))
         model = storage.assemble(architecture, network, config, found.path.name)
         formats.write(keras_files.keras_checkpoint(model, written, model_config, entry.name), output)
         again = storage.read(output)[0]
         absent = [name for name in cast if name not in again]
         cast = {name: tensor for name, tensor in cast.items() if name in again}
     else:
-        storage.write(written, model_config, output)
+        storage.write(written, model_config, output.parent if _is_folder(target) else output)
         again, absent = formats.read(output), []
     report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
     report.lost = _lost(checkpoint, again)
+    if architecture is None and entry.name != checkpoint.format and graphs.importer_of(found.path):
+        report.lost.insert(0, "the graph: this format keeps weights alone")
     if absent:
         report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
     if found.path.is_dir() and storage.is_text_model(found.path):
@@ -187,10 +201,12 @@ def convert(
         _compare(cast, again, report)
         if architecture is not None and keeps:
             _run_both(found.path, output, architecture, report)
+        elif checkpoint.format == entry.name and graphs.importer_of(found.path):
+            _run_graphs(found.path, output, report)
     return report
 
 
-def _modernised(
+def _between_keras(
     path: pathlib.Path,
     output: pathlib.Path,
     dtype: DType | None,
@@ -198,7 +214,7 @@ def _modernised(
     tolerance: float | None,
     report: Conversion,
 ) -> Conversion:
-    """A whole legacy Keras model as Keras 3 has it, or its weights alone."""
+    """A whole Keras model in the other kind of file, or the weights of a legacy one as Keras 3 has them."""
     model = graphs.load(path, task=None, device="cpu", dtype=None, given={})
     network = model.network
     assert isinstance(network, graphs.GraphNetwork), "what an importer makes"
@@ -207,22 +223,27 @@ def _modernised(
     cast = {name: _cast(tensor, dtype) for name, tensor in checkpoint.items()}
     formats.write(Checkpoint(cast, checkpoint.metadata), output)
     report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
-    report.lost = ["how weights are drawn, penalised and bounded in training, and the state of an optimizer"]
+    of_training = "what it was compiled with and the state of an optimizer"
+    drawn = "how weights are drawn, penalised and bounded in training, "
+    report.lost = [of_training if report.source_format == "keras" else drawn + of_training]
     report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
     if verify:
         _compare(cast, formats.read(output), report)
-        if report.target_format == "keras":
-            _difference(_outputs(model), _outputs(storage.load(output)), report)
+        if report.target_format in ("keras", "keras_h5"):
+            _difference(_outputs(model), _outputs(storage.load(output, dtype=np.float32)), report)
     return report
 
 
+def _or_onnx(path: pathlib.Path) -> str:
+    return " or .onnx" if graphs.importer_of(path) else ""
+
+
 def _is_folder(target: object) -> bool:
-    """Whether this names a folder: a path without suffix."""
-    return (
-        isinstance(target, str | os.PathLike)
-        and bool(os.fspath(target))
-        and not pathlib.Path(os.fsdecode(target)).suffix
-    )
+    """Whether this names a folder: one that is there, or a path without suffix."""
+    if not isinstance(target, str | os.PathLike) or not os.fspath(target):
+        return False
+    path = pathlib.Path(os.fsdecode(target))
+    return not path.suffix or path.is_dir()
 
 
 def _to_onnx(
@@ -259,7 +280,8 @@ def _to_onnx(
         if report.nbytes > RUN_LIMIT:
             report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
         else:
-            _difference(_outputs(model), _outputs(again), report)
+            original = model if dtype is None else storage.load(source, arch)  # and not what the cast left of it
+            _difference(_outputs(original), _outputs(again), report)
     return report
 
 
@@ -302,6 +324,8 @@ def _lost(checkpoint: Checkpoint, again: Checkpoint) -> list[str]:
     lost, metadata = [], []
     known = (*_OF_THE_FILE, *_OF_KERAS) if "zoonet" in checkpoint.metadata else _OF_THE_FILE
     for key, value in checkpoint.metadata.items():
+        if key == "properties" and isinstance(value, dict) and "zoonet" in value:
+            continue  # of ONNX: the configuration, which is kept, and the same in words for others
         if _holds_arrays(value):
             if not _holds_arrays(again.metadata.get(key)):
                 lost.append(f"{key!r} (arrays outside of the weights, such as the state of an optimizer)")
@@ -327,6 +351,8 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def _compare(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversion) -> None:
+    if report.target_format == "npz" and again.format == "npy":  # it has no name for its array
+        again = Checkpoint(dict(zip(cast, again.values(), strict=False)))
     if report.target_format not in (*_PLAIN, *keras_files.FORMATS) and set(again) != set(cast):
         report.notes.append("not verified: the target names its tensors otherwise")
         return
@@ -340,13 +366,21 @@ def _compare(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversi
         report.compared += 1
 
 
-def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str, report: Conversion) -> None:
+def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str | None, report: Conversion) -> None:
     if report.nbytes > RUN_LIMIT:
         report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
         return
     first = storage.load(source, architecture, dtype=np.float32)
     second = storage.load(output, architecture, dtype=np.float32)
     _difference(_outputs(first), _outputs(second), report)
+
+
+def _run_graphs(source: pathlib.Path, output: pathlib.Path, report: Conversion) -> None:
+    """A file may hold layers that zoonet does not run: a copy of its weights is a conversion all the same."""
+    try:
+        _run_both(source, output, None, report)
+    except UnsupportedFormatError as error:
+        report.notes.append(f"outputs are not compared: {error.message}")
 
 
 def _difference(ours: Any, theirs: Any, report: Conversion) -> None:

@@ -131,7 +131,8 @@ def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathli
     file = path / WEIGHTS if is_folder else path
     written = format_of_suffix(file)
     if config is None:
-        formats.write(checkpoint, file)
+        with _folder(path) if is_folder else nullcontext():
+            formats.write(checkpoint, file)
         return
     if written is None or written.name not in _SAVED:
         raise UnsupportedFormatError(

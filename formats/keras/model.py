@@ -14,7 +14,7 @@ from zoonet.formats.checkpoint import Checkpoint, as_lazy
 from zoonet.formats.files import check_path
 from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
 from zoonet.formats.keras.dialects import generation
-from zoonet.formats.keras.modern import modern_checkpoint
+from zoonet.formats.keras.modern import legacy_checkpoint, modern_checkpoint
 from zoonet.formats.keras.reader import GraphBuilder, Tensor
 from zoonet.formats.keras.slots import Slot, assign_legacy, assign_tree, walk_slots
 from zoonet.formats.keras.types import InputInfo, infer_types
@@ -63,11 +63,14 @@ class KerasModel:
         """The file that the model was read from with other arrays, for `formats.write`: after training, say.
 
         arrays: by name, as in `arrays`; those left out stay as they are. format_name: "keras" or "keras_weights" for
-        what Keras 3 has in the place of a legacy file. What belongs to an optimizer is left out. Raises
-        UnsupportedFormatError for weights of Keras 1 in their own format, which keeps them otherwise.
+        what Keras 3 has in the place of a legacy file, "keras_h5" for a .keras file as a whole .h5. What belongs to an
+        optimizer is left out. Raises UnsupportedFormatError for weights of Keras 1 in their own format, which keeps
+        them otherwise.
         """
         if format_name in ("keras", "keras_weights") and self.source.format == "keras_h5" and self.tree is not None:
             return modern_checkpoint(self.tree, self.slots, arrays)
+        if format_name == "keras_h5" and self.source.format == "keras" and self.tree is not None:
+            return legacy_checkpoint(self.tree, self.slots, arrays, self.source.metadata["config"], self.version)
         tensors: dict[str, Any] = dict(self.source)
         for name, array in arrays.items():
             if name not in self.stored:

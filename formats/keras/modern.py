@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoonet.formats.checkpoint import Checkpoint, as_lazy
+from zoonet.formats.checkpoint import Checkpoint, LazyTensor, as_lazy
 from zoonet.formats.keras.config import LayerConfig, Ref, references
-from zoonet.formats.keras.slots import Slot
+from zoonet.formats.keras.slots import Slot, slots_of
 from zoonet.ops.errors import UnsupportedFormatError
 
-__all__ = ["modern_checkpoint"]
+__all__ = ["legacy_checkpoint", "modern_checkpoint"]
 
 #: How weights are drawn, penalised and bounded, in the words of old versions; and what Keras 3 does not take.
 _LEFT_OUT = ("_initializer", "_regularizer", "_constraint")
@@ -38,6 +38,30 @@ def modern_checkpoint(model: LayerConfig, slots: list[Slot], arrays: Mapping[str
         "names": names,
     }
     return Checkpoint(tensors, metadata, "keras")
+
+
+def legacy_checkpoint(
+    model: LayerConfig, slots: list[Slot], arrays: Mapping[str, Any], config: Mapping[str, Any], version: str
+) -> Checkpoint:
+    """What `formats.write` takes to write a model of Keras 3 as a whole .h5 file, which Keras 3 loads.
+
+    config: that of the .keras file. arrays: by name, in the place of the file's own. Weights are listed by layers of
+    the model, those that are trained before the others, because Keras matches them by their order.
+    """
+    tensors: dict[str, LazyTensor] = {}
+    names: dict[str, list[str]] = {}
+    for layer in model.layers:
+        for slot in sorted(slots_of(layer, slots), key=lambda slot: not slot.trainable):
+            name = f"{layer.name}/{slot.name}"
+            tensors[name] = as_lazy(arrays[slot.name] if slot.name in arrays else slot.load())
+            names.setdefault(layer.name, []).append(name)
+    metadata = {
+        "model_config": {key: value for key, value in config.items() if key != "compile_config"},
+        "layer_names": [layer.name for layer in model.layers],
+        "weight_names": names,
+        "keras_version": version,
+    }
+    return Checkpoint(tensors, metadata, "keras_h5")
 
 
 def _entry(layer: LayerConfig) -> dict[str, Any]:

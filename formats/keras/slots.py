@@ -16,7 +16,7 @@ from zoonet.formats.keras.old_weights import conversion_of
 from zoonet.ops.errors import FormatError
 from zoonet.ops.sets.keras import Layer, Weight, find_layer
 
-__all__ = ["Slot", "assign_legacy", "assign_tree", "declared", "walk_slots"]
+__all__ = ["Slot", "assign_legacy", "assign_tree", "declared", "slots_of", "walk_slots"]
 
 Array = np.ndarray[Any, Any]
 #: Cells of RNN layers, and the layers that run them.
@@ -220,7 +220,7 @@ def assign_legacy(
     names: dict[str, list[str]] = metadata.get("weight_names", {})
     leftover = [name for layer, found in names.items() if layer not in {c.name for c in model.layers} for name in found]
     for child in model.layers:
-        own = _of_layer(child, slots)
+        own = slots_of(child, slots)
         found = [(name, checkpoint[name]) for name in names.get(child.name, []) if not _is_seed(name)]
         _assign_group(child, own, found)
     version, backend = metadata.get("keras_version"), str(metadata.get("backend"))
@@ -231,7 +231,8 @@ def assign_legacy(
     return leftover
 
 
-def _of_layer(layer: LayerConfig, slots: list[Slot]) -> list[Slot]:
+def slots_of(layer: LayerConfig, slots: list[Slot]) -> list[Slot]:
+    """The weights of a layer and of the layers in it."""
     inside = {id(item) for item in _all_layers(layer)}
     return [slot for slot in slots if id(slot.layer) in inside]
 

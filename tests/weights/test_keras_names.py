@@ -78,6 +78,8 @@ def test_what_has_no_name() -> None:
         ("resnet50_keras", "conv1_conv/conv1_conv/kernel:0", "keras.applications"),
         ("resnet20", "linear.weight", "pytorch_resnet_cifar10"),
         ("mobilenetv1_025", "stage1.0.0.weight", "Pytorch_Retinaface"),
+        ("mobilenet_v2", "features.0.0.weight", "torchvision"),
+        ("mobilenet_v2", "blocks.0.0.conv_dw.weight", "timm"),
         ("vit_base_patch16_224", "blocks.0.norm1.weight", "timm"),
         ("vit_base_patch16_224", "encoder.layers.encoder_layer_0.ln_1.weight", "torchvision"),
         ("vit_base_patch16_224", "vit.embeddings.cls_token", "Hugging Face"),

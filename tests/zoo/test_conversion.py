@@ -123,6 +123,7 @@ def test_bad_requests_leave_nothing(tmp_path: pathlib.Path) -> None:
         ((source, tmp_path / "b.xyz"), {}, UnsupportedFormatError, "unknown suffix"),
         ((source, tmp_path / "b.onnx"), {}, StateDictError, "fit no architecture"),
         ((source, tmp_path / "b.npz"), {"opset": 17}, ArgumentError, "opset"),
+        ((source, tmp_path / "b.keras"), {}, UnsupportedFormatError, "--arch"),
         ((source, source), {}, ArgumentError, "same file"),
         ((source, tmp_path / "b.npz"), {"dtype": "int8"}, DTypeError, "floating"),
         ((source, tmp_path / "b.npz"), {"dtype": "bfloat16"}, UnsupportedFormatError, "NumPy files cannot hold"),
@@ -154,8 +155,36 @@ def test_a_model_becomes_a_graph_and_weights_again(tmp_path: pathlib.Path, capfd
     assert zoo.load(tmp_path / "e.safetensors").run("examples/digit.png").label == "4"
     assert main(["convert", "digits", str(tmp_path / "f.onnx"), "--opset", "13", "--dtype", "float16"]) == 0
     assert "outputs agree" in capfd.readouterr().out
+    assert not back.lost
     copy = zoo.convert(tmp_path / "d.onnx", tmp_path / "copy.onnx")
     assert (copy.compared, copy.relative) == (17, 0.0)
+
+
+def test_a_target_without_suffix_is_a_folder(tmp_path: pathlib.Path) -> None:
+    report = zoo.convert("digits", tmp_path / "folder")
+    assert (report.target, report.relative) == (str(tmp_path / "folder" / "model.safetensors"), 0.0)
+    assert zoo.load(tmp_path / "folder").run("examples/digit.png").label == "4"
+    zoo.convert(write(tmp_path / "bare.pt", state_dict()), tmp_path / "bare")
+    assert set(read(tmp_path / "bare" / "model.safetensors")) == set(state_dict())
+    back = zoo.convert(tmp_path / "folder", tmp_path / "again.npz")
+    assert (back.architecture, back.relative) == ("digitnet", 0.0)
+
+
+def test_one_array_without_a_name(tmp_path: pathlib.Path) -> None:
+    array = torch.arange(3.0)
+    torch.save(array, tmp_path / "a.pt")
+    report = zoo.convert(tmp_path / "a.pt", tmp_path / "b.npy")
+    assert (report.compared, report.agrees) == (1, True)
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), array.numpy())
+
+
+def test_a_cast_graph_is_compared_with_the_original(tmp_path: pathlib.Path) -> None:
+    report = zoo.convert("digits", tmp_path / "d.onnx", dtype="float16")
+    x = np.random.default_rng(0).normal(size=(1, 1, 24, 24)).astype(np.float32)
+    [found] = run(session_of(tmp_path / "d.onnx"), x.astype(np.float16))
+    assert report.relative is not None
+    assert 1e-5 < report.relative < 1e-2
+    np.testing.assert_allclose(found, zoo.load("digits")(x), atol=0.05 * np.abs(found).max())
 
 
 @pytest.mark.slow

@@ -131,3 +131,41 @@ def test_a_file_of_ours_that_lost_a_tensor(tmp_path: pathlib.Path) -> None:
         del file["layers/conv2d/vars/0"]
     with pytest.raises(FormatError, match="listed but missing"):
         zoo.load(tmp_path / "a.weights.h5")
+
+
+def shared_and_nested() -> Any:
+    """A model of Keras with a shared layer, a nested model, a frozen layer and two outputs."""
+    layers = keras.layers
+    x = keras.Input((6, 6, 3))
+    shared = layers.Conv2D(3, 3, padding="same", kernel_regularizer="l2")
+    inner = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(4, 1), layers.BatchNormalization(trainable=False)])
+    y = layers.Reshape((36, 4))(inner(layers.Add()([shared(x), shared(shared(x))])))
+    y = layers.Bidirectional(layers.LSTM(2, return_sequences=True))(y)
+    y = layers.Flatten()(layers.LayerNormalization()(layers.MultiHeadAttention(2, 4)(y, y)))
+    return keras.Model(x, [layers.Dense(3)(y), layers.Dense(2, activation="relu")(y)])
+
+
+def test_a_keras_archive_becomes_a_legacy_file_that_keras_loads(tmp_path: pathlib.Path) -> None:
+    original = keras_oracles.scrambled(shared_and_nested())
+    original.compile("adam", "mse")
+    original.save(tmp_path / "a.keras")
+    report = zoo.convert(tmp_path / "a.keras", tmp_path / "a.h5")
+    assert report.lost == ["what it was compiled with and the state of an optimizer"]
+    assert (report.relative, report.compared) == (0.0, len(original.weights))
+    zoo.load(tmp_path / "a.keras").save(tmp_path / "b.h5")
+    x = np.random.default_rng(1).standard_normal((2, 6, 6, 3)).astype(np.float32)
+    expected = [y.detach().numpy() for y in original(x, training=False)]
+    for name in ("a.h5", "b.h5"):
+        loaded = keras.models.load_model(tmp_path / name, compile=False)
+        for ours, theirs, wanted in zip(zoo.load(tmp_path / name)(x), loaded(x, training=False), expected, strict=True):
+            keras_oracles.close(theirs.detach().numpy(), wanted, name)
+            keras_oracles.close(ours, wanted, name)
+
+
+def test_what_a_keras_model_loses_is_said(tmp_path: pathlib.Path) -> None:
+    keras_oracles.scrambled(shared_and_nested()).save(tmp_path / "a.keras")
+    copy = zoo.convert(tmp_path / "a.keras", tmp_path / "b.keras", dtype="float16")
+    assert copy.relative is not None
+    assert copy.relative > 0
+    assert copy.agrees
+    assert "the graph: this format keeps weights alone" in zoo.convert(tmp_path / "a.keras", tmp_path / "a.npz").lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,31 @@ def test_outputs_and_gradients(name: str) -> None:
     limit = 1e-9 if name == "mobilenet_v2" else 1e-5  # torch has a float32 sixth in the slope of its hardswish
     for parameter, tensor in theirs.named_parameters():
         assert relative(gradients[parameter], tensor.grad.numpy()) <= limit, parameter
+
+
+def test_weights_of_timm(tmp_path: pathlib.Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    theirs = timm.create_model("mobilenetv2_100", num_classes=5).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    torch.save(theirs.state_dict(), tmp_path / "m.pth")
+    model = zoo.load(tmp_path / "m.pth")
+    assert model.architecture == "mobilenet_v2"
+    x = np.random.default_rng(1).standard_normal((2, 3, 64, 64), np.float32)
+    assert relative(model(x), theirs(torch.from_numpy(x)).detach().numpy()) <= 1e-5
+
+
+def test_names_of_another_depth_stay() -> None:
+    from zoonet.weights.mobilenet_names import is_timm_mobilenet_v2
+
+    names = ["conv_stem.weight", "blocks.0.0.conv_dw.weight", "blocks.6.0.conv_pwl.weight"]
+    assert is_timm_mobilenet_v2(names)
+    assert not is_timm_mobilenet_v2([*names, "blocks.1.2.conv_pw.weight"])  # mobilenetv2_110d
+    assert not is_timm_mobilenet_v2([*names, "blocks.1.0.se.conv_reduce.weight"])
 
 
 @pytest.mark.parametrize("name", NAMES)

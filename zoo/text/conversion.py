@@ -54,7 +54,8 @@ def _compare(model: Model, source: pathlib.Path, folder: pathlib.Path, report: C
     report.compared = len(read)
     first = loading.load(source, task=None, device="cpu", dtype=np.float32, given={})
     vocabulary: int = first.network.config.vocabulary  # type: ignore[attr-defined]
-    tokens = np.random.default_rng(0).integers(0, vocabulary, (1, 16))
-    ours, theirs = [np.asarray(m.network(tokens), np.float64) for m in (first, again)]
+    rng = np.random.default_rng(0)  # an encoder–decoder takes two texts
+    tokens = [rng.integers(0, vocabulary, kind.shape) for kind in first.task.example(first.network)]
+    ours, theirs = [np.asarray(m.network(*tokens), np.float64) for m in (first, again)]
     difference = float(np.abs(ours - theirs).max()) if np.isfinite(theirs).all() else float("inf")
     report.absolute, report.relative = difference, difference / (float(np.abs(ours).max()) or 1.0)

@@ -18,7 +18,7 @@ from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
 from zoonet.zoo.text import build
 from zoonet.zoo.text.tasks import network_kind
-from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
+from zoonet.zoo.text.tokenizer import TOKENIZER_FILES, Tokenizer, read_tokenizer
 from zoonet.zoo.transformers import llama2c
 from zoonet.zoo.transformers.bert import HEADS
 from zoonet.zoo.transformers.pretrained import config_fields, network_for, read_config, read_network, write_network
@@ -67,7 +67,8 @@ def describe(path: Path) -> dict[str, str]:
 def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
     """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files.
 
-    A task and labels that the folder has no head for give it a new one, to be trained.
+    A task and labels that the folder has no head for give it a new one, to be trained. A folder without tokenizer gives
+    a model that takes token numbers alone.
     """
     if path.is_dir():
         config = read_config(path)
@@ -75,8 +76,7 @@ def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mappin
         classes = len(labels) if labels is not None and task in _LABELLED else None
         network = read_network(path, _HEADS.get(task or ""), classes)
         config = {**config, **_pooling(path), **_ends(path)}
-        made: Any = given.get("tokenizer") or path
-        tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)
+        tokenizer = _tokenizer(path, given.get("tokenizer"))
         kind = str(config["model_type"])
     else:
         network, tokenizer, config = _llama2c(path, given.get("tokenizer"))
@@ -88,6 +88,15 @@ def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mappin
     return Model(
         network, kind, make_task(purpose, config, network, kind, path.name, chosen), card=Card(path.name), device=device
     )
+
+
+def _tokenizer(path: Path, given: Any) -> Tokenizer | None:
+    """That of a folder, or the one given; None where the folder has no file of one: then it takes token numbers."""
+    if isinstance(given, Tokenizer):
+        return given
+    if given is None and not any((path / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    return read_tokenizer(given or path)
 
 
 def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer, dict[str, Any]]:

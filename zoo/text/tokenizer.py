@@ -22,6 +22,8 @@ from zoonet.zoo.text.chat import ChatTemplate, read_chat_template, special_names
 from zoonet.zoo.transformers.sampling import check_integer
 
 Array = np.ndarray[Any, Any]
+#: Files of a folder that a tokenizer is made of, one or two of them.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zoonet import zoo
-from zoonet.ops.errors import ArgumentError, MissingFileError, UnknownModelError, UnsupportedFormatError
+from zoonet.ops.errors import ArgumentError, UnknownModelError, UnsupportedFormatError
 from zoonet.zoo import architectures
 from zoonet.zoo.cli import main
 from zoonet.zoo.listing import listed
@@ -66,8 +66,25 @@ def test_made_by_name(name: str, kind: str, tmp_path: pathlib.Path) -> None:
     output = theirs(torch.from_numpy(TOKENS))
     expected = (output.logits if hasattr(output, "logits") else output.last_hidden_state).detach().numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-4 * np.abs(expected).max())
-    with pytest.raises(MissingFileError, match="tokenizer="):
-        zoo.load(tmp_path / "made")
+    again = zoo.load(tmp_path / "made")  # which has no tokenizer either
+    np.testing.assert_array_equal(again(TOKENS), scores)
+    with pytest.raises(ArgumentError, match="tokenizer=PATH"):
+        again.run("text")
+    assert zoo.convert(tmp_path / "made", tmp_path / "half", dtype="float16").agrees
+    assert zoo.convert(tmp_path / "made", tmp_path / "made.onnx").agrees
+
+
+def test_a_folder_of_an_encoder_decoder_is_converted(tmp_path: pathlib.Path) -> None:
+    sizes = {"vocab_size": 40, "d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 2, "num_heads": 2}
+    original = transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).eval()
+    original.save_pretrained(tmp_path / "t5")
+    assert zoo.convert(tmp_path / "t5", tmp_path / "copy").relative == 0.0
+    half = zoo.convert(tmp_path / "t5", tmp_path / "half", dtype="float16")
+    assert half.relative is not None
+    assert 0 < half.relative < 1e-2
+    theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "copy")
+    for (name, wanted), found in zip(original.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(wanted, found), name
 
 
 def test_sizes_beyond_memory_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
