@@ -75,8 +75,7 @@ def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mappin
         classes = len(labels) if labels is not None and task in _LABELLED else None
         network = read_network(path, _HEADS.get(task or ""), classes)
         config = {**config, **_pooling(path), **_ends(path)}
-        made: Any = given.get("tokenizer") or path
-        tokenizer = made if isinstance(made, Tokenizer) else read_tokenizer(made)
+        tokenizer = _tokenizer(path, given.get("tokenizer"))
         kind = str(config["model_type"])
     else:
         network, tokenizer, config = _llama2c(path, given.get("tokenizer"))
@@ -88,6 +87,16 @@ def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mappin
     return Model(
         network, kind, make_task(purpose, config, network, kind, path.name, chosen), card=Card(path.name), device=device
     )
+
+
+def _tokenizer(folder: Path, given: Any) -> Tokenizer | None:
+    """The given one, or the folder's. None where the folder has none: the network takes token numbers all the same."""
+    if given is not None:
+        return given if isinstance(given, Tokenizer) else read_tokenizer(given)
+    try:
+        return read_tokenizer(folder)
+    except MissingFileError:
+        return None
 
 
 def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer, dict[str, Any]]:

@@ -39,6 +39,10 @@ class TokenBatch:
     sequence: Array
 
 
+#: What a folder may hold its tokenizer in.
+TOKENIZER_FILES = "tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt"
+
+
 @contextmanager
 def _checked(what: str) -> Iterator[None]:
     """What the `tokenizers` package raises for damaged files inside becomes a FormatError; panics are no Exceptions."""
@@ -256,7 +260,7 @@ def _pipeline(place: Path, settings: Mapping[str, Any]) -> Any:
         return _from_merges(place / "vocab.json", place / "merges.txt", prefix)
     raise MissingFileError(
         f"{place} has no tokenizer",
-        expected="tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt",
+        expected=TOKENIZER_FILES,
         fix="download the tokenizer's files too, or name them, load(path, tokenizer=…)",
     )
 

@@ -91,9 +91,11 @@ class LlamaConfig:
         multiple("attention heads and key-value heads", heads, shared)
         depth = count(config, "head_dim", default=0, least=0) or multiple("hidden_size and heads", width, heads)
         multiple("head_dim and rotated pairs", depth, 2)
-        rope = config.get("rope_parameters") or {**(config.get("rope_scaling") or {})}
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if not isinstance(rope, dict):
             raise FormatError("config.json: rope_parameters are wrong", expected="an object", received=repr(rope)[:100])
+        if "original_max_position_embeddings" in config:  # beside the scaling in Phi-3's and others' configurations
+            rope = {"original_max_position_embeddings": config["original_max_position_embeddings"], **rope}
         bias = kind == "qwen2" or bool(config.get("attention_bias", False))
         layers = count(config, "num_hidden_layers")
         sliding = config.get("sliding_window") if kind == "mistral" or config.get("use_sliding_window") else None
