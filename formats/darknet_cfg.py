@@ -95,7 +95,7 @@ def parse_cfg(text: str) -> list[Section]:
         key, separator, value = line.partition("=")
         if not separator or not sections:
             raise FormatError(f"cfg, line {number}: expected a section or key=value", received=line[:50])
-        sections[-1].options[key.strip()] = value.partition("#")[0].strip()
+        sections[-1].options[key.strip()] = value.partition("#")[0].partition(";")[0].strip()
     if not sections or sections[0].kind != "network":
         raise FormatError("a cfg starts with the section [net]", received=sections[0].kind if sections else "nothing")
     return sections
@@ -142,7 +142,7 @@ def _convolutional(section: Section, shape: Shape, _layers: list[Layer]) -> tupl
     filters, size = section.positive("filters", 1), section.positive("size", 1)
     groups, stride = section.positive("groups", 1), section.positive("stride", 1)
     dilation = section.positive("dilation", 1) if size > 1 else 1
-    padding = size // 2 * dilation if section.integer("pad", 0) else section.integer("padding", 0)
+    padding = (size // 2 if section.integer("pad", 0) else section.integer("padding", 0)) * dilation
     if channels % groups or filters % groups:
         raise section.error("groups do not divide the channels", received=f"{channels}, {filters}, {groups}")
     reach = dilation * (size - 1) + 1

@@ -21,7 +21,9 @@ from zoonet.ops.types import FLOATING, INTEGER, Array, TensorType, int64, kind_o
 __all__ = ["batched_nms", "nms", "soft_nms"]
 
 #: Most pairs of boxes that are compared at one time.
-_PAIRS = 1 << 18
+_PAIRS = 1 << 17
+#: Most bands that boxes are sorted into.
+_BANDS = 256
 
 
 def _check_scored(name: str, boxes: TensorType, scores: TensorType) -> None:
@@ -55,8 +57,8 @@ def _descending(xp: Any, scores: Any) -> Any:
     return len(scores) - 1 - reverse
 
 
-def _along(xp: Any, low: Any, high: Any, groups: Any, threshold: float) -> tuple[Any, Any]:
-    """Centers of intervals, spread so that groups are far apart; and how far from each the center of another may be.
+def _along(xp: Any, low: Any, high: Any, threshold: float) -> tuple[Any, Any]:
+    """Centers of intervals, from 0, and how far from each the center of another may be.
 
     Two intervals whose IoU exceeds t have centers closer than (a + b) / 2 · (1 - t) / (1 + t), a and b being their
     lengths, of which neither exceeds the other by more than 1 / t.
@@ -65,10 +67,17 @@ def _along(xp: Any, low: Any, high: Any, groups: Any, threshold: float) -> tuple
     centers, lengths = (low + high) / 2, high - low
     longest = lengths.max() if threshold == 0 else xp.minimum(lengths.max(), lengths / threshold)
     reach = (lengths + longest) * (0.5001 * (1 - threshold) / (1 + threshold))
-    if groups is not None:
-        centers = centers - centers.min()
-        centers = centers + groups * (centers.max() + 2 * reach.max() + 1)
-    return centers, reach + xp.abs(centers) * 1e-12
+    return centers - centers.min(), reach + xp.abs(centers) * 1e-12
+
+
+def _bands(xp: Any, centers: Any, reach: Any) -> tuple[Any, int]:
+    """Each interval's band of the axis, and how many there are: what overlaps lies in one or in neighbours."""
+    extent, height = float(centers.max()), float(reach.max())
+    height = max(height, extent / _BANDS)
+    if not 3 * height < extent < 1e200:
+        return xp.zeros(len(centers)), 1
+    bands = xp.floor(centers / height)
+    return bands, int(bands.max()) + 1
 
 
 def _pairs(xp: Any, first: Any, counts: Any) -> tuple[Any, Any]:
@@ -80,22 +89,29 @@ def _pairs(xp: Any, first: Any, counts: Any) -> tuple[Any, Any]:
 
 
 class _Candidates:
-    """Boxes that may still be kept, sorted along one axis. rank: the place of each in the order of scores."""
+    """Boxes that may still be kept, sorted by group, band of one axis and center along the other.
+
+    rank: the place of each in the order of scores.
+    """
 
     def __init__(self, xp: Any, corners: list[Any], rank: Any, groups: Any, threshold: float) -> None:
         self.xp, self.threshold = xp, threshold
-        spans = [_along(xp, corners[axis], corners[axis + 2], groups, threshold) for axis in (0, 1)]
-        windows = []
-        for centers, reach in spans:
-            ordered = xp.sort(centers)
-            windows.append(int((xp.searchsorted(ordered, centers + reach) - xp.searchsorted(ordered, centers)).sum()))
-        axis = int(windows[1] < windows[0])
+        spans = [_along(xp, corners[axis], corners[axis + 2], threshold) for axis in (0, 1)]
+        shares = [float(reach.mean()) / max(float(centers.max()), 1e-300) for centers, reach in spans]
+        axis = int(shares[1] < shares[0])
+        other = 1 - axis
         centers, reach = spans[axis]
-        order = xp.argsort(centers)
-        other = (axis + 1) % 2
+        bands, count = _bands(xp, *spans[other])
+        step = float(centers.max()) + 2 * float(reach.max()) + 1
+        keys = centers if count == 1 else centers + bands * step
+        if groups is not None:
+            keys = keys + groups * (float(count + 1) * step)  # a band is empty between groups
+        reach = reach + keys * 1e-12
+        self.moves = (-step, 0.0, step) if count > 1 else (0.0,)
+        order = xp.argsort(keys)
         across = [corners[other], corners[other + 2], corners[axis], corners[axis + 2]]
         areas = (corners[2] - corners[0]) * (corners[3] - corners[1])
-        self.columns = [column[order] for column in (*across, areas, centers, reach, rank)]
+        self.columns = [column[order] for column in (*across, areas, keys, reach, rank)]
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -104,18 +120,23 @@ class _Candidates:
         self.columns = [column[chosen] for column in self.columns]
 
     def leaders(self) -> tuple[Any, Any, Any]:
-        """Places of the boxes of highest scores, as many as may be compared at once, with the range near each."""
-        xp, (centers, reach, rank) = self.xp, self.columns[5:]
-        best = xp.argsort(rank)[: max(64, _PAIRS // 64)]
-        first = xp.searchsorted(centers, centers[best] - reach[best])
-        counts = xp.searchsorted(centers, centers[best] + reach[best], "right") - first
-        many = max(1, int(xp.searchsorted(xp.cumsum(counts), _PAIRS)))
-        return best[:many], first[:many], counts[:many]
+        """Places of the boxes of highest scores, as many as may be compared at once, with the ranges near each.
+
+        best: (n,); first and counts of the ranges: (bands, n).
+        """
+        xp, (keys, reach, rank) = self.xp, self.columns[5:]
+        best = xp.argsort(rank)[: max(64, _PAIRS // 32)]
+        low, high = keys[best] - reach[best], keys[best] + reach[best]
+        first = xp.stack([xp.searchsorted(keys, low + move) for move in self.moves])
+        counts = xp.stack([xp.searchsorted(keys, high + move, "right") for move in self.moves]) - first
+        many = max(1, int(xp.searchsorted(xp.cumsum(counts.sum(0)), _PAIRS)))
+        return best[:many], first[:, :many], counts[:, :many]
 
     def overlaps(self, best: Any, first: Any, counts: Any) -> tuple[Any, Any]:
         """Pairs (i, place) of a leader best[i] and a box of lower score that it overlaps by more than the threshold."""
         xp, (low, high, start, stop, areas, _, _, rank) = self.xp, self.columns
-        i, j = _pairs(xp, first, counts)
+        i, j = _pairs(xp, first.reshape(-1), counts.reshape(-1))
+        i = i % len(best)
         near = (xp.minimum(high[best][i], high[j]) > xp.maximum(low[best][i], low[j])) & (rank[best][i] < rank[j])
         i, j = i[near], j[near]
         k = best[i]

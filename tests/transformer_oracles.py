@@ -33,6 +33,8 @@ def drawn(network: Any) -> Any:
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 12, "rope_theta": 50.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12, "rope_theta": 50.0}
+LONG: dict[str, Any] = {"rope_type": "longrope", "original_max_position_embeddings": 4, "rope_theta": 50.0}
+LONG |= {"short_factor": [1.0, 1.1] * 4, "long_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0]}
 WIDE = {**GROUPED, "hidden_size": 64}  # more pairs, so that a scaling treats them differently
 DECODERS = {
     "llama": ("Llama", GROUPED),
@@ -40,6 +42,8 @@ DECODERS = {
     "llama-linear": ("Llama", {**WIDE, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
     "llama3": ("Llama", {**WIDE, "rope_parameters": LLAMA3}),
     "llama-yarn": ("Llama", {**WIDE, "rope_parameters": YARN}),
+    "llama-longrope": ("Llama", {**WIDE, "rope_parameters": LONG}),
+    "llama-longrope-short": ("Llama", {**WIDE, "rope_parameters": {**LONG, "original_max_position_embeddings": 24}}),
     "llama-dynamic": (
         "Llama",
         {
@@ -64,8 +68,8 @@ def decoder(name: str) -> tuple[Any, Any]:
     return ours, theirs
 
 
-def gpt() -> tuple[Any, Any]:
-    settings = transformers.GPT2Config(vocab_size=37, n_embd=16, n_layer=2, n_head=4, n_positions=24)
+def gpt(**changes: Any) -> tuple[Any, Any]:
+    settings = transformers.GPT2Config(vocab_size=37, n_embd=16, n_layer=2, n_head=4, n_positions=24, **changes)
     theirs = drawn(transformers.GPT2LMHeadModel(settings))
     with initialised_by(None):
         ours = gpt2.GPT2LMHeadModel(gpt2.GPT2Config.from_json(settings.to_dict()))

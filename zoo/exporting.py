@@ -224,6 +224,12 @@ class _Past:
 def _decoder(network: Any) -> Signature:
     """Tokens, mask, positions and the keys and values of earlier positions, which a first call gives empty."""
     config = network.config
+    rope = getattr(config, "rope", {})
+    if rope.get("rope_type", rope.get("type")) == "longrope":
+        raise UnsupportedFormatError(
+            "a decoder with LongRoPE is not written as ONNX: its positions depend on the length of the whole text",
+            fix="save it as a folder, or with other rope_parameters",
+        )
     heads = getattr(config, "key_value_heads", config.heads)
     depth = config.depth if hasattr(config, "depth") else config.width // config.heads
     names = [f"{layer}.{part}" for layer in range(config.layers) for part in ("key", "value")]

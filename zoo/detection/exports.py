@@ -124,7 +124,7 @@ def _ultralytics(config: GraphConfig, metadata: Mapping[str, Any], size: tuple[i
     if len(shape) != 3 or not labels:
         return None
     classes = len(labels)
-    if shape[2] == 6 and str(metadata.get("end2end", metadata.get("nms", ""))) != "False" and shape[1] != classes + 4:
+    if shape[2] == 6 and shape[1] != classes + 4 and _is_finished(metadata, classes, shape[1], size):
         return Recognised(RowsDecoder(classes), usual, labels)
     if shape[2] == classes + 5:
         return Recognised(YoloDecoder(classes), usual, labels)
@@ -133,13 +133,26 @@ def _ultralytics(config: GraphConfig, metadata: Mapping[str, Any], size: tuple[i
     return None
 
 
+def _is_finished(metadata: Mapping[str, Any], classes: int, rows: int | str | None, size: tuple[int, int]) -> bool:
+    """Whether rows of six are corners, score and class, not a cell's box, objectness and score of its only class."""
+    told = str(metadata.get("end2end", metadata.get("nms", "")))
+    if told in ("True", "False") or classes != 1:
+        return told != "False"
+    return isinstance(rows, int) and rows not in [3 * _cells(size, strides) for strides in _STRIDES]
+
+
+def _cells(size: tuple[int, int], strides: tuple[int, ...]) -> int:
+    return sum((size[0] // s) * (size[1] // s) for s in strides)
+
+
 def _grid(config: GraphConfig, size: tuple[int, int], operators: frozenset[str]) -> Recognised | None:
     """One output of a row per cell: YOLOX, whose rows are as many as cells; YOLOv5, with three per cell; YOLOv8."""
     shape = config.outputs[0].shape or ()
-    if len(config.outputs) != 1 or len(shape) != 3 or size[0] % 32 or size[1] % 32:
+    raw = [len(port.shape or ()) for port in config.outputs[1:]]  # old exports of YOLOv5 give the maps of the head too
+    if len(shape) != 3 or set(raw) - {5} or size[0] % 32 or size[1] % 32:
         return None
     for strides in _STRIDES:
-        cells = sum((size[0] // s) * (size[1] // s) for s in strides)
+        cells = _cells(size, strides)
         last, middle = shape[2], shape[1]
         if middle == cells and isinstance(last, int) and last > 5:
             usual = yolox_preprocessing(size)

@@ -91,7 +91,7 @@ class Convolutional(DarknetLayer):
         self.stride = (section.positive("stride_y", stride), section.positive("stride_x", stride))
         self.groups = section.positive("groups", 1)
         self.dilation = section.positive("dilation", 1) if size > 1 else 1
-        self.padding = size // 2 * self.dilation if section.integer("pad", 0) else section.integer("padding", 0)
+        self.padding = (size // 2 if section.integer("pad", 0) else section.integer("padding", 0)) * self.dilation
         self.activation = activation_of(layer, "logistic")
 
     def forward(self, x: Array) -> Array:

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from zoonet.zoo.modules import Module
 
 
+class Written(str):
+    """A text; called, as `text(top)` of every result is, it gives itself."""
+
+    __slots__ = ()
+
+    def __call__(self, top: int = 5) -> str:
+        """The text. top: has no meaning here."""
+        return str(self)
+
+
 @dataclass(frozen=True)
 class Generation:
     """A text and what a model wrote after it. reason: "stop", "string" (a stop string) or "length".
@@ -37,9 +47,10 @@ class Generation:
     log_probabilities: tuple[float, ...]
     reason: str
 
-    def text(self, top: int = 5) -> str:
-        """Prompt and continuation. top: has no meaning here."""
-        return self.source + self.continuation
+    @property
+    def text(self) -> Written:
+        """Prompt and continuation."""
+        return Written(self.source + self.continuation)
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Plain data for JSON. top: has no meaning here."""
@@ -53,9 +64,10 @@ class Generation:
 class Answer(Generation):
     """A text that a model wrote after it had read another, as in a translation."""
 
-    def text(self, top: int = 5) -> str:
-        """What was written. top: has no meaning here."""
-        return self.continuation
+    @property
+    def text(self) -> Written:
+        """What was written."""
+        return Written(self.continuation)
 
 
 @dataclass(frozen=True)

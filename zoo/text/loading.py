@@ -18,7 +18,7 @@ from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import make_task
 from zoonet.zoo.text import build
 from zoonet.zoo.text.tasks import network_kind
-from zoonet.zoo.text.tokenizer import TOKENIZER_FILES, Tokenizer, read_tokenizer
+from zoonet.zoo.text.tokenizer import Tokenizer, read_tokenizer
 from zoonet.zoo.transformers import llama2c
 from zoonet.zoo.transformers.bert import HEADS
 from zoonet.zoo.transformers.pretrained import config_fields, network_for, read_config, read_network, write_network
@@ -90,13 +90,14 @@ def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mappin
     )
 
 
-def _tokenizer(path: Path, given: Any) -> Tokenizer | None:
-    """That of a folder, or the one given; None where the folder has no file of one: then it takes token numbers."""
-    if isinstance(given, Tokenizer):
-        return given
-    if given is None and not any((path / name).is_file() for name in TOKENIZER_FILES):
+def _tokenizer(folder: Path, given: Any) -> Tokenizer | None:
+    """The given one, or the folder's. None where the folder has none: the network takes token numbers all the same."""
+    if given is not None:
+        return given if isinstance(given, Tokenizer) else read_tokenizer(given)
+    try:
+        return read_tokenizer(folder)
+    except MissingFileError:
         return None
-    return read_tokenizer(given or path)
 
 
 def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +57,23 @@ class QuestionAnswering(LanguageTask):
 
     def run(
         self, model: Model, source: Any, *, top: int = 3, longest: int = 30, overlap: int = 128, batch: int = 8
-    ) -> Spans:
-        """The `top` most likely answers of at most `longest` tokens. source: (question, text).
+    ) -> Spans | list[Spans]:
+        """The `top` most likely answers of at most `longest` tokens.
 
+        source: (question, text), {"question": …, "context": …}, or a list of these, which gives a list.
         A text that is too long for the model is read in windows that share `overlap` tokens, `batch` windows at a
         time. A score is the product of the probabilities of start and end among all places of the text (of all
         windows). Raises InputError, ArgumentError.
         """
         for name, value in (("top", top), ("longest", longest), ("batch", batch)):
             check_integer(name, value, 1)
+        if isinstance(source, list | tuple) and source and not isinstance(source[0], str):
+            return [self._answers(model, each, top, longest, overlap, batch) for each in source]
+        return self._answers(model, source, top, longest, overlap, batch)
+
+    def _answers(self, model: Model, source: Any, top: int, longest: int, overlap: int, batch: int) -> Spans:
+        if isinstance(source, Mapping):
+            source = [source[key] for key in ("question", "context") if key in source]
         pair = self._texts(source)
         if len(pair) != 2 or isinstance(source, str):
             raise InputError("a question needs a text", expected="(question, text)", received=f"{len(pair)} texts")

@@ -17,7 +17,7 @@ from zoonet.ops.types import TensorType, int64
 from zoonet.zoo.modules import Module
 from zoonet.zoo.results import Classification, Results
 from zoonet.zoo.text.inputs import check_inputs
-from zoonet.zoo.text.tokenizer import TokenBatch, Tokenizer, read_tokenizer
+from zoonet.zoo.text.tokenizer import TOKENIZER_FILES, TokenBatch, Tokenizer, read_tokenizer
 from zoonet.zoo.transformers.bert import BertModel, BertWithHead, mean_pool
 from zoonet.zoo.transformers.sampling import check_integer, softmax
 
@@ -80,8 +80,12 @@ class LanguageTask:
     def tokenizer(self) -> Tokenizer:
         """What turns texts into tokens. Raises ArgumentError for a network that was made without one."""
         if self._tokenizer is None:
-            fix = "give one, tokenizer=PATH, to create or load; or call the model on token numbers"
-            raise ArgumentError("the model has no tokenizer", fix=fix)
+            raise ArgumentError(
+                "the model has no tokenizer",
+                expected=TOKENIZER_FILES,
+                fix="put its files into the model's folder, or give one, tokenizer=PATH, to load or create; "
+                "or call the model on token numbers",
+            )
         return self._tokenizer
 
     @property

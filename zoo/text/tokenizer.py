@@ -22,8 +22,6 @@ from zoonet.zoo.text.chat import ChatTemplate, read_chat_template, special_names
 from zoonet.zoo.transformers.sampling import check_integer
 
 Array = np.ndarray[Any, Any]
-#: Files of a folder that a tokenizer is made of, one or two of them.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,10 @@ class TokenBatch:
     offsets: list[list[tuple[int, int]]]
     special: Array
     sequence: Array
+
+
+#: What a folder may hold its tokenizer in.
+TOKENIZER_FILES = "tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt"
 
 
 @contextmanager
@@ -258,7 +260,7 @@ def _pipeline(place: Path, settings: Mapping[str, Any]) -> Any:
         return _from_merges(place / "vocab.json", place / "merges.txt", prefix)
     raise MissingFileError(
         f"{place} has no tokenizer",
-        expected="tokenizer.json, tokenizer.model, spiece.model, vocab.txt, or vocab.json and merges.txt",
+        expected=TOKENIZER_FILES,
         fix="download the tokenizer's files too, or name them, load(path, tokenizer=…)",
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError, FormatError
+from zoonet.ops.errors import ArgumentError, FormatError, UnsupportedFormatError
 from zoonet.zoo.layers import Embedding, LayerNorm, Linear
 from zoonet.zoo.modules import Array, Module, sizes
 from zoonet.zoo.transformers.blocks import (
@@ -158,6 +158,11 @@ class BertConfig:
                 "config.json: positions of a kind that is not known",
                 expected="absolute",
                 received=repr(config["position_embedding_type"])[:100],
+            )
+        if config.get("is_decoder") is True:
+            raise UnsupportedFormatError(
+                "config.json: is_decoder is true, but these networks read a text from both sides",
+                fix="set it to false if the network was trained as an encoder",
             )
         width, heads = count(config, "hidden_size", "dim"), count(config, "num_attention_heads", "n_heads")
         multiple("width and heads", width, heads)

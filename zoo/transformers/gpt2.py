@@ -28,7 +28,11 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Sizes of a GPT-2. positions: the longest text in tokens. tied: the output layer is the embedding."""
+    """Sizes of a GPT-2. positions: the longest text in tokens. tied: the output layer is the embedding.
+
+    scaled: scores of attention are divided by √head_size; by_layer: and by the layer's number, counted from 1, as in
+    checkpoints trained with Mistral's recipe (Stanford CRFM).
+    """
 
     width: int = 768
     layers: int = 12
@@ -39,6 +43,13 @@ class GPT2Config:
     activation: str = "gelu_new"
     eps: float = 1e-5
     tied: bool = True
+    scaled: bool = True
+    by_layer: bool = False
+
+    def attention_scale(self, layer: int) -> float:
+        """The factor of a layer's attention scores."""
+        scale: float = (self.width // self.heads) ** -0.5 if self.scaled else 1.0
+        return scale / (layer + 1) if self.by_layer else scale
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> GPT2Config:
@@ -55,6 +66,8 @@ class GPT2Config:
             str(config.get("activation_function", "gelu_new")),
             number(config, "layer_norm_epsilon", 1e-5),
             config.get("tie_word_embeddings", True) is not False,
+            config.get("scale_attn_weights", True) is not False,
+            config.get("scale_attn_by_inverse_layer_idx") is True,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -71,6 +84,8 @@ class GPT2Config:
             "activation_function": self.activation,
             "layer_norm_epsilon": self.eps,
             "tie_word_embeddings": self.tied,
+            "scale_attn_weights": self.scaled,
+            "scale_attn_by_inverse_layer_idx": self.by_layer,
         }
 
 
@@ -92,7 +107,7 @@ class GPT2Model(Module):
             Conv1D,
         )
         self.wte, self.wpe = Embedding(config.vocabulary, config.width), Embedding(config.positions, config.width)
-        self.h = [Block(block, layer) for layer in range(config.layers)]
+        self.h = [Block(replace(block, scale=config.attention_scale(layer)), layer) for layer in range(config.layers)]
         self.ln_f = LayerNorm(config.width, eps=config.eps)
 
     def forward(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError, FormatError
+from zoonet.ops.errors import ArgumentError, FormatError, UnsupportedFormatError
 from zoonet.zoo.layers import Embedding, Linear
 from zoonet.zoo.modules import Array, Module, sizes
 from zoonet.zoo.transformers.blocks import (
@@ -91,13 +91,17 @@ class LlamaConfig:
         multiple("attention heads and key-value heads", heads, shared)
         depth = count(config, "head_dim", default=0, least=0) or multiple("hidden_size and heads", width, heads)
         multiple("head_dim and rotated pairs", depth, 2)
-        rope = config.get("rope_parameters") or {**(config.get("rope_scaling") or {})}
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if not isinstance(rope, dict):
             raise FormatError("config.json: rope_parameters are wrong", expected="an object", received=repr(rope)[:100])
+        if "original_max_position_embeddings" in config:  # beside the scaling in Phi-3's and others' configurations
+            rope = {"original_max_position_embeddings": config["original_max_position_embeddings"], **rope}
         bias = kind == "qwen2" or bool(config.get("attention_bias", False))
         layers = count(config, "num_hidden_layers")
         sliding = config.get("sliding_window") if kind == "mistral" or config.get("use_sliding_window") else None
         full = 0 if kind == "mistral" else count(config, "max_window_layers", default=layers, least=0)
+        if sliding is not None and kind != "mistral":
+            full = _full_layers(config, layers, full)
         return cls(
             width,
             layers,
@@ -144,6 +148,21 @@ class LlamaConfig:
             "rope_theta": self.rope.get("rope_theta", 10000.0),
             "rope_parameters": {"rope_type": "default", **self.rope},
         }
+
+
+def _full_layers(config: Mapping[str, Any], layers: int, usual: int) -> int:
+    """How many layers come before those with a window, by `layer_types`, which goes before max_window_layers."""
+    kinds = config.get("layer_types")
+    if kinds is None:
+        return usual
+    found = kinds.count("full_attention") if isinstance(kinds, list) else 0
+    if kinds != ["full_attention"] * found + ["sliding_attention"] * (layers - found):
+        raise UnsupportedFormatError(
+            "config.json: an order of layer_types that zoonet does not have",
+            expected=f"{layers} in all, full_attention before sliding_attention",
+            received=repr(kinds)[:100],
+        )
+    return found
 
 
 class LlamaModel(Module):

@@ -119,6 +119,8 @@ def load_weights(network: Module, checkpoint: formats.Checkpoint, *, fresh: bool
             vars(network).pop("pooler", None)
     elif isinstance(network, GPT2LMHeadModel) and "wte.weight" in given:
         given = {f"transformer.{name}": tensor for name, tensor in given.items()}
+    elif isinstance(network, LlamaForCausalLM) and "embed_tokens.weight" in given:
+        given = {f"model.{name}": tensor for name, tensor in given.items()}
     elif isinstance(network, BertWithHead):
         prefix = f"{network.config.family}."
         if not any(name.startswith(prefix) for name in given):  # of the encoder alone

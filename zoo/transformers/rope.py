@@ -1,7 +1,8 @@
 """Frequencies of rotary position embeddings, and their scalings to texts longer than those of the training.
 
 Source: Su et al. 2021 (arXiv:2104.09864); position interpolation (arXiv:2306.15595); NTK-aware and YaRN
-(arXiv:2309.00071); Llama 3.1's scaling by wavelength. Fields as in Hugging Face's configurations.
+(arXiv:2309.00071); LongRoPE (arXiv:2402.13753); Llama 3.1's scaling by wavelength. Fields as in Hugging Face's
+configurations.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ def frequencies(size: int, rope: Mapping[str, Any], positions: int, length: int)
         rates = _by_wavelength(rates, rope, factor)
     elif kind == "yarn":
         rates, attention = _yarn(rates, rope, size, base, factor, positions)
+    elif kind == "longrope":
+        rates, attention = _long(rates, rope, positions, length)
     elif kind != "default":
         raise UnsupportedFormatError(
             "config.json: a rotary scaling that is not known",
-            expected="default, linear, dynamic, llama3 or yarn",
+            expected="default, linear, dynamic, llama3, yarn or longrope",
             received=repr(kind)[:100],
         )
     return tuple(float(rate) for rate in rates), attention
@@ -80,11 +83,27 @@ def _yarn(
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, size - 1)
     ramp = np.clip((np.arange(size // 2, dtype=np.float32) - first) / max(last - first, 0.001), 0, 1)
-    attention = rope.get("attention_factor")
-    if attention is None:
+    attention = number(rope, "attention_factor", 0.0)
+    if not attention:
         mscale, every = number(rope, "mscale", 0.0), number(rope, "mscale_all_dim", 0.0)
         attention = _mscale(factor, mscale) / _mscale(factor, every) if mscale and every else _mscale(factor, 1.0)
-    return (rates / factor * ramp + rates * (1 - ramp)).astype(np.float32), float(attention)
+    return (rates / factor * ramp + rates * (1 - ramp)).astype(np.float32), attention
+
+
+def _long(rates: Any, rope: Mapping[str, Any], positions: int, length: int) -> tuple[Any, float]:
+    """A factor of its own for each pair: one list for texts as long as those of the training, one for longer ones."""
+    original = count(rope, "original_max_position_embeddings", default=positions)
+    name = "long_factor" if length > original else "short_factor"
+    factors = rope.get(name)
+    if not isinstance(factors, list) or not all(type(f) in (int, float) and 0 < f < math.inf for f in factors):
+        raise FormatError(f"config.json: {name} is wrong", expected="positive numbers", received=repr(factors)[:100])
+    if len(factors) != len(rates):
+        raise FormatError(f"config.json: {name} does not fit", expected=f"{len(rates)} numbers", received=len(factors))
+    factor = number(rope, "factor", positions / original)
+    attention = number(rope, "attention_factor", 0.0)
+    if not attention:
+        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 and original > 1 else 1.0
+    return rates / np.array(factors, np.float32), attention
 
 
 def _mscale(factor: float, scale: float) -> float:

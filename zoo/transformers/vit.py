@@ -33,7 +33,7 @@ class ViTConfig:
     """Sizes of a vision transformer. size: of the pictures that its positions are for; patch: of a patch, in pixels.
 
     distilled: a second token besides that of the class. heads_mean: that token has an output layer of its own, and the
-    scores are the mean of both. hidden: 0 for 4 · width.
+    scores are the mean of both. hidden: 0 for 4 · width. projection_bias: of queries, keys and values.
     """
 
     width: int = 768
@@ -48,6 +48,7 @@ class ViTConfig:
     channels: int = 3
     activation: str = "gelu"
     eps: float = 1e-6
+    projection_bias: bool = True
 
     @property
     def grid(self) -> int:
@@ -89,6 +90,7 @@ class ViT(Module):
             config.heads,
             width // config.heads,
             pre_norm=True,
+            projection_bias=config.projection_bias,
         )
         self.cls_token = undrawn(1, 1, width)
         if config.distilled:
@@ -116,7 +118,8 @@ class ViT(Module):
 
         for _, module in self.named_modules():
             if isinstance(module, Linear):
-                module.weight, module.bias = drawn(module.weight), np.zeros_like(module.bias)
+                module.weight = drawn(module.weight)
+                module.bias = None if module.bias is None else np.zeros_like(module.bias)
         self.cls_token, self.pos_embed = drawn(self.cls_token), drawn(self.pos_embed)
         if self.config.distilled:
             self.dist_token = drawn(self.dist_token)

@@ -43,4 +43,5 @@ def _config_of(config: Mapping[str, Any]) -> ViTConfig:
         channels=count(config, "num_channels", default=3),
         activation=str(config.get("hidden_act", "gelu")),
         eps=number(config, "layer_norm_eps", 1e-12),
+        projection_bias=config.get("qkv_bias", True) is not False,
     )

@@ -51,7 +51,7 @@ def test_convolutional() -> None:
     z = (z - columns["means"]) / np.sqrt(columns["variances"] + 1e-5) * columns["scales"] + columns["biases"]
     np.testing.assert_allclose(y, np.where(z > 0, z, 0.1 * z), rtol=1e-4, atol=1e-4)
     x, y, state = run(
-        "[convolutional]\nfilters=3\nsize=3\nstride_x=2\nstride_y=1\npadding=2\ndilation=2\nactivation=linear"
+        "[convolutional]\nfilters=3\nsize=3\nstride_x=2\nstride_y=1\npadding=1 ; each\ndilation=2\nactivation=linear"
     )
     weights, biases = torch.tensor(state["0.weights"]), torch.tensor(state["0.biases"])
     expected = F.conv2d(torch.tensor(x), weights, biases, (1, 2), 2, 2)

@@ -234,3 +234,23 @@ def test_hostile_metadata(tmp_path: pathlib.Path) -> None:
     metadata = {"preprocessing": "{'size': 9}", "labels": "[1]", "conf": "2", "iou": "nan", "imgsz": "9" * 5000}
     model = zoo.load(export(tmp_path / "m.onnx", {"o": value}, metadata))
     assert (len(model.labels), model.task.conf) == (80, 0.25)
+
+
+@pytest.mark.parametrize("declared", [3 * CELLS, "anchors"])
+def test_yolov5_of_one_class_is_not_taken_for_finished_boxes(tmp_path: pathlib.Path, declared: Any) -> None:
+    value = rows(3 * CELLS, 6)
+    value[0, 3, 4:] = 0.8, 1.0
+    path = export(tmp_path / "v5.onnx", {"output0": value}, {"stride": "32", "names": "{0: 'cat'}"})
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.shape.dim[1].CopyFrom(
+        onnx.TensorShapeProto.Dimension(**{"dim_param" if isinstance(declared, str) else "dim_value": declared})
+    )
+    onnx.save(model, path)
+    only(zoo.load(path).run(PICTURE), label=0)
+
+
+def test_yolov5_with_the_maps_of_its_head_beside(tmp_path: pathlib.Path) -> None:
+    value = rows(3 * CELLS, 5 + 3)
+    value[0, 3, 4:] = 0.9, 0.1, 0.8, 0.0
+    maps = {f"map{n}": np.zeros((1, 3, n, n, 8), np.float32) for n in (12, 6, 3)}
+    only(zoo.load(export(tmp_path / "v5.onnx", {"output": value, **maps})).run(PICTURE), score=0.72)

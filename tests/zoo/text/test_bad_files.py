@@ -102,8 +102,12 @@ def test_files_that_do_not_fit_together(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ArgumentError, match="more tokens than the network"):
         zoo.load(place)
     (place / "vocab.json").unlink()
+    model = zoo.load(place)  # which takes token numbers, and no text
+    assert model(np.array([[1, 2, 3]])).shape == (1, 3, 31)
+    with pytest.raises(ArgumentError, match=r"no tokenizer: expected tokenizer\.json"):
+        model.run("a")
     with pytest.raises(MissingFileError, match="no tokenizer"):
-        zoo.load(place)
+        zoo.load(place, tokenizer=place)
     (place / "config.json").write_text(config.replace('"gpt2"', '"mamba"'))
     with pytest.raises(UnsupportedFormatError, match=r"model_type.*expected gpt2.*received 'mamba'"):
         zoo.load(place)

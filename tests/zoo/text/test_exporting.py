@@ -10,6 +10,7 @@ import pytest
 from onnx_runtime import assert_equal, session_of
 
 from zoonet import ops, zoo
+from zoonet.ops.errors import UnsupportedFormatError
 from zoonet.zoo.exporting import draft
 from zoonet.zoo.modules import initialised_by
 from zoonet.zoo.text.build import word_piece
@@ -138,6 +139,14 @@ def test_a_decoder_of_few_positions(tmp_path: pathlib.Path) -> None:
     session_of(tmp_path / "m.onnx")
     tokens = RNG.integers(0, 20, (2, 12))
     assert_equal(model(tokens), zoo.load(tmp_path / "m.onnx").network(tokens))
+
+
+def test_positions_that_depend_on_the_whole_length_are_refused(tmp_path: pathlib.Path) -> None:
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 8}
+    sizes = {"width": 16, "layers": 1, "heads": 2, "key_value_heads": 1, "hidden": 24, "vocabulary": 20}
+    model = zoo.create("llama-2-7b", seed=0, **sizes, rope={"rope_type": "longrope", **factors})
+    with pytest.raises(UnsupportedFormatError, match="LongRoPE"):
+        model.save(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("opset", [13, 18, 23, 28])

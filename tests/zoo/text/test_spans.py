@@ -47,8 +47,11 @@ def test_answers(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert [(s.start, s.stop) for s in answers] == expected
     assert [s.words for s in answers] == [TEXT[a:b] for a, b in expected]
     np.testing.assert_allclose([s.score for s in answers], [every[place] for place in best], rtol=1e-3)
-    with pytest.raises(InputError, match="question"):
-        model.run(QUESTION)
+    named, again = model.run([{"question": QUESTION, "context": TEXT}, (QUESTION, TEXT)], longest=4)
+    assert list(named) == list(again) == list(answers)
+    for wrong in (QUESTION, {"question": QUESTION}, [(QUESTION, TEXT), 5], []):
+        with pytest.raises(InputError, match=r"question|takes a text"):
+            model.run(wrong)
 
 
 @pytest.mark.parametrize("overlap", [0, 5, 12])

@@ -101,10 +101,17 @@ def test_pooler() -> None:
     assert resnet_parity.relative(ours.pool(ours(tokens, mask)), expected) <= TOLERANCE
 
 
+SCALES: dict[str, dict[str, bool]] = {
+    "gpt2": {},
+    "gpt2-by-layer": {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
+    "gpt2-unscaled": {"scale_attn_weights": False},
+}
+
+
 @pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("name", ["gpt2", *DECODERS])
+@pytest.mark.parametrize("name", [*SCALES, *DECODERS])
 def test_decoders(name: str, left: bool) -> None:
-    ours, theirs = gpt() if name == "gpt2" else decoder(name)
+    ours, theirs = gpt(**SCALES[name]) if name in SCALES else decoder(name)
     assert set(ours.state_dict()) == set(theirs.state_dict())
     tokens, mask = texts(left)
     positions = np.maximum(mask.cumsum(1) - 1, 0)

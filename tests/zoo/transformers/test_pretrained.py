@@ -121,3 +121,23 @@ def test_minilm_equals_transformers() -> None:
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     similar = vectors @ vectors.T
     assert similar[0, 1] > 0.6 > 0.2 > similar[0, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
+        (
+            {
+                "model_type": "qwen2",
+                "use_sliding_window": True,
+                "sliding_window": 4,
+                "layer_types": ["sliding_attention", "full_attention"],
+            },
+            "layer_types",
+        ),
+    ],
+)
+def test_fields_that_would_change_the_numbers_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedFormatError, match=message):
+        network_for({**SIZES, **config})

@@ -77,11 +77,18 @@ def test_names_sizes_and_preprocessing_are_timm_s() -> None:
     assert architectures.parameters("vit_base_patch16_224") == 86_567_656  # torchvision's documentation
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
     "kind", ["ViTForImageClassification", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"]
 )
-def test_folders_of_hugging_face(kind: str, tmp_path: pathlib.Path) -> None:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
+def test_folders_of_hugging_face(kind: str, bias: bool, tmp_path: pathlib.Path) -> None:
+    sizes: dict[str, Any] = {
+        "qkv_bias": bias,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 24,
+    }
     made = getattr(transformers, kind)
     settings = made.config_class(**sizes, image_size=32, patch_size=8, id2label={0: "cat", 1: "dog", 2: "owl"})
     theirs = drawn(made(settings))
