@@ -278,7 +278,7 @@ PLACES: list[tuple[str, type[ZoonetError], str]] = [
     ("good.png/model", FileError, "cannot be made"),
     ("model.foo", UnsupportedFormatError, "cannot be saved.*expected a name that ends with .safetensors"),
     ("model.pkl", UnsupportedFormatError, "cannot be saved"),
-    ("model.h5", UnsupportedFormatError, "cannot be saved"),
+    ("model.weights", UnsupportedFormatError, "cannot be saved"),
     ("", ArgumentError, "a path"),
 ]
 
