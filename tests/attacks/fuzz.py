@@ -35,7 +35,7 @@ ASSETS = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "assets
 #: HDF5 library fills as many bytes with zeros as a damaged text says that it has, up to MEMORY in about a second.
 LIMIT, MEMORY = 2.0, 2 << 30
 #: Larger files of the assets are left out: a mutation of one is as rare as the file is large.
-LARGEST = 1_500_000
+LARGEST, SMALL = 1_500_000, 100_000
 Model = tuple[dict[str, bytes], str]
 INTERESTING = [0, 1, -1, 127, -128, 255, 32767, -32768, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63)]
 
@@ -220,11 +220,13 @@ def fuzz(name: str, count: int, seed: int, say: Callable[[str], None] = print) -
     with tempfile.TemporaryDirectory(dir=shared) as text:
         folder = pathlib.Path(text)
         pool = list(seeds(name, folder))
+        small = [model for model in pool if len(model.files[model.mutated]) < SMALL] or pool
         for entry in formats.FORMATS:
             assert entry.module  # imported now, so that times are those of reading
         limit_memory()
         for number in range(count):
-            model = pool[number % len(pool)]
+            chosen = pool if number % 20 == 0 else small  # large files take most of the time
+            model = chosen[generator.randrange(len(chosen))]
             for file_name, data in model.files.items():
                 (folder / file_name).write_bytes(mutate(data, generator) if file_name == model.mutated else data)
             path = folder / model.opened
