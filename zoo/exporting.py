@@ -110,7 +110,8 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
         )
     metadata = describe(model)
     if isinstance(network, GraphNetwork):
-        if isinstance(network, OnnxNetwork) and dynamic is None and opset in (None, network.opset):
+        is_asked = dynamic is None and (opset is None or opset == getattr(network, "opset", None))
+        if is_asked and isinstance(network, OnnxNetwork) and not network.differs_from_file:
             return network.draft(metadata)
         signature = _imported(network)
     else:

@@ -103,6 +103,18 @@ def inference_graph(graph: Graph, statistics: Mapping[Value, str]) -> Graph:
     return result
 
 
+def trains_by_itself(graph: Graph, statistics: Mapping[Value, str]) -> bool:
+    """Whether the file says that its batch norms use the batch, or that its dropouts drop."""
+    for node in graph.nodes:
+        mode = node.arguments.get("training_mode")
+        if isinstance(mode, Value):
+            mode = mode in graph.constants and bool(np.asarray(graph.constants[mode]).any())
+        is_norm = _is_batch_norm(node, statistics)
+        if (is_norm and len(node.outputs) > 1) or (mode and (is_norm or node.op.name.startswith(_DROPOUT))):
+            return True
+    return False
+
+
 def _is_batch_norm(node: Node, statistics: Mapping[Value, str]) -> bool:
     """Whether it is a batch norm over channels that can be put in another mode."""
     return (

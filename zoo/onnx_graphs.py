@@ -9,7 +9,7 @@ import numpy as np
 
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph
+from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph, trains_by_itself
 from zoonet.zoo.graph_weights import weights_of
 from zoonet.zoo.graphs import GraphConfig, GraphNetwork
 
@@ -89,6 +89,11 @@ class OnnxNetwork(GraphNetwork):
     def opset(self) -> int | None:
         """The opset of the file, None where it has no operators of ONNX proper."""
         return self._model.opsets.get("")
+
+    @property
+    def differs_from_file(self) -> bool:
+        """Whether it was put in another mode than the file says, which the file written anew has to say."""
+        return self._mode is not None and trains_by_itself(self._graph, self._statistics())
 
     def draft(self, metadata: Mapping[str, str]) -> Draft:
         """The graph as an ONNX model as it was read, with the weights that the network has now."""

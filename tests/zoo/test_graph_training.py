@@ -161,5 +161,7 @@ def test_a_file_in_training_mode_can_be_put_in_inference_mode(tmp_path: pathlib.
     expected = theirs.eval()(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(model.network(x), expected, rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "inference.onnx")
+    np.testing.assert_allclose(run(session_of(tmp_path / "inference.onnx"), x)[0], expected, rtol=1e-4, atol=1e-5)
     model.network.train()(x)
     assert np.abs(model.network.state["1.running_mean"]).max() > 0

@@ -126,9 +126,8 @@ def test_stories(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
     model.save(tmp_path / "stories.onnx")
     session_of(tmp_path / "stories.onnx")
     again = zoo.load(tmp_path / "stories.onnx")
-    text = again.run("", max_tokens=60).text()
-    assert (assets / "stories260k" / "greedy_200.txt").read_text().startswith(text)
-    assert len(text) > 100
+    text = again.run("", max_tokens=200, temperature=0).text
+    assert text == (assets / "stories260k" / "greedy_200.txt").read_text()
     again.save(tmp_path / "second.onnx")
     assert zoo.load(tmp_path / "second.onnx").run("", max_tokens=20).tokens == again.run("", max_tokens=20).tokens
 
