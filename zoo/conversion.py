@@ -286,7 +286,9 @@ def _to_onnx(
 
 
 def _format_of(path: pathlib.Path) -> str:
-    return "folder" if path.is_dir() else formats.detect(path).name
+    if path.is_dir():
+        return "folder"
+    return "darknet" if storage.is_darknet(path) else formats.detect(path).name
 
 
 def _only(found: list[str]) -> str | None:

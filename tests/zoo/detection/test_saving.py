@@ -124,3 +124,13 @@ def test_malformed_decoders(config: Any, tmp_path: pathlib.Path) -> None:
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(FormatError):
         zoo.load(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("source", ["yolo-fastest-1.1-xl.cfg", "yolo-fastest-1.1-xl.weights"])
+@pytest.mark.parametrize("target", ["y.onnx", "y.safetensors"])
+def test_a_darknet_network_is_converted(assets: pathlib.Path, tmp_path: pathlib.Path, source: str, target: str) -> None:
+    report = zoo.convert(assets / "yolo-fastest" / source, tmp_path / target)
+    assert report.source_format == "darknet"
+    assert report.compared == 414
+    assert report.relative is not None
+    assert report.relative < 1e-5
