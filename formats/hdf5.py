@@ -99,7 +99,7 @@ class Hdf5File:
             self.groups: dict[str, Any] = {}
             self.datasets: dict[str, Any] = {}
             self._visit(self._file, "", 0, set())
-        total = sum(tensor_size(dataset) for dataset in self.datasets.values())
+            total = sum(tensor_size(dataset) for dataset in self.datasets.values())
         if total > self._budget:
             raise UnsafeFileError(
                 f"{name}: its datasets would grow beyond measure",

@@ -196,6 +196,10 @@ def preprocessing_of(config: Any, file: str) -> Any:
     """The preprocessing that a configuration describes, or None for none. Raises FormatError if it is malformed."""
     if not config:
         return None
+    if not isinstance(config, Mapping):
+        raise FormatError(
+            f"the preprocessing in {file} is malformed", expected="an object", received=repr(config)[:100]
+        )
     options = dict(config)
     kind = _PREPROCESSINGS.get(options.pop("kind", "image"))
     if kind is None:

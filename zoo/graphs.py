@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoonet import formats, ops
-from zoonet.formats.json_data import parse_json_object
+from zoonet.formats.json_data import parse_json, parse_json_object
 from zoonet.formats.keras_h5 import has_model
 from zoonet.ops.errors import ArgumentError, FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
@@ -227,7 +227,7 @@ def load(
         saved = read_card(own.get("card"), path.name)
         card = Card(**{**vars(saved), "notes": saved.notes or card.notes})
     network = imported.network
-    settings = {**imported.metadata, **(known or {}), **own}
+    settings = {**_told(imported.metadata), **(known or {}), **own}
     if purpose == "image-classification":
         network.classifies = True
         if network.config.channels_last and not (settings.get("preprocessing") or given.get("preprocessing")):
@@ -243,6 +243,20 @@ def load(
         network, settings, given = text_graphs.prepared(network, purpose, own, path.name, given)
     made = make_task(purpose, settings, network, "graph", path.name, given)
     return Model(network, "graph", made, card=card, device=device)
+
+
+def _told(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of itself; labels and preprocessing, which are JSON in it, as data, or not at all."""
+    result = dict(metadata)
+    for key, kind in (("labels", list), ("preprocessing", dict)):
+        if isinstance(result.get(key), str):
+            try:
+                result[key] = parse_json(result[key].encode("utf-8", "surrogatepass"), key)
+            except FormatError:
+                result[key] = None
+        if not isinstance(result.get(key), kind) or not all(isinstance(item, str) for item in result[key]):
+            result.pop(key, None)
+    return result
 
 
 def _purpose(imported: Imported) -> str:

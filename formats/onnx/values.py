@@ -94,7 +94,9 @@ def describe_type(proto: Any) -> tuple[str, DType | None, tuple[int | str | None
         shape = None
         if tensor.HasField("shape"):
             shape = tuple(
-                d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value >= 0 else d.dim_param or None
+                d.dim_value
+                if d.WhichOneof("value") == "dim_value" and d.dim_value >= 0
+                else as_text(d.dim_param) or None
                 for d in tensor.shape.dim
             )
         return "tensor" if case == "tensor_type" else "sparse", DTYPES.get(tensor.elem_type), shape
