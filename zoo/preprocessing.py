@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -22,8 +22,26 @@ _LONGEST = 64  # a picture longer than 64 times its width is cut to that before 
 _MODES = {"RGB": "RGB", "BGR": "RGB", "L": "L"}
 
 
+class Configured:
+    """A dataclass of plain values that goes to a configuration file and comes back."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The inverse of `to_config`. Raises ArgumentError for unknown entries."""
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        unknown = set(config) - known
+        if unknown:
+            raise ArgumentError("preprocessing has no such entry", expected=sorted(known), received=sorted(unknown))
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        return cls(**values)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain data for a configuration file."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class ImagePreprocessing:
+class ImagePreprocessing(Configured):
     """Resize, centre crop, scale and normalise, in this order, as torchvision's transforms do on PIL images.
 
     resize: an int scales the shorter side to it and keeps the proportions, (height, width) scales to exactly that,
@@ -64,20 +82,6 @@ class ImagePreprocessing:
     def from_crop_pct(cls, size: int, crop_pct: float, **options: Any) -> ImagePreprocessing:
         """The rule of timm's configurations: the shorter side becomes floor(size / crop_pct), then size is cut."""
         return cls(resize=math.floor(size / crop_pct), crop=(size, size), **options)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ImagePreprocessing:
-        """The inverse of `to_config`. Raises ArgumentError for unknown entries."""
-        known = {field.name for field in fields(cls)}
-        unknown = set(config) - known
-        if unknown:
-            raise ArgumentError("preprocessing has no such entry", expected=sorted(known), received=sorted(unknown))
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-        return cls(**values)
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain data for a configuration file."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @property
     def mode(self) -> str:

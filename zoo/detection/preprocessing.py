@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo.pictures import MAX_PIXELS
+from zoonet.zoo.preprocessing import Configured
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +49,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class DetectionPreprocessing:
+class DetectionPreprocessing(Configured):
     """Scale a picture into a network's input, keep its proportions or not, pad, and normalise.
 
     size: (height, width) of the input. With keep the picture is scaled by one factor until it fits, and padded;
@@ -92,20 +92,6 @@ class DetectionPreprocessing:
             if not holds:
                 received = sizes if name == "sizes" else getattr(self, name)
                 raise ArgumentError(f"preprocessing cannot have this {name}", expected=expected, received=received)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> DetectionPreprocessing:
-        """The inverse of `to_config`. Raises ArgumentError for unknown entries."""
-        known = {field.name for field in fields(cls)}
-        unknown = set(config) - known
-        if unknown:
-            raise ArgumentError("preprocessing has no such entry", expected=sorted(known), received=sorted(unknown))
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-        return cls(**values)
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain data for a configuration file."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @property
     def mode(self) -> str:
