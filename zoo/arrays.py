@@ -60,7 +60,28 @@ def _number(value: Any) -> str:
     return f"{value.item():.6g}" if isinstance(value.item(), float) else str(value.item())
 
 
-class Arrays:
+class Measured:
+    """A task on arrays: how good its model is on inputs with targets."""
+
+    def evaluate(
+        self,
+        model: Model,
+        data: Any,
+        *,
+        batch: int = 32,
+        columns: tuple[str, str] | None = None,
+        corrupt: str = "skip",
+        loss: str | Callable[..., Any] = "auto",
+        workers: int = 2,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Evaluation:
+        """See `Model.evaluate`."""
+        from zoonet.zoo.train.measure import evaluate
+
+        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress)
+
+
+class Arrays(Measured):
     """Arrays in, arrays out, by the names that the graph gives them."""
 
     name = "arrays"
@@ -106,23 +127,6 @@ class Arrays:
         results = model(*values)
         results = results if isinstance(results, tuple) else (results,)
         return Outputs({port.name: _on_cpu(value) for port, value in zip(self.outputs, results, strict=True)})
-
-    def evaluate(
-        self,
-        model: Model,
-        data: Any,
-        *,
-        batch: int = 32,
-        columns: tuple[str, str] | None = None,
-        corrupt: str = "skip",
-        loss: str | Callable[..., Any] = "auto",
-        workers: int = 2,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Evaluation:
-        """See `Model.evaluate`."""
-        from zoonet.zoo.train.measure import evaluate
-
-        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress)
 
     def from_arguments(self, arguments: Sequence[str]) -> Any:
         """Arrays from .npy and .npz files: one file with all of them by name, or one file per input."""

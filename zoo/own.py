@@ -16,13 +16,13 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.ops.operands import Traced
 from zoonet.ops.types import TensorType, is_floating
+from zoonet.zoo.arrays import Measured
 from zoonet.zoo.classification import ImageClassification, floating_dtype
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 
 if TYPE_CHECKING:
     from zoonet.zoo.classification import Preprocessing
-    from zoonet.zoo.train.evaluate import Evaluation
 
 __all__ = ["FunctionNetwork", "OwnTask", "wrap"]
 
@@ -76,7 +76,7 @@ class FunctionNetwork(Module):
         return self._function(self.values, *inputs)
 
 
-class OwnTask:
+class OwnTask(Measured):
     """Arrays in, what the network gives out. shape: of one input, without the batch axis, where it is known."""
 
     name = "own"
@@ -97,23 +97,6 @@ class OwnTask:
     def run(self, model: Model, source: Any) -> Any:
         """The outputs for arrays (N, …): an array, or a tuple of several."""
         return model(*source) if isinstance(source, tuple) else model(source)
-
-    def evaluate(
-        self,
-        model: Model,
-        data: Any,
-        *,
-        batch: int = 32,
-        columns: tuple[str, str] | None = None,
-        corrupt: str = "skip",
-        loss: str | Callable[..., Any] = "auto",
-        workers: int = 2,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Evaluation:
-        """See `Model.evaluate`."""
-        from zoonet.zoo.train.measure import evaluate
-
-        return evaluate(model, data, batch, columns, corrupt, loss, workers, progress)
 
     def from_arguments(self, arguments: Sequence[str]) -> Any:
         """Arrays from .npy and .npz files."""
