@@ -20,8 +20,9 @@ __all__ = ["ValueInfo"]
 class ValueInfo:
     """What a model declares of an input or output.
 
-    kind: "tensor", "sparse", "sequence", "optional", "map" or "unknown"; "optional sequence" for one in the other. dtype
-    and shape: of a tensor (of the elements for a sequence or optional); a size is an int, a name where it may vary, or None; shape None: of any rank.
+    kind: "tensor", "sparse", "sequence", "optional", "map" or "unknown"; "optional sequence" for one in the other.
+    dtype and shape: of a tensor (of the elements for a sequence or optional); a size is an int, a name where it may
+    vary, or None; shape None: of any rank.
     optional: an initializer gives the value if the caller does not.
     """
 
