@@ -2,10 +2,12 @@
 
 from zoonet.formats.onnx.writing import (  # noqa: F401 (declare what writes their operators)
     elementwise,
+    gradients,
     indexing,
     linear,
     maps,
     normalization,
+    recurrence,
     reductions,
     shapes,
     signal,

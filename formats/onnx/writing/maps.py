@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoonet.formats.onnx.writing.builder import Builder, Operand
+from zoonet.formats.onnx.writing.builder import Builder
 from zoonet.formats.onnx.writing.indexing import wrapped
 from zoonet.formats.onnx.writing.shapes import reverse, widths_of
 from zoonet.formats.onnx.writing.sizes import Dimension, Tensor
@@ -310,64 +310,6 @@ def _(b: Builder, x: Tensor, boxes: Tensor, output_size: Any, scale: float, rati
         spatial_scale=float(scale),
         coordinate_transformation_mode=("half_pixel" if aligned else "output_half_pixel") if b.opset >= 16 else None,
     )
-
-
-# -- recurrent layers --------------------------------------------------------------------------------------------
-
-#: By kind: ONNX's operator, the order of its gates in ours, and its attributes.
-_LAYERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
-    "tanh": ("RNN", (0,), {"activations": ["Tanh"]}),
-    "relu": ("RNN", (0,), {"activations": ["Relu"]}),
-    "lstm": ("LSTM", (0, 3, 1, 2), {}),
-    "gru": ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
-    "gru_reset_first": ("GRU", (1, 0, 2), {"linear_before_reset": 0}),
-}
-
-
-@emitter("recurrent_layer")
-def _(
-    b: Builder,
-    inputs: Tensor,
-    hidden: Tensor,
-    cell: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    projection: Tensor | None,
-    lengths: Tensor | None,
-    kind: str,
-    is_reversed: bool,
-) -> tuple[str | None, ...]:
-    """A layer of ONNX whose weight for its inputs is the identity, since these are what they give the gates."""
-    if projection is not None:
-        raise b.refuse("a projection of the hidden state")
-    if inputs.shape[0] == 0:
-        raise b.refuse("a sequence of no steps")
-    total, size = fixed(b, weight.shape)
-    op_type, order, attributes = _LAYERS[kind]
-    dtype = b.outputs[0].dtype
-    rows = np.concatenate([np.arange(size) + gate * size for gate in order]).astype(np.int64)
-    turned = b.node("Gather", weight, b.constant(rows), axis=0)
-    biases = None
-    if bias is not None:
-        own = b.node("Gather", bias, b.constant(rows), axis=0)
-        biases = b.unsqueeze(b.node("Concat", b.constant(np.zeros(total, dtype)), own, axis=0), [0])
-    given: list[Operand] = [
-        inputs,
-        b.constant(np.eye(total, dtype=dtype)[rows][None]),
-        b.unsqueeze(turned, [0]),
-        biases,
-        None if lengths is None else b.node("Cast", lengths, to=6),
-        b.unsqueeze(hidden, [0]),
-    ]
-    if cell is not None:
-        given.append(b.unsqueeze(cell, [0]))
-    direction = "reverse" if is_reversed else "forward"
-    count = 3 if kind == "lstm" else 2
-    results = b.many(op_type, *given, outputs=count, hidden_size=size, direction=direction, **attributes)
-    outputs, last = b.squeeze(results[0], [1]), b.squeeze(results[1], [0])
-    if kind != "lstm":
-        return outputs, last, b.full(b.outputs[2].shape, 0, dtype), b.full(b.outputs[3].shape, 0, dtype)
-    return outputs, last, b.squeeze(results[2], [0]), None  # ONNX gives the last cell alone
 
 
 # -- parts of numbers --------------------------------------------------------------------------------------------
