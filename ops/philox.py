@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 ROUNDS = 10
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and √3 - 1
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)  # the golden ratio and √3 - 1
 _LOW = 0xFFFFFFFF
 _BLOCKS = {True: 1 << 14, False: 1 << 22}  # blocks at a time: what fits in a CPU's cache; what fills a GPU
 
@@ -26,8 +26,8 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
     k0, k1 = key
     for turn in range(ROUNDS):
         if turn:
-            k0, k1 = (k0 + _KEY_STEPS[0]) & _LOW, (k1 + _KEY_STEPS[1]) & _LOW
-        first, second = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+            k0, k1 = (k0 + KEY_STEPS[0]) & _LOW, (k1 + KEY_STEPS[1]) & _LOW
+        first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c2 = second >> 32, first >> 32
         c0 ^= c1
         c0 ^= k0

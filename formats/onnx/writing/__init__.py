@@ -7,6 +7,7 @@ from zoonet.formats.onnx.writing import (  # noqa: F401 (declare what writes the
     linear,
     maps,
     normalization,
+    random,
     recurrence,
     reductions,
     shapes,
