@@ -372,7 +372,7 @@ def test_a_training_step_of_a_recurrent_network_runs_in_onnx_runtime() -> None:
 
 
 def test_a_training_step_with_dropout_and_noise_runs_in_onnx_runtime() -> None:
-    """The key is an input and the next one an output: ONNX Runtime drops what zoonet drops, at any size of the batch."""
+    """The key is an input, the next one an output: ONNX Runtime drops what zoonet drops, at any size of the batch."""
     parameters = {"w": RNG.normal(size=(6, 16)).astype(np.float32), "v": RNG.normal(size=(16, 3)).astype(np.float32)}
 
     def loss(values: Any, key: Any, x: Any, target: Any) -> Any:

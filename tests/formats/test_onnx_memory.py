@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx_runtime import assert_equal, run, session_of
 
-from zoonet import formats, zoo
+from zoonet import formats, ops, zoo
 from zoonet.formats import onnx as onnx_format
 from zoonet.formats.onnx.wire import without_weights
+from zoonet.ops.errors import UnsupportedFormatError
 
 RNG = np.random.default_rng(0)
 
@@ -129,3 +132,59 @@ def test_memory_of_a_model_of_100_megabytes(external: bool, tmp_path: pathlib.Pa
     assert peak < 75  # pages of the file, which the kernel maps by up to 2 MiB at a time
     assert loaded < 10
     assert ran < 115
+
+
+LARGE = """
+import sys
+import numpy as np
+from zoonet import zoo
+import zoonet.formats.onnx.model, zoonet.zoo.graphs, zoonet.zoo.arrays, zoonet.ops.sets.onnx
+def memory():
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(lines["RssAnon"].split()[0]) / 1024
+before = memory()
+model = zoo.load(sys.argv[1])
+loaded = memory() - before
+places = np.array([[5], [8191]])
+np.save(sys.argv[2], model.network(places))
+print(loaded, memory() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_model_above_2_gigabytes(tmp_path: pathlib.Path, capsys: Any) -> None:
+    """Written with external data, checked, and read by ONNX Runtime, and here without a copy of the weights."""
+    if shutil.disk_usage(tmp_path).free < 4 << 30:
+        pytest.skip("there is no room for it")
+    rows = RNG.normal(size=(9, 8192)).astype(np.float32)
+    weights = {f"table{i}": np.broadcast_to(row, (8192, 8192)) for i, row in enumerate(rows)}  # 256 MiB each
+
+    def sums(weights: dict[str, Any], places: Any) -> Any:
+        found = [ops.embedding(places, table)[..., :4] * (i + 1) for i, table in enumerate(weights.values())]
+        return ops.sum(ops.stack(found, 0), 0)
+
+    draft = onnx_format.export(sums, ops.tensor_type((1, 1), "int64"), weights=weights, inputs=["places"])
+    assert draft.nbytes == 9 << 28
+    with pytest.raises(UnsupportedFormatError, match="too large"):
+        draft.proto()
+    path, data = tmp_path / "large.onnx", tmp_path / "large.onnx.data"
+    start = time.perf_counter()
+    draft.save(path)
+    seconds = time.perf_counter() - start
+    assert path.stat().st_size < 1 << 14
+    assert data.stat().st_size == 9 << 28 > 1 << 31
+    expected = (rows[:, :4].astype(np.float64) * np.arange(1, 10)[:, None]).sum(0)
+    places = np.array([[5], [8191]])
+    [theirs] = session_of(path).run(None, {"places": places})
+    np.testing.assert_allclose(theirs, np.broadcast_to(expected, (2, 1, 4)), rtol=1e-4, atol=1e-4)
+    command = [sys.executable, "-c", LARGE, str(path), str(tmp_path / "ours.npy")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert not result.returncode, result.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "ours.npy"), theirs, rtol=1e-5, atol=1e-5)
+    loaded, ran = map(float, result.stdout.split())
+    with capsys.disabled():
+        print(f"\n2.25 GiB: written in {seconds:.1f} s; import +{loaded:.1f} MiB of own memory, +{ran:.1f} with a run")
+    assert loaded < 20
+    assert ran < 300
+    data.unlink()
