@@ -51,6 +51,20 @@ def row(name: str, model: Any, folder: pathlib.Path, opset: int) -> str:
     return f"| {name} | {opset} | {nodes} | {size:.1f} | {errors} |"
 
 
+def other_row(name: str, folder: pathlib.Path, opset: int) -> str:
+    """A line for a detector or a network on text, as test_export_of_all.py has them."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parent / "zoo"))
+    import test_export_of_all as others
+
+    detects = architectures.task_of(name) == "object-detection"
+    path = folder / "m.onnx"
+    found = others.outputs_of(*(others.detector(name) if detects else others.on_text(name)), path)
+    ours, theirs, again = found[0]
+    label = name if detects else f"{name} (small)"
+    errors = f"{difference(theirs, ours):.1e} | {difference(again, ours):.1e}"
+    return f"| {label} | {opset} | {len(onnx.load(path).graph.node)} | {path.stat().st_size / 1e6:.1f} | {errors} |"
+
+
 def encoders() -> list[tuple[str, Any]]:
     """Small encoders of each family, as the tests have them."""
     sys.path.insert(0, str(pathlib.Path(__file__).parent / "zoo" / "text"))
@@ -67,6 +81,8 @@ def main(pattern: str = "*") -> None:
         for name in architectures.names(pattern):
             if architectures.task_of(name) == "image-classification":
                 print(row(name, zoo.create(name, seed=0), pathlib.Path(folder), 17), flush=True)
+            else:
+                print(other_row(name, pathlib.Path(folder), 17), flush=True)
         for name, model in encoders() if pattern == "*" else []:
             print(row(name, model, pathlib.Path(folder), 17), flush=True)
 
