@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from zoonet.ops.errors import DownloadError, FormatError
-from zoonet.weights.http import check_status, exchange, new_session, retrying
+from zoonet.weights.http import check_status, exchange, new_session, read_whole, retrying, whole_number
 from zoonet.weights.integrity import Expected
 from zoonet.weights.settings import Settings, cache_folder, hub_cache_folder, hub_endpoint
 from zoonet.weights.source import Source, is_commit, safe_relative
@@ -178,7 +178,7 @@ def file_facts(source: Source, settings: Settings, deadline: float) -> FileFacts
         return FileFacts(
             commit if is_commit(commit) else "",
             _etag(told.get("x-linked-etag") or last.get("ETag", "")),
-            int(size) if size.isdecimal() else None,
+            whole_number(size),
         )
 
     result: FileFacts = retrying(ask, settings, deadline, url)
@@ -202,12 +202,12 @@ def list_files(repository: str, revision: str, settings: Settings, deadline: flo
             contextlib.closing(exchange(session, "GET", url, {}, settings)) as response,
         ):
             check_status(response, url)
-            body = response.raw.read(LARGEST_ANSWER + 1, decode_content=True)
+            body = read_whole(response, LARGEST_ANSWER, deadline)
         try:
             if len(body) > LARGEST_ANSWER:
                 raise ValueError
             return json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise FormatError(f"{url} does not answer as the Hugging Face hub does", expected="JSON") from None
 
     answer = retrying(ask, settings, deadline, url)
