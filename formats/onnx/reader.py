@@ -151,6 +151,7 @@ class GraphReader:
             self._call(function, inputs, attributes, proto, scope)
         elif domain == "" and proto.op_type == "Constant":
             value = self._constant_node(attributes, label, scope)
+            value.name = proto.output[0] or label  # as an initializer is called by its output
             scope.define(proto.output[0], value)
         else:
             opset = scope.opsets.get(domain, 1)
