@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,12 @@ def _from_keras(path: pathlib.Path) -> Imported:
 
     model = keras.load(path)
     notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
+    if model.stateful:
+        notes.append(
+            f"{', '.join(model.stateful[:5])}: stateful in Keras; here each call begins with states of zero, as "
+            "Keras's first call does after loading or reset_state(), so give whole sequences in one call"
+        )
+        warnings.warn(notes[-1], stacklevel=2)
     return Imported(KerasNetwork(model), {}, Card(name=path.name, notes="; ".join(notes)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from zoonet.formats.onnx.values import ValueInfo
 from zoonet.formats.registry import read
 from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
+from zoonet.ops.sets.keras.shapes import AUGMENTATIONS
 from zoonet.ops.types import TensorType, as_dtype, is_floating
 
 __all__ = ["KerasModel", "from_checkpoint", "load"]
@@ -35,6 +36,8 @@ class KerasModel:
     state is what training does not change by gradients: moving statistics, and weights of frozen layers.
     training: the same model in training, over the same constants; its last outputs are `updates` (names of the state
     that they replace), and its last input is a random key if `random`. notes: what the file says that is not kept.
+    stateful: layers that carry their state from one call to the next in Keras; here each call begins with zeros, as
+    Keras's first one after loading does.
     channels_last: the first input is pictures (N, H, W, C). probabilities: the first output is a softmax.
     source, stored: the file, and the name of each weight in it. tree, slots: its configuration, and the weights of each
     layer.
@@ -58,6 +61,7 @@ class KerasModel:
     stored: dict[str, str] = field(default_factory=dict)
     tree: LayerConfig | None = None
     slots: list[Slot] = field(default_factory=list)
+    stateful: tuple[str, ...] = ()
 
     def checkpoint(self, arrays: Mapping[str, Any], format_name: str | None = None) -> Checkpoint:
         """The file that the model was read from with other arrays, for `formats.write`: after training, say.
@@ -122,6 +126,9 @@ def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasMode
     except RecursionError:
         raise FormatError(f"{file}: the configuration is nested too deeply") from None
     notes = [f"weights that no layer takes: {', '.join(unused[:5])}"] if unused else []
+    still = [layer.name for layer in _layers(model) if layer.class_name in AUGMENTATIONS]
+    if still:
+        notes.append(f"layers that change pictures in Keras's training, and not here: {', '.join(still[:5])}")
     return _built(model, slots, version, notes, checkpoint)
 
 
@@ -162,7 +169,15 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         stored={slot.name: slot.stored for slot in slots if slot.stored is not None},
         tree=model,
         slots=slots,
+        stateful=tuple([layer.name for layer in _layers(model) if layer.options.get("stateful") is True]),
     )
+
+
+def _layers(layer: LayerConfig) -> Iterator[LayerConfig]:
+    """A layer and all below it."""
+    yield layer
+    for child in layer.layers:
+        yield from _layers(child)
 
 
 def _is_channels_first(model: LayerConfig) -> bool:

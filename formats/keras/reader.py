@@ -37,6 +37,8 @@ _NO_EFFECT = frozenset(
         "output_dim", "batch_size", "weights", "adjustment", "lora_alpha", "state_size", "input_spec", "cudnn",
     }
 )  # fmt: skip
+#: In the place of a mask where a layer gets none, whatever its inputs have.
+_NO_MASK = False
 _NO_EFFECT_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 
@@ -134,7 +136,10 @@ class GraphBuilder:
             return value
 
         args = tuple(resolved(arg) for arg in call.args)
-        return self.call(layer, args, {key: resolved(value) for key, value in call.kwargs.items()})
+        kwargs = {key: resolved(value) for key, value in call.kwargs.items()}
+        if call.modern and sum(any(_flat(argument)) for argument in (*args, *kwargs.values())) > 1:
+            kwargs.setdefault("mask", _NO_MASK)  # Keras 3 hands on a mask of a layer's only tensor, tf.keras any
+        return self.call(layer, args, kwargs)
 
     # -- layers --------------------------------------------------------------------------------------------------
 
@@ -174,6 +179,8 @@ class GraphBuilder:
         for name in ("mask", "query_mask", "value_mask", "key_mask"):
             if name in kind.inputs and arguments.get(name) is None:
                 arguments[name] = self._mask_for(name, kind, tensors)
+            elif arguments.get(name) is _NO_MASK:
+                arguments[name] = None
         for slot in self.slots.get(id(layer), ()):
             arguments[slot.weight.name] = self._weight(slot)
         outputs = self._record(layer, kind, arguments, options)
@@ -323,7 +330,9 @@ class GraphBuilder:
         half = len(states) // 2
         sequences = bool(forward.options.get("return_sequences", False))
         results = [
-            self._plain(one, declared(one), (source, *given), dict(kwargs), zero_output_for_mask=sequences)
+            self._cells(one, (source, *given), dict(kwargs), zero_output_for_mask=sequences)
+            if one.class_name == "RNN"
+            else self._plain(one, declared(one), (source, *given), dict(kwargs), zero_output_for_mask=sequences)
             for one, given in ((forward, states[:half]), (backward, states[half:]))
         ]
         mode = layer.options.get("merge_mode", "concat")
@@ -338,10 +347,11 @@ class GraphBuilder:
         mask = source.mask if sequences else None
         return [*[Tensor(value, mask) for value in merged], *results[0][1:], *results[1][1:]]
 
-    def _cells(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    def _cells(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any], **fixed: Any) -> list[Tensor]:
         """RNN around known cells: one layer after the other."""
         cells = [cell for child in layer.layers for cell in (child.layers or [child])]
         outer = {k: v for k, v in layer.options.items() if k in ("go_backwards", "unroll", "zero_output_for_mask")}
+        outer |= fixed
         last = {k: v for k, v in layer.options.items() if k in ("return_sequences", "return_state")}
         [source, *states] = _sequences(layer, (args, kwargs.get("initial_state")))
         if len(cells) > 1 and (states or last.get("return_state")):
@@ -358,7 +368,8 @@ class GraphBuilder:
             how = {**outer, **(last if number == len(cells) - 1 else {"return_sequences": True})}
             if number:
                 how["go_backwards"] = False
-            tensors = self._plain(cell, kind, tuple(tensors), {}, **how)
+            given = {"mask": kwargs["mask"]} if "mask" in kwargs else {}
+            tensors = self._plain(cell, kind, tuple(tensors), given, **how)
         return tensors
 
     def _tensorflow(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
