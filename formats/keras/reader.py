@@ -60,7 +60,7 @@ class GraphBuilder:
     """Builds the graph of one model, for inference or for training.
 
     training: layers that act otherwise in training do so; their random numbers come from `key`, a further input, and
-    the statistics that they give are in `updates`, by the name of the weight.
+    the statistics that they give are in `updates`, by the name of the weight. owners: the layer of a node, by its id.
     """
 
     def __init__(self, slots: Iterable[Slot], training: bool = False) -> None:
@@ -70,6 +70,7 @@ class GraphBuilder:
         self.updates: dict[str, Value] = {}
         self.slots: dict[int, list[Slot]] = {}
         self.values: dict[str, Value] = {}
+        self.owners: dict[int, LayerConfig] = {}
         for slot in slots:
             self.slots.setdefault(id(slot.layer), []).append(slot)
         self._calls = 0
@@ -247,6 +248,7 @@ class GraphBuilder:
             ordered[name] = value
         outputs = tuple(Value(UNKNOWN) for _ in range(count))
         self.graph.nodes.append(Node(op, ordered, outputs, count == 1, layer.name))
+        self.owners[id(self.graph.nodes[-1])] = layer
         if not updated:
             return outputs
         self.updates |= {slot.name: value for slot, value in zip(updated, outputs[1:], strict=True)}
