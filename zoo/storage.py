@@ -66,7 +66,7 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
             loading.save(model, path)
             return
     if isinstance(model.network, graphs.GraphNetwork):
-        _save_graph(model.network, path)
+        _save_graph(model, model.network, path)
         return
     if model.architecture == "own":
         write(formats.Checkpoint(_on_cpu(model.network)), None, path)
@@ -99,13 +99,8 @@ def save_beside(model: Model, path: pathlib.Path) -> None:
         model.save(path.with_suffix(".onnx") if is_graph else path)
 
 
-def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
+def _save_graph(model: Model, network: graphs.GraphNetwork, path: pathlib.Path) -> None:
     """A Keras model in the kind of file that it was read from or a newer one, or its weights alone."""
-    if network.new_head:
-        raise UnsupportedFormatError(
-            f"the graph has other classes than its file, and cannot be saved as {path.name!r}",
-            expected="a name that ends with .onnx",
-        )
     written = format_of_suffix(path)
     checkpoint = network.checkpoint(written.name) if written is not None else None
     kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".keras", ".h5", ".hdf5")}
@@ -116,7 +111,12 @@ def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
             expected=f"a name that ends with {' or '.join(suffixes)}" if suffixes else "a network of the zoo",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
-    formats.write(checkpoint, path)
+    from zoonet.zoo import exporting
+
+    own = exporting.describe(model).get("zoonet")
+    metadata = {key: value for key, value in checkpoint.metadata.items() if key != "zoonet"}
+    metadata |= {} if own is None else {"zoonet": json.loads(own)}
+    formats.write(formats.Checkpoint(checkpoint, metadata, checkpoint.format), path)
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
