@@ -209,15 +209,17 @@ def fitted(name: str, state: Mapping[str, Any], changes: Any = None) -> Module:
 
     changes: further fields of its configuration, from a file. Raises FormatError where they are not such fields.
     """
-    network, config = find(name)
-    return make(network, network.fit(_changed(name, config, changes or {}, len(state)), state), None)
+    network = find(name)[0]
+    return make(network, network.fit(changed(name, changes or {}, len(state)), state), None)
 
 
-def _changed(name: str, config: Any, changes: Any, arrays: int) -> Any:
-    """A configuration with changes that a file asks for; they have the types of its fields, and sizes in reason.
+def changed(name: str, changes: Any, arrays: int) -> Any:
+    """The configuration of an architecture with changes that a file asks for.
 
-    arrays: how many the file has; a network has no more layers or blocks.
+    arrays: how many the file has; a network has no more layers or blocks. Raises FormatError where the changes do not
+    have the types of its fields, or sizes in reason.
     """
+    config = find(name)[1]
     known = {field.name: getattr(config, field.name) for field in fields(config)}
     if not isinstance(changes, Mapping) or not set(changes) <= set(known):
         raise FormatError(
@@ -226,7 +228,7 @@ def _changed(name: str, config: Any, changes: Any, arrays: int) -> Any:
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
     for key, value in given.items():
         depth = sum(value) if isinstance(value, tuple) else value
-        if not _resembles(value, known[key]) or (key in ("layers", "blocks") and depth > arrays):
+        if not _resembles(value, known[key]) or (key in ("layers", "decoder_layers", "blocks") and depth > arrays):
             raise FormatError(
                 f"the configuration of {name} cannot have this {key}",
                 expected=f"such as {known[key]!r}",

@@ -80,10 +80,13 @@ def untied(model: OnnxModel) -> OnnxModel:
 
     Exporters write equal arrays once: a network that is not trained yet has all its norms' ones and zeros in one place,
     which training must not move together. PyTorch writes an Identity under the name of each array that it leaves out
-    (arrays that are one in the network are one in its file); other vectors get names from those of their nodes.
+    (arrays that are one in the network are one in its file); other vectors get names from those of their nodes. Files
+    of zoonet have each array of the network under its name, and stay as they are.
     before: %bn2.weight = Identity(%bn1.weight); BatchNormalization(%y, %bn2.weight, …)
     after:  BatchNormalization(%y, %bn2.weight, …), where %bn2.weight is a constant
     """
+    if model.producer.split(" ")[0] == "zoonet":
+        return model
     graph = model.graph.copy()
     initializers = dict(model.initializers)
     copies: dict[Value, Value] = {}

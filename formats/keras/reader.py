@@ -220,10 +220,11 @@ class GraphBuilder:
         op, count = kind.op, 1 if kind.outputs is None else kind.outputs(options)
         slots = self.slots.get(id(layer), ())
         updated: list[Slot] = []
-        if self.training and kind.training is not None and layer.trainable:
-            op = kind.training
-            if "key" in op.parameters:
-                arguments["key"] = self._next_key()
+        in_training = kind.training(options) if self.training and layer.trainable else None
+        if in_training is not None:
+            op = in_training
+            if "random_key" in op.parameters:
+                arguments["random_key"] = self._next_key()
             else:
                 updated = [slot for slot in slots if not slot.weight.trainable]
                 count = 1 + len(updated)
