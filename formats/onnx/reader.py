@@ -267,7 +267,7 @@ class GraphReader:
         if kind == 11:
             return graph.add_constant(self.tensors.dense(attribute.sparse_tensor), attribute.name)
         if kind == 13:
-            return describe_type(attribute.tp)[0]
+            return ValueInfo(attribute.name, *describe_type(attribute.tp))
         raise UnsupportedFormatError(f"the attribute {attribute.name!r} is of an unknown kind", received=kind)
 
     def _constant_node(self, attributes: dict[str, Any], label: str, scope: Scope) -> Value:
