@@ -159,6 +159,11 @@ def convert(
             expected="a network of the zoo, or a whole Keras model",
             fix="name the architecture (--arch resnet50), or write .safetensors" + _or_onnx(found.path),
         )
+    only_by_name = architecture is None and (checkpoint.format, entry.name) == ("keras_weights", "keras_h5")
+    if only_by_name:
+        from zoonet.formats.keras.by_name import by_layers
+
+        checkpoint = by_layers(checkpoint)
     for_keras = architecture is not None and entry.name in keras_files.FORMATS
     keeps = entry.name in _PLAIN or for_keras
     model_config = _model_config(architecture, checkpoint, config, found.path) if keeps else None
@@ -192,6 +197,8 @@ def convert(
     report.lost = _lost(checkpoint, again)
     if architecture is None and entry.name != checkpoint.format and graphs.importer_of(found.path):
         report.lost.insert(0, "the graph: this format keeps weights alone")
+    if only_by_name:
+        report.lost.append("the order of layers, so that Keras takes them by names: load_weights(file, by_name=True)")
     if absent:
         report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
     if found.path.is_dir() and storage.is_text_model(found.path):

@@ -103,7 +103,9 @@ class KerasModel:
         """In which options of layers a copy of the model's graph differs from it; see `Changes`."""
         changes: dict[int, dict[str, Any]] = {}
         for node, own in zip(graph.nodes, self.graph.nodes, strict=True):
-            other = {k: v for k, v in node.arguments.items() if not any(True for _ in values_in(v)) and v != own.arguments[k]}
+            other = {
+                k: v for k, v in node.arguments.items() if not any(True for _ in values_in(v)) and v != own.arguments[k]
+            }
             if other and (layer := self.owners.get(id(own))) is not None:
                 changes.setdefault(id(layer.entry), {}).update(other)
         return changes

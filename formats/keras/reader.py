@@ -13,12 +13,12 @@ import numpy as np
 
 from zoonet.formats.keras.config import Call, LayerConfig, Ref, references
 from zoonet.formats.keras.slots import CELLS, Slot, declared, directions, operator_name
+from zoonet.formats.keras.tensorflow import translated
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.random import random_fold_in
 from zoonet.ops.registry import Op, composite
 from zoonet.ops.sets.keras import Layer, activation_names, find_layer, is_known
-from zoonet.ops.sets.keras.arithmetic import TENSORFLOW
 from zoonet.ops.sets.keras.merging import any_mask, concatenated_mask, embedding_mask, masking_mask
 from zoonet.ops.sets.keras.recurrent import fold_time, merge_directions, unfold_time
 from zoonet.ops.types import UNKNOWN, Array
@@ -376,26 +376,8 @@ class GraphBuilder:
 
     def _tensorflow(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """An operation of TensorFlow that a functional model of tf.keras holds."""
-        function = str(layer.options.get("function"))
-        name = TENSORFLOW.get(function)
-        if name is None:
-            raise UnsupportedFormatError(
-                f"the layer {layer.name!r} calls the TensorFlow function {function!r}, which is not supported",
-                expected=", ".join(sorted(TENSORFLOW)),
-                received=function,
-            )
-        kind = find_layer(f"ops.{name}")
-        renamed = {"x": kind.inputs[0], "y": kind.inputs[-1], "shape": "newshape", "values": "xs", "perm": "axes"}
-        renamed |= {
-            "features": kind.inputs[0],
-            "logits": kind.inputs[0],
-            "input": kind.inputs[0],
-            "tensor": kind.inputs[0],
-        }
-        given = {renamed.get(key, key): value for key, value in kwargs.items() if key != "name"}
-        if len(args) == 1 and isinstance(args[0], tuple) and not kind.many:
-            args = args[0]
-        return self._plain(LayerConfig("TFOpLambda", layer.name, {}), kind, args, given)
+        operation, given = translated(str(layer.options.get("function")), layer.name, args, kwargs)
+        return self._plain(LayerConfig("TFOpLambda", layer.name, {}), find_layer(f"ops.{operation}"), (), given)
 
 
 def _positional(kind: Layer, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ products, sorting, normalisation, windows and pictures.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -139,6 +140,12 @@ def sparsemax(x: Array, /, axis: int = -1) -> Array:
 
 
 # -- products and triangles ----------------------------------------------------------------------------------------
+
+
+@layer("ops.AddN")
+def add_n(xs: Sequence[Array], /) -> Array:
+    """The sum of several arrays: tf.math.add_n."""
+    return functools.reduce(ops.add, xs)
 
 
 @layer("ops.Einsum")
