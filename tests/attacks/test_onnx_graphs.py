@@ -149,7 +149,7 @@ def test_memory_that_is_not_there_is_an_error_of_the_node(tmp_path: pathlib.Path
     model = model_of([node("Add", "x w")], [port("x", FLOAT, [1 << 22, 1])], weights={"w": np.ones((1, 1 << 22))})
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((1, 1 << 22), np.float32), "w"))
     x = np.ones((1 << 22, 1), np.float32)
-    with pytest.raises(ShapeError, match="'the_node'.*more memory than there is"):
+    with pytest.raises(ShapeError, match=r"'the_node'.*more memory than there is"):
         reader.run_model(model, [x])
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ShapeError, match="more memory than there is"):
