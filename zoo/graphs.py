@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +41,12 @@ class GraphConfig:
 
     @property
     def classes(self) -> int:
-        """The last size of the first output."""
+        """The last size of the first output, but for (N, classes, 1, 1), as convolutions end."""
         shape = self.outputs[0].shape if self.outputs else None
-        return shape[-1] if shape and isinstance(shape[-1], int) else 0
+        if not shape:
+            return 0
+        size = shape[1] if _is_column(shape) else shape[-1]
+        return size if isinstance(size, int) else 0
 
     @property
     def channels(self) -> int:
@@ -49,6 +54,11 @@ class GraphConfig:
         shape = self.inputs[0].shape if self.inputs else None
         size = shape[-1 if self.channels_last else 1] if shape and len(shape) > 1 else None
         return size if isinstance(size, int) else 0
+
+
+def _is_column(shape: Sequence[Any]) -> bool:
+    """Whether a shape is (N, classes, 1, 1), with any number of ones."""
+    return len(shape) > 2 and all(size == 1 for size in shape[2:])
 
 
 class GraphNetwork(Module):
@@ -64,7 +74,6 @@ class GraphNetwork(Module):
     buffers: tuple[str, ...] = ("state",)
     flat = ("weights", "state")
     data_dependent = True
-    new_head = False  # the last layer was made anew for other classes than the file's
 
     def __init__(
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
@@ -87,6 +96,8 @@ class GraphNetwork(Module):
             inputs = tuple([ops.moveaxis(x, 1, -1) for x in inputs])
         outputs = self.run_graph(*inputs)
         scores = outputs[0] if isinstance(outputs, tuple) else outputs
+        if _is_column(scores.shape):
+            scores = ops.reshape(scores, scores.shape[:2])
         return ops.log(ops.maximum(scores, 1e-30)) if self.config.probabilities else scores
 
     def run_graph(self, *inputs: Any) -> Any:
@@ -166,7 +177,15 @@ def _from_keras(path: pathlib.Path) -> Imported:
 
     model = keras.load(path)
     notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
-    return Imported(KerasNetwork(model), {}, Card(name=path.name, notes="; ".join(notes)))
+    if model.stateful:
+        notes.append(
+            f"{', '.join(model.stateful[:5])}: stateful in Keras; here each call begins with states of zero, as "
+            "Keras's first call does after loading or reset_state(), so give whole sequences in one call"
+        )
+        warnings.warn(notes[-1], stacklevel=2)
+    own = model.source.metadata.get("zoonet")
+    metadata = {"zoonet": json.dumps(own)} if isinstance(own, dict) else {}
+    return Imported(KerasNetwork(model, metadata), dict(metadata), Card(name=path.name, notes="; ".join(notes)))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
@@ -191,10 +210,11 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
 
 
 def _is_keras_model(path: pathlib.Path, format_name: str) -> bool:
-    """Whether a Keras file is a model that is no network of the zoo, saved by zoonet."""
+    """Whether a Keras file is a graph, and not a network of the zoo with its parameters under Keras's names."""
     if format_name == "keras_h5" and not has_model(path):
         return False
-    return "zoonet" not in formats.read(path).metadata
+    own = formats.read(path).metadata.get("zoonet")
+    return own is None or (isinstance(own, dict) and "tensors" not in own)
 
 
 def load(
@@ -208,8 +228,8 @@ def load(
 ) -> Model:
     """The model of a file that holds a graph, for the task that the file names if `Model.save` wrote it.
 
-    known: what is known of the file from elsewhere, such as labels, for a task that uses it. Raises as the importer
-    does, and as the task does for what is given.
+    known: what is known of the file from elsewhere, such as its task and labels. Raises as the importer does, and as
+    the task does for what is given.
     """
     from zoonet.zoo.onnx_graphs import OnnxNetwork
 
@@ -219,7 +239,7 @@ def load(
     own = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    purpose = task or own.get("task") or _purpose(imported)
+    purpose = task or own.get("task") or (known or {}).get("task") or _purpose(imported)
     card = imported.card
     if own:
         from zoonet.zoo.storage import read_card

@@ -121,5 +121,13 @@ def _channels_last(inputs: tuple[ValueInfo, ...]) -> bool:
 
 
 def _ends_in_softmax(graph: Graph) -> bool:
-    makers = {value: node.op.name for node in graph.nodes for value in node.outputs}
-    return bool(graph.outputs) and makers.get(graph.outputs[0], "").startswith("onnx.Softmax-")
+    """Whether the first output is a softmax, in another shape perhaps."""
+    makers = {value: node for node in graph.nodes for value in node.outputs}
+    node = makers.get(graph.outputs[0]) if graph.outputs else None
+    while node is not None and node.op.name.startswith(_SHAPES_ONLY) and node.inputs:
+        node = makers.get(node.inputs[0])
+    return node is not None and node.op.name.startswith("onnx.Softmax-")
+
+
+#: Operators that leave the numbers as they are.
+_SHAPES_ONLY = ("onnx.Flatten-", "onnx.Reshape-", "onnx.Squeeze-", "onnx.Identity-")

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, UnsupportedFormatError
-from zoonet.ops.sets.keras.common import LARGEST_MASK, affordable
+from zoonet.ops.sets.keras.common import LARGEST_MASK, affordable, dropped
 from zoonet.ops.sets.keras.registry import Weight, layer
 from zoonet.ops.types import Array
 
@@ -21,16 +21,25 @@ def _causal(queries: int, keys: int) -> Any:
 
 
 def _scores_to_output(
-    scores: Array, value: Array, q_mask: Array | None, v_mask: Array | None, causal: bool
+    scores: Array,
+    value: Array,
+    q_mask: Array | None,
+    v_mask: Array | None,
+    causal: bool,
+    random_key: Array | None,
+    dropout: float,
 ) -> tuple[Array, Array]:
-    """Softmax over keys with masked ones far below, times values; rows of masked queries become 0."""
+    """Softmax over keys with masked ones far below, times values; rows of masked queries become 0.
+
+    random_key: for the dropout of the softmax in training.
+    """
     allowed: Any = None if v_mask is None else ops.expand_dims(v_mask, -2)
     if causal:
         lower = _causal(int(scores.shape[-2]), int(scores.shape[-1]))
         allowed = lower[None] if allowed is None else ops.logical_and(allowed, lower)
     if allowed is not None:
         scores = ops.where(allowed, scores, ops.subtract(scores, 65504.0 if scores.dtype.itemsize == 2 else 1e9))
-    weights = ops.softmax(scores, -1)
+    weights = dropped(random_key, ops.softmax(scores, -1), dropout)
     y = ops.matmul(weights, value)
     return (y if q_mask is None else ops.where(ops.expand_dims(q_mask, -1), y, 0.0)), weights
 
@@ -56,6 +65,7 @@ def _query_value_key(inputs: Sequence[Array], name: str) -> tuple[Array, Array, 
         Weight("concat_score_weight", when="score_mode=concat"),
     ],
     outputs=_outputs,
+    draws=["dropout"],
 )
 def attention(
     inputs: Sequence[Array],
@@ -63,6 +73,7 @@ def attention(
     concat_score_weight: Array | None = None,
     query_mask: Array | None = None,
     value_mask: Array | None = None,
+    random_key: Array | None = None,
     /,
     use_scale: bool = False,
     score_mode: str = "dot",
@@ -82,16 +93,18 @@ def attention(
         scores = ops.multiply(ops.sum(ops.tanh(total), -1), concat_score_weight)
     else:
         raise ArgumentError("Attention: unknown score_mode", expected="dot or concat", received=score_mode)
-    results = _scores_to_output(scores, value, query_mask, value_mask, use_causal_mask or causal)
+    causal = use_causal_mask or causal
+    results = _scores_to_output(scores, value, query_mask, value_mask, causal, random_key, dropout)
     return _given(results, return_attention_scores)
 
 
-@layer("AdditiveAttention", weights=[Weight("scale", when="use_scale")], outputs=_outputs)
+@layer("AdditiveAttention", weights=[Weight("scale", when="use_scale")], outputs=_outputs, draws=["dropout"])
 def additive_attention(
     inputs: Sequence[Array],
     scale: Array | None = None,
     query_mask: Array | None = None,
     value_mask: Array | None = None,
+    random_key: Array | None = None,
     /,
     use_scale: bool = True,
     dropout: float = 0.0,
@@ -103,7 +116,8 @@ def additive_attention(
     query, value, key = _query_value_key(inputs, "AdditiveAttention")
     total = ops.tanh(ops.add(ops.expand_dims(query, -2), ops.expand_dims(key, -3)))
     scores = ops.sum(total if scale is None else ops.multiply(total, scale), -1)
-    results = _scores_to_output(scores, value, query_mask, value_mask, use_causal_mask or causal)
+    causal = use_causal_mask or causal
+    results = _scores_to_output(scores, value, query_mask, value_mask, causal, random_key, dropout)
     return _given(results, return_attention_scores)
 
 
@@ -170,6 +184,7 @@ def _projections(*names: str, underscore: bool = False) -> list[Weight]:
     weights=_projections("query", "key", "gate", "value", "output"),
     masks=True,
     outputs=_outputs,
+    draws=["dropout"],
 )
 def multi_head_attention(
     query: Array,
@@ -189,6 +204,7 @@ def multi_head_attention(
     value_mask: Array | None = None,
     key_mask: Array | None = None,
     attention_mask: Array | None = None,
+    random_key: Array | None = None,
     /,
     num_heads: int = 1,
     key_dim: int = 1,
@@ -235,7 +251,7 @@ def multi_head_attention(
             allowed = ops.expand_dims(allowed, -2 * len(axes) - 1)
     last = tuple(range(len(scores.shape) - len(axes), len(scores.shape)))
     weights = _masked_softmax(scores, allowed, last, zeros=dropout > 0 or return_attention_scores or rank != 3)
-    y = ops.einsum(f"{of_scores},{of_key}{size}->{of_query}{size}", weights, v)
+    y = ops.einsum(f"{of_scores},{of_key}{size}->{of_query}{size}", dropped(random_key, weights, dropout), v)
     if gate_kernel is not None:
         y = ops.multiply(y, ops.sigmoid(_projected(query, gate_kernel, gate_bias)))
     y = ops.tensordot(y, output_kernel, ((rank - 1, rank), (0, 1)))
@@ -248,6 +264,7 @@ def multi_head_attention(
     weights=_projections("query", "key", "gate", "value", "output", underscore=True),
     masks=True,
     outputs=_outputs,
+    draws=["dropout"],
 )
 def group_query_attention(
     query: Array,
@@ -267,6 +284,7 @@ def group_query_attention(
     value_mask: Array | None = None,
     key_mask: Array | None = None,
     attention_mask: Array | None = None,
+    random_key: Array | None = None,
     /,
     head_dim: int = 1,
     num_query_heads: int = 1,
@@ -291,7 +309,7 @@ def group_query_attention(
     if allowed is not None and len(allowed.shape) == 3:
         allowed = ops.expand_dims(allowed, -3)
     weights = _masked_softmax(scores, allowed, (3,), zeros=dropout > 0 or return_attention_scores)
-    y = ops.einsum("buqk,bkuh->bquh", weights, v)
+    y = ops.einsum("buqk,bkuh->bquh", dropped(random_key, weights, dropout), v)
     if gate_kernel is not None:
         y = ops.multiply(y, ops.sigmoid(_projected(query, gate_kernel, gate_bias)))
     y = ops.tensordot(y, output_kernel, ((2, 3), (0, 1)))

@@ -104,3 +104,22 @@ def along(parameter: Array, axes: Sequence[int], rank: int) -> Array:
     """A parameter of these axes as one that broadcasts against an array of `rank` axes."""
     sizes = dict(zip(axes, parameter.shape, strict=True))
     return ops.reshape(parameter, [sizes.get(axis, 1) for axis in range(rank)])
+
+
+def probability(rate: float, name: str) -> float:
+    """The rate of a dropout. Raises ArgumentError."""
+    if not 0 <= rate < 1:
+        raise ArgumentError(f"{name}: the rate is no probability below 1", expected="0 <= rate < 1", received=rate)
+    return float(rate)
+
+
+def kept(key: Array, shape: Sequence[int], rate: float, like: Array) -> Array:
+    """0 with probability `rate` and else 1, in the data type of another array."""
+    return ops.cast(ops.less(ops.random_uniform(key, tuple([int(n) for n in shape])), 1.0 - rate), like.dtype)
+
+
+def dropped(key: Array | None, x: Array, rate: float) -> Array:
+    """x with zeros with probability `rate`, and the rest by 1 / (1 - rate); x as it is without a key."""
+    if key is None or not 0 < rate < 1:
+        return x
+    return ops.multiply(x, ops.multiply(kept(key, x.shape, rate, x), 1.0 / (1.0 - rate)))

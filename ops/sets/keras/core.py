@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError
 from zoonet.ops.sets.keras.activations import Activation, activate
-from zoonet.ops.sets.keras.common import floating, require_shape
+from zoonet.ops.sets.keras.common import floating, kept, probability, require_shape
 from zoonet.ops.sets.keras.registry import Weight, layer, training
 from zoonet.ops.types import Array
 
@@ -69,12 +68,6 @@ def identity(inputs: Array, /) -> Array:
 # -- what acts in training only --------------------------------------------------------------------------------
 
 
-def _rate(rate: float, name: str) -> float:
-    if not 0 <= rate < 1:
-        raise ArgumentError(f"{name}: the rate is no probability below 1", expected="0 <= rate < 1", received=rate)
-    return float(rate)
-
-
 @layer("Dropout", masks=True)
 def dropout(inputs: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
     """The input; in training, zeros with probability `rate` and the rest scaled up."""
@@ -83,36 +76,35 @@ def dropout(inputs: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Arr
 
 def _kept(key: Array, inputs: Array, rate: float, noise_shape: Any) -> Array:
     given = tuple(inputs.shape) if noise_shape is None else tuple(noise_shape)
-    shape = tuple([int(m) if n is None else int(n) for n, m in zip(given, inputs.shape, strict=True)])
-    return ops.cast(ops.less(ops.random_uniform(key, shape), 1.0 - rate), inputs.dtype)
+    return kept(key, tuple([m if n is None else n for n, m in zip(given, inputs.shape, strict=True)]), rate, inputs)
 
 
 @training("Dropout")
-def dropout_training(inputs: Array, key: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
+def dropout_training(inputs: Array, random_key: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
     """Zeros with probability `rate`, the same ones along axes of size 1 in noise_shape; the rest by 1 / (1 - rate)."""
-    rate = _rate(rate, "Dropout")
-    return ops.multiply(inputs, ops.multiply(_kept(key, inputs, rate, noise_shape), 1.0 / (1.0 - rate)))
+    rate = probability(rate, "Dropout")
+    return ops.multiply(inputs, ops.multiply(_kept(random_key, inputs, rate, noise_shape), 1.0 / (1.0 - rate)))
 
 
 def _declare_spatial_dropout(rank: int) -> None:
     name = f"SpatialDropout{rank}D"
 
-    @layer(name)
+    @layer(name, masks=True)
     def spatial_dropout(inputs: Array, /, rate: float = 0.5, data_format: str | None = None) -> Array:
         """The input; in training whole channels are dropped."""
         return inputs
 
     @training(name)
     def spatial_dropout_training(
-        inputs: Array, key: Array, /, rate: float = 0.5, data_format: str | None = None
+        inputs: Array, random_key: Array, /, rate: float = 0.5, data_format: str | None = None
     ) -> Array:
         """Whole channels become zero with probability `rate`."""
         if data_format == "channels_first":
             shape = (*inputs.shape[:2], *(1,) * rank)
         else:
             shape = (inputs.shape[0], *(1,) * rank, inputs.shape[-1])
-        rate = _rate(rate, name)
-        return ops.multiply(inputs, ops.multiply(_kept(key, inputs, rate, shape), 1.0 / (1.0 - rate)))
+        rate = probability(rate, name)
+        return ops.multiply(inputs, ops.multiply(_kept(random_key, inputs, rate, shape), 1.0 / (1.0 - rate)))
 
 
 for _rank in (1, 2, 3):
@@ -126,12 +118,12 @@ def alpha_dropout(inputs: Array, /, rate: float = 0.5, noise_shape: Any = None) 
 
 
 @training("AlphaDropout")
-def alpha_dropout_training(inputs: Array, key: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
+def alpha_dropout_training(inputs: Array, random_key: Array, /, rate: float = 0.5, noise_shape: Any = None) -> Array:
     """Dropped numbers become SELU's limit, and all are scaled back to mean 0 and variance 1. Source: Klambauer 2017."""
-    rate, limit = _rate(rate, "AlphaDropout"), -1.6732632423543772 * 1.0507009873554805
-    kept = _kept(key, inputs, rate, noise_shape)
+    rate, limit = probability(rate, "AlphaDropout"), -1.6732632423543772 * 1.0507009873554805
+    chosen = _kept(random_key, inputs, rate, noise_shape)
     scale = ((1 - rate) * (1 + rate * limit**2)) ** -0.5
-    mixed = ops.add(ops.multiply(inputs, kept), ops.multiply(ops.subtract(1.0, kept), limit))
+    mixed = ops.add(ops.multiply(inputs, chosen), ops.multiply(ops.subtract(1.0, chosen), limit))
     return ops.add(ops.multiply(mixed, scale), -scale * limit * rate)
 
 
@@ -142,11 +134,11 @@ def gaussian_dropout(inputs: Array, /, rate: float = 0.5) -> Array:
 
 
 @training("GaussianDropout")
-def gaussian_dropout_training(inputs: Array, key: Array, /, rate: float = 0.5) -> Array:
+def gaussian_dropout_training(inputs: Array, random_key: Array, /, rate: float = 0.5) -> Array:
     """x times normal numbers of mean 1 and deviation √(rate / (1 - rate))."""
-    rate = _rate(rate, "GaussianDropout")
+    rate = probability(rate, "GaussianDropout")
     shape = tuple(int(n) for n in inputs.shape)
-    return ops.multiply(inputs, ops.random_normal(key, shape, 1.0, (rate / (1 - rate)) ** 0.5, inputs.dtype))
+    return ops.multiply(inputs, ops.random_normal(random_key, shape, 1.0, (rate / (1 - rate)) ** 0.5, inputs.dtype))
 
 
 @layer("GaussianNoise", masks=True)
@@ -156,10 +148,10 @@ def gaussian_noise(inputs: Array, /, stddev: float = 1.0) -> Array:
 
 
 @training("GaussianNoise")
-def gaussian_noise_training(inputs: Array, key: Array, /, stddev: float = 1.0) -> Array:
+def gaussian_noise_training(inputs: Array, random_key: Array, /, stddev: float = 1.0) -> Array:
     """x plus normal numbers of this deviation."""
     shape = tuple(int(n) for n in inputs.shape)
-    return ops.add(inputs, ops.random_normal(key, shape, 0.0, float(stddev), inputs.dtype))
+    return ops.add(inputs, ops.random_normal(random_key, shape, 0.0, float(stddev), inputs.dtype))
 
 
 # -- layers that keras.applications brings along ---------------------------------------------------------------
@@ -179,8 +171,8 @@ def stochastic_depth(inputs: Array, /, drop_path_rate: float = 0.0) -> Array:
 
 
 @training("StochasticDepth")
-def stochastic_depth_training(inputs: Array, key: Array, /, drop_path_rate: float = 0.0) -> Array:
+def stochastic_depth_training(inputs: Array, random_key: Array, /, drop_path_rate: float = 0.0) -> Array:
     """Whole items become zero with probability drop_path_rate, the others are scaled up. Source: Huang et al., 2016."""
-    rate = _rate(drop_path_rate, "StochasticDepth")
+    rate = probability(drop_path_rate, "StochasticDepth")
     shape = (inputs.shape[0], *(1,) * (len(inputs.shape) - 1))
-    return ops.multiply(inputs, ops.multiply(_kept(key, inputs, rate, shape), 1.0 / (1.0 - rate)))
+    return ops.multiply(inputs, ops.multiply(_kept(random_key, inputs, rate, shape), 1.0 / (1.0 - rate)))

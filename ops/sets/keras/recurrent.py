@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, ShapeError
+from zoonet.ops.random import random_fold_in
 from zoonet.ops.registry import composite
 from zoonet.ops.sets.keras.activations import Activation, activate
 from zoonet.ops.sets.keras.common import (
     LARGEST_LOOP,
     Sizes,
     affordable,
+    along,
     from_first,
     is_channels_first,
+    kept,
     per_axis,
     require_shape,
 )
@@ -25,7 +30,9 @@ from zoonet.ops.types import Array
 __all__ = ["fold_time", "merge_directions", "unfold_time"]
 
 _WEIGHTS = (Weight("kernel"), Weight("recurrent_kernel"), Weight("bias", when="use_bias"))
+_RATES = ("dropout", "recurrent_dropout")
 States = tuple[Any, ...]
+Masks = tuple[Any, ...]
 
 
 def _outputs(states: int) -> Callable[[Mapping[str, Any]], int]:
@@ -83,8 +90,42 @@ def _begin(sequences: Array, initial_state: Sequence[Any], count: int, units: in
     return tuple(ops.zeros((int(sequences.shape[0]), units), sequences.dtype) for _ in range(count))
 
 
-def _is_usual(activation: Activation, recurrent_activation: Activation, mask: Array | None) -> bool:
-    return activation == "tanh" and recurrent_activation == "sigmoid" and mask is None
+def _is_usual(activation: Activation, recurrent_activation: Activation, mask: Array | None, masks: Masks) -> bool:
+    return activation == "tanh" and recurrent_activation == "sigmoid" and mask is None and not masks
+
+
+def gate_masks(random_key: Array | None, place: int, x: Array, rate: float, count: int) -> Masks:
+    """What x, a step or a state, is multiplied by in training, at every step alike: a mask for each of `count` gates.
+
+    place: tells the masks of inputs from those of states. Empty without a key or a rate. Source: Gal and Ghahramani,
+    2016, as in Keras.
+    """
+    if random_key is None or not 0 < rate < 1:
+        return ()
+    key = random_fold_in(random_key, np.asarray(place, np.int64))
+    scaled = ops.multiply(kept(key, (count, *x.shape), rate, x), 1.0 / (1.0 - rate))
+    return tuple([scaled[gate] for gate in range(count)])
+
+
+def _masked(x: Array, masks: Masks) -> list[Array]:
+    return [ops.multiply(x, mask) for mask in masks]
+
+
+def gates_of_inputs(x: Array, kernel: Array, bias: Array | None, masks: Masks) -> Array:
+    """x · kernel + bias for all steps; with masks, each gate has its own x. x: (T, N, features)."""
+    if len(masks) < 2:
+        return ops.linear(_masked(x, masks)[0] if masks else x, ops.transpose(kernel), bias)
+    parts = ops.split(kernel, len(masks), 1)
+    y = ops.concat([ops.matmul(given, part) for given, part in zip(_masked(x, masks), parts, strict=True)], -1)
+    return y if bias is None else ops.add(y, bias)
+
+
+def gates_of_state(hidden: Array, kernel: Array, masks: Masks) -> Array:
+    """hidden · kernel; with masks, each gate has its own hidden state."""
+    if not masks:
+        return ops.matmul(hidden, kernel)
+    parts = ops.split(kernel, len(masks), 1)
+    return ops.concat([ops.matmul(given, part) for given, part in zip(_masked(hidden, masks), parts, strict=True)], 1)
 
 
 def _time_first(sequences: Array, mask: Array | None, go_backwards: bool, name: str) -> tuple[Array, Any]:
@@ -96,7 +137,7 @@ def _time_first(sequences: Array, mask: Array | None, go_backwards: bool, name: 
     return ops.flip(x, 0), None if mask is None else ops.flip(mask, 1)
 
 
-@layer("SimpleRNN", weights=_WEIGHTS, outputs=_outputs(1), cell=True)
+@layer("SimpleRNN", weights=_WEIGHTS, outputs=_outputs(1), cell=True, draws=_RATES)
 def simple_rnn(
     sequences: Array,
     kernel: Array,
@@ -104,6 +145,7 @@ def simple_rnn(
     bias: Array | None = None,
     mask: Array | None = None,
     initial_state: Sequence[Array] = (),
+    random_key: Array | None = None,
     /,
     units: int = 1,
     activation: Activation = "tanh",
@@ -123,18 +165,19 @@ def simple_rnn(
     the last state. stateful: each call begins at zero, as after Keras's reset_state.
     """
     require_shape(kernel, (sequences.shape[-1], units), "SimpleRNN", "kernel")
-    x, kept = _time_first(sequences, mask, go_backwards, "SimpleRNN")
-    x = ops.linear(x, ops.transpose(kernel), bias)
+    x, counted = _time_first(sequences, mask, go_backwards, "SimpleRNN")
     begin = _begin(sequences, initial_state, 1, units, "SimpleRNN")
+    of_h = gate_masks(random_key, 1, begin[0], recurrent_dropout, 1)
+    x = gates_of_inputs(x, kernel, bias, gate_masks(random_key, 0, x[0], dropout, 1))
 
     def step(given: Any, states: States) -> States:
-        return (activate(ops.add(given, ops.matmul(states[0], recurrent_kernel)), activation),)
+        return (activate(ops.add(given, gates_of_state(states[0], recurrent_kernel, of_h)), activation),)
 
-    outputs, states = run_steps(x, begin, kept, step, zero_output_for_mask)
+    outputs, states = run_steps(x, begin, counted, step, zero_output_for_mask)
     return _arranged(outputs, states, return_sequences, return_state, _swapped)
 
 
-@layer("LSTM", "CuDNNLSTM", weights=_WEIGHTS, outputs=_outputs(2), cell=True)
+@layer("LSTM", "CuDNNLSTM", weights=_WEIGHTS, outputs=_outputs(2), cell=True, draws=_RATES)
 def lstm(
     sequences: Array,
     kernel: Array,
@@ -142,6 +185,7 @@ def lstm(
     bias: Array | None = None,
     mask: Array | None = None,
     initial_state: Sequence[Array] = (),
+    random_key: Array | None = None,
     /,
     units: int = 1,
     activation: Activation = "tanh",
@@ -164,22 +208,25 @@ def lstm(
     """
     require_shape(kernel, (sequences.shape[-1], 4 * units), "LSTM", "kernel")
     require_shape(recurrent_kernel, (units, 4 * units), "LSTM", "recurrent_kernel")
-    x, kept = _time_first(sequences, mask, go_backwards, "LSTM")
-    x = ops.linear(x, ops.transpose(kernel), bias)
+    x, counted = _time_first(sequences, mask, go_backwards, "LSTM")
+    count = 4 if recurrent_dropout or implementation == 1 else 1
     begin = _begin(sequences, initial_state, 2, units, "LSTM")
-    if _is_usual(activation, recurrent_activation, mask):
+    of_h = gate_masks(random_key, 1, begin[0], recurrent_dropout, count)
+    x = gates_of_inputs(x, kernel, bias, gate_masks(random_key, 0, x[0], dropout, count))
+    if _is_usual(activation, recurrent_activation, mask, of_h):
         recurrent = ops.transpose(recurrent_kernel)
         outputs, hidden, cell, _ = ops.recurrent_layer(x, begin[0], begin[1], recurrent, None, None, None, "lstm")
         return _arranged(outputs, (hidden, cell), return_sequences, return_state, _swapped)
 
     def step(given: Any, states: States) -> States:
-        entering, forget, candidate, output = ops.split(ops.add(given, ops.matmul(states[0], recurrent_kernel)), 4, 1)
+        gates = ops.add(given, gates_of_state(states[0], recurrent_kernel, of_h))
+        entering, forget, candidate, output = ops.split(gates, 4, 1)
         old = ops.multiply(activate(forget, recurrent_activation), states[1])
         new = ops.multiply(activate(entering, recurrent_activation), activate(candidate, activation))
         cell = ops.add(old, new)
         return ops.multiply(activate(output, recurrent_activation), activate(cell, activation)), cell
 
-    steps, states = run_steps(x, begin, kept, step, zero_output_for_mask)
+    steps, states = run_steps(x, begin, counted, step, zero_output_for_mask)
     return _arranged(steps, states, return_sequences, return_state, _swapped)
 
 
@@ -189,7 +236,7 @@ def _reset_first(matrix: Array, axis: int) -> Array:
     return ops.concat((reset, update, new), axis)
 
 
-@layer("GRU", weights=_WEIGHTS, outputs=_outputs(1), cell=True)
+@layer("GRU", weights=_WEIGHTS, outputs=_outputs(1), cell=True, draws=_RATES)
 def gru(
     sequences: Array,
     kernel: Array,
@@ -197,6 +244,7 @@ def gru(
     bias: Array | None = None,
     mask: Array | None = None,
     initial_state: Sequence[Array] = (),
+    random_key: Array | None = None,
     /,
     units: int = 1,
     activation: Activation = "tanh",
@@ -222,17 +270,17 @@ def gru(
     require_shape(recurrent_kernel, (units, 3 * units), "GRU", "recurrent_kernel")
     if bias is not None:
         require_shape(bias, (2, 3 * units) if reset_after else (3 * units,), "GRU", "bias")
-    x, kept = _time_first(sequences, mask, go_backwards, "GRU")
+    x, counted = _time_first(sequences, mask, go_backwards, "GRU")
+    count = 3 if recurrent_dropout or implementation == 1 else 1
+    of_x = gate_masks(random_key, 0, x[0], dropout, count)
     entering, recurring = (bias[0], bias[1]) if bias is not None and reset_after else (bias, None)
     begin = _begin(sequences, initial_state, 1, units, "GRU")
-    if _is_usual(activation, recurrent_activation, mask):
-        x = ops.linear(
-            x,
-            ops.transpose(_reset_first(kernel, 1)),
-            None if entering is None else _reset_first(entering, 0),
-        )
+    of_h = gate_masks(random_key, 1, begin[0], recurrent_dropout, count)
+    if _is_usual(activation, recurrent_activation, mask, of_h):
+        turned = None if entering is None else _reset_first(entering, 0)
+        of_x = (of_x[1], of_x[0], of_x[2]) if len(of_x) == 3 else of_x
         outputs, hidden, _, _ = ops.recurrent_layer(
-            x,
+            gates_of_inputs(x, _reset_first(kernel, 1), turned, of_x),
             begin[0],
             None,
             ops.transpose(_reset_first(recurrent_kernel, 1)),
@@ -242,34 +290,34 @@ def gru(
             "gru" if reset_after else "gru_reset_first",
         )
         return _arranged(outputs, (hidden,), return_sequences, return_state, _swapped)
-    x = ops.linear(x, ops.transpose(kernel), entering)
+    x = gates_of_inputs(x, kernel, entering, of_x)
 
     def step(given: Any, states: States) -> States:
         hidden = states[0]
         x_update, x_reset, x_new = ops.split(given, 3, 1)
         if reset_after:
-            product = ops.matmul(hidden, recurrent_kernel)
+            product = gates_of_state(hidden, recurrent_kernel, of_h)
             product = product if recurring is None else ops.add(product, recurring)
             h_update, h_reset, h_new = ops.split(product, 3, 1)
         else:
-            h_update, h_reset = ops.split(ops.matmul(hidden, recurrent_kernel[:, : 2 * units]), 2, 1)
+            h_update, h_reset = ops.split(gates_of_state(hidden, recurrent_kernel[:, : 2 * units], of_h[:2]), 2, 1)
         update = activate(ops.add(x_update, h_update), recurrent_activation)
         reset = activate(ops.add(x_reset, h_reset), recurrent_activation)
         if reset_after:
             inner = ops.multiply(reset, h_new)
         else:
-            inner = ops.matmul(ops.multiply(reset, hidden), recurrent_kernel[:, 2 * units :])
+            inner = gates_of_state(ops.multiply(reset, hidden), recurrent_kernel[:, 2 * units :], of_h[2:])
         new = activate(ops.add(x_new, inner), activation)
         return (ops.add(ops.multiply(update, hidden), ops.multiply(ops.subtract(1.0, update), new)),)
 
-    steps, states = run_steps(x, begin, kept, step, zero_output_for_mask)
+    steps, states = run_steps(x, begin, counted, step, zero_output_for_mask)
     return _arranged(steps, states, return_sequences, return_state, _swapped)
 
 
 def _declare_conv_lstm(rank: int) -> None:
     name = f"ConvLSTM{rank}D"
 
-    @layer(name, weights=_WEIGHTS, outputs=_outputs(2), cell=True)
+    @layer(name, weights=_WEIGHTS, outputs=_outputs(2), cell=True, draws=_RATES)
     def conv_lstm(
         sequences: Array,
         kernel: Array,
@@ -277,6 +325,7 @@ def _declare_conv_lstm(rank: int) -> None:
         bias: Array | None = None,
         mask: Array | None = None,
         initial_state: Sequence[Array] = (),
+        random_key: Array | None = None,
         /,
         filters: int = 1,
         kernel_size: Sizes = 1,
@@ -307,26 +356,39 @@ def _declare_conv_lstm(rank: int) -> None:
         per_axis(kernel_size, rank, name, "kernel_size")
         x = sequences if first else ops.moveaxis(sequences, -1, 2)
         batch, steps = int(x.shape[0]), int(x.shape[1])
+
+        def convolved(x: Array, kernel: Array, bias: Array | None, masks: Masks, how: tuple[Any, str, Any]) -> Array:
+            """A convolution; with masks, each gate has its own input. how: strides, padding, dilation."""
+            if not masks:
+                return convolve(x, kernel, bias, *how, 1, name)
+            parts = ops.split(kernel, 4, rank + 1)
+            given = zip(_masked(x, masks), parts, strict=True)
+            y = ops.concat([convolve(x, part, None, *how, 1, name) for x, part in given], 1)
+            return y if bias is None else ops.add(y, along(bias, (1,), rank + 2))
+
+        of_x = gate_masks(random_key, 0, x[:, 0], dropout, 4)
+        of_x = tuple([ops.repeat(mask, steps, 0) for mask in of_x])
         merged = ops.reshape(x, (batch * steps, *x.shape[2:]))
-        gates = convolve(merged, kernel, bias, strides, padding, dilation_rate, 1, name)
+        gates = convolved(merged, kernel, bias, of_x, (strides, padding, dilation_rate))
         gates = _swapped(ops.reshape(gates, (batch, steps, *gates.shape[1:])))
-        kept = mask
+        counted = mask
         if go_backwards:
-            gates, kept = ops.flip(gates, 0), None if mask is None else ops.flip(mask, 1)
+            gates, counted = ops.flip(gates, 0), None if mask is None else ops.flip(mask, 1)
         shape = (batch, filters, *gates.shape[3:])
         begin: States = tuple(ops.zeros(shape, sequences.dtype) for _ in range(2))
         if initial_state:
             begin = tuple(s if first else ops.moveaxis(s, -1, 1) for s in initial_state)
+        of_h = gate_masks(random_key, 1, begin[0], recurrent_dropout, 4)
 
         def step(given: Any, states: States) -> States:
-            product = convolve(states[0], recurrent_kernel, None, 1, "same", 1, 1, name)
+            product = convolved(states[0], recurrent_kernel, None, of_h, (1, "same", 1))
             entering, forget, candidate, output = ops.split(ops.add(given, product), 4, 1)
             old = ops.multiply(activate(forget, recurrent_activation), states[1])
             new = ops.multiply(activate(entering, recurrent_activation), activate(candidate, activation))
             cell = ops.add(old, new)
             return ops.multiply(activate(output, recurrent_activation), activate(cell, activation)), cell
 
-        outputs, states = run_steps(gates, begin, kept, step, zero_output_for_mask)
+        outputs, states = run_steps(gates, begin, counted, step, zero_output_for_mask)
         outputs = [from_first(y, data_format, name) for y in outputs]
         states = tuple(from_first(s, data_format, name) for s in states)
         return _arranged(outputs, states, return_sequences, return_state, _swapped)

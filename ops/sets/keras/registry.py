@@ -45,7 +45,7 @@ class Layer:
     inputs: names of the parameters that are tensors of the graph, in the order of Keras's call. many: the first input
     is a list of tensors. options: names of those that are plain data, with their defaults; required: those without.
     passes_mask: the mask of the first input is that of the output. outputs: how many there are for given options, 1 if
-    None. trains: the layer as it is in training where that differs; it takes `key` where it draws numbers.
+    None. draws: options that make the layer draw random numbers in training, by a `random_key`, where one is not 0.
     """
 
     op: Op[..., Any]
@@ -59,10 +59,12 @@ class Layer:
     outputs: Callable[[Mapping[str, Any]], int] | None
     cell: bool
     any_options: bool
+    draws: tuple[str, ...]
 
-    @property
-    def training(self) -> Op[..., Any] | None:
-        """The same layer in training, where that differs."""
+    def training(self, options: Mapping[str, Any]) -> Op[..., Any] | None:
+        """The same layer in training, where that differs for these options."""
+        if any(options.get(option, self.options.get(option)) for option in self.draws):
+            return self.op
         return REGISTRY.get(f"{self.op.name}.training")
 
 
@@ -76,6 +78,7 @@ def layer(
     outputs: Callable[[Mapping[str, Any]], int] | None = None,
     cell: bool = False,
     any_options: bool = False,
+    draws: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Op[..., Any]]:
     """Declare a layer under the class names that Keras files give it.
 
@@ -84,7 +87,9 @@ def layer(
     layer's configuration, as plain, hashable data. weights: names, or `Weight` where more is to be said. masks: a mask
     of the first input is passed on. outputs: the number of outputs for given options; the function then returns a
     tuple. cell: Keras keeps the weights in a cell below the layer. any_options: options of the configuration that the
-    function does not have are of no consequence. A name such as "Lambda:NAME" is for the layer NAME alone, and
+    function does not have are of no consequence. draws: options, such as the rate of a dropout inside, with which the
+    layer draws random numbers in training: the function's last positional-only parameter is then `random_key`, None in
+    inference. A name such as "Lambda:NAME" is for the layer NAME alone, and
     "PACKAGE>NAME" for a registered class. Raises OperatorError if a name is taken.
     """
     declared = tuple([Weight(weight) if isinstance(weight, str) else weight for weight in weights])
@@ -92,7 +97,7 @@ def layer(
     def register(function: Callable[..., Any]) -> Op[..., Any]:
         parameters = list(inspect.signature(function).parameters.values())
         arrays = [p for p in parameters if p.kind == inspect.Parameter.POSITIONAL_ONLY]
-        owned = {weight.name for weight in declared}
+        owned = {weight.name for weight in declared} | ({"random_key"} if draws else set())
         inputs = tuple(p.name for p in arrays if p.name not in owned)
         rest = [p for p in parameters if p not in arrays]
         if owned - {p.name for p in arrays}:
@@ -114,6 +119,7 @@ def layer(
                 outputs,
                 cell,
                 any_options,
+                tuple(draws),
             )
         return op
 
@@ -134,8 +140,8 @@ def _following(function: Callable[..., Any]) -> Callable[..., Any]:
 def training(*names: str) -> Callable[[Callable[..., Any]], Op[..., Any]]:
     """Declare what layers do in training. The function has the parameters of the layer.
 
-    One that draws random numbers takes a further positional-only `key` at the end; one that has statistics returns
-    (output, new statistics in the order of its weights that are not trainable).
+    One that draws random numbers takes a further positional-only `random_key` at the end; one that has statistics
+    returns (output, new statistics in the order of its weights that are not trainable).
     """
 
     def register(function: Callable[..., Any]) -> Op[..., Any]:
