@@ -204,6 +204,18 @@ def test_what_is_refused(tmp_path: pathlib.Path) -> None:
         keras_oracles.load(tmp_path / "c.weights.h5")
 
 
+@pytest.mark.parametrize("class_name", ["TextVectorization", "StringLookup", "Hashing"])
+def test_layers_on_texts_are_refused(class_name: str) -> None:
+    layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 1], dtype="string")]
+    layers += [tf_layer(class_name, "words", [[["x", 0, 0, {}]]])]
+    config = {"config": tf_model("m", layers, ["x"], ["words"])}
+    with pytest.raises(
+        UnsupportedFormatError, match=f"layer 'words' is a {class_name}, which is not computed"
+    ) as caught:
+        from_checkpoint(formats.Checkpoint({}, config, "keras"))
+    assert "save the part of the model after it" in str(caught.value)
+
+
 def test_whether_a_layer_trains_is_for_the_caller_to_say(tmp_path: pathlib.Path) -> None:
     """Keras 3 keeps `training=True` of a call in the file, and lets the model's own argument decide."""
     inputs = keras.Input((8, 8, 3))
