@@ -107,6 +107,8 @@ def _options(layer: LayerConfig, changes: Changes) -> dict[str, Any]:
         raise UnsupportedFormatError(
             f"the operation {layer.name!r} ({layer.class_name}) cannot be written", expected="layers of keras.layers"
         )
+    if "quantized" in layer.options:
+        raise UnsupportedFormatError(f"the layer {layer.name!r} is quantised, which is not written anew")
     unknown = (*_UNKNOWN_TO_KERAS_3, *_UNKNOWN_OF.get(layer.class_name, ()))
     given = {**layer.options, **changes.get(id(layer.entry), {})}
     kept = {k: v for k, v in given.items() if k not in unknown and not k.endswith(_LEFT_OUT)}
