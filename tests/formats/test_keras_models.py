@@ -221,7 +221,7 @@ def test_quantised_layers(tmp_path: pathlib.Path) -> None:
         other = keras.Model(x, layer(x))
         other.quantize(mode)
         for suffix in (".keras", ".h5"):
-            with pytest.raises(UnsupportedFormatError, match="the layer 'q' .* is quantised in a way that is not"):
+            with pytest.raises(UnsupportedFormatError, match=r"the layer 'q' .* is quantised in a way that is not"):
                 keras_oracles.load(keras_oracles.saved(other, tmp_path, suffix))
 
 
