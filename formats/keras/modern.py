@@ -19,7 +19,12 @@ _UNKNOWN_TO_KERAS_3 = (
     *("renorm_momentum", "virtual_batch_size", "input_length", "batch_input_shape", "dtype", "batch_shape"),
 )
 #: Options of tf.keras that Keras 3 does not take, in layers where they have one value only.
-_UNKNOWN_OF = {"DepthwiseConv2D": ("groups",), "DepthwiseConv1D": ("groups",), "Embedding": ("activity_regularizer",)}
+_UNKNOWN_OF = {
+    "MultiHeadAttention": ("query_shape", "key_shape", "value_shape"),
+    "DepthwiseConv2D": ("groups",),
+    "DepthwiseConv1D": ("groups",),
+    "Embedding": ("activity_regularizer",),
+}
 
 
 #: New options of layers, by the id of the object of the file (`LayerConfig.entry`) that has the old ones.
