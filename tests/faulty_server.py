@@ -197,12 +197,23 @@ class Hub:
 
     def add(self, repository: str, commit: str, files: dict[str, bytes], branch: str = "main") -> None:
         """Serve a repository's files at a commit and a branch, with the API that lists them."""
-        listing = {"sha": commit, "siblings": [{"rfilename": name} for name in files]}
+        listing = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
         for revision in (branch, commit):
             api = f"/api/models/{repository}/revision/{revision}"
             self.server.add(api, json.dumps(listing).encode())
+            tree = [self.described(name, data) for name, data in files.items()]
+            self.server.add(f"/api/models/{repository}/tree/{revision}", json.dumps(tree).encode())
             for name, data in files.items():
                 self.add_file(repository, commit, revision, name, data)
+
+    @staticmethod
+    def described(name: str, data: bytes) -> dict[str, Any]:
+        """What the hub's list of a tree says of a file; large ones are kept elsewhere."""
+        blob = hashlib.sha1(b"blob %d\x00" % len(data) + data).hexdigest()
+        facts: dict[str, Any] = {"type": "file", "oid": blob, "size": len(data), "path": name}
+        if len(data) >= 2000:
+            facts["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        return facts
 
     def add_file(self, repository: str, commit: str, revision: str, name: str, data: bytes) -> None:
         path = f"/{repository}/resolve/{revision}/{name}"

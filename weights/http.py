@@ -82,7 +82,7 @@ def _send(session: requests.Session, method: str, url: str, headers: Mapping[str
             stream=True,
             timeout=(settings.connect_timeout, settings.read_timeout),
         )
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+    except ValueError as error:  # all that requests, urllib3 and the encoding of host names say of a wrong URL
         raise DownloadError(f"{public_url(url)} is not a usable URL", received=type(error).__name__) from None
     except requests.exceptions.SSLError as error:
         raise DownloadError(
@@ -135,7 +135,7 @@ def exchange(
             hops.append(response.headers)
         if response.status_code not in REDIRECTS or "Location" not in response.headers:
             return response
-        target = urljoin(url, response.headers["Location"])
+        target = _target(url, response.headers["Location"])
         if stay and urlsplit(target).netloc != urlsplit(url).netloc:
             return response
         response.close()
@@ -149,6 +149,61 @@ def exchange(
         expected=f"at most {MOST_REDIRECTS} redirects",
         received=f"a loop through {public_url(visited[-1])}",
     )
+
+
+def _target(url: str, location: str) -> str:
+    """URL to which a redirect leads. Raises DownloadError for one that is none."""
+    try:
+        target = urljoin(url, location)
+        _ = urlsplit(target).port  # is read later, and may be no number
+    except ValueError as error:
+        raise DownloadError(f"{public_url(url)} redirects to what is no URL", received=error) from None
+    return target
+
+
+def whole_number(text: str | None) -> int | None:
+    """A header's number of bytes, or None where it is none. What has more digits than any file counts as 10^20."""
+    if not text or not text.isdecimal():
+        return None
+    return int(text) if len(text) <= 20 else 10**20
+
+
+def is_encoded(response: Any) -> bool:
+    """Whether the server compressed the body although plain bytes were asked for.
+
+    Raises DownloadError for a compression that cannot be undone here.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return False
+    known = response.raw.CONTENT_DECODERS
+    if unknown := [way for way in map(str.strip, encoding.split(",")) if way not in known]:
+        raise DownloadError(
+            f"{public_url(response.url)} sends the file compressed in an unknown way",
+            expected=", ".join(known),
+            received=unknown[0][:100],
+            fix="use another source",
+        )
+    return True
+
+
+def read_whole(response: Any, limit: int, deadline: float) -> bytes:
+    """A small body. One of more than `limit` bytes, after unpacking too, is cut behind that.
+
+    Raises Again if it does not come to its end, or not before the deadline.
+    """
+    import urllib3
+
+    packed = is_encoded(response)
+    body = bytearray()
+    try:
+        while len(body) <= limit and (data := response.raw.read1(1 << 16, decode_content=packed)):
+            body += data
+            if time.monotonic() > deadline:
+                raise Again("no end in time")
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise Again(reason_of(error)) from None
+    return bytes(body)
 
 
 def check_status(response: Any, url: str) -> None:
@@ -188,7 +243,7 @@ def _retry_after(value: str | None) -> float | None:
         return None
     with contextlib.suppress(ValueError):
         return max(0.0, float(value))
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
 

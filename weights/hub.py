@@ -1,10 +1,11 @@
 """The Hugging Face hub: its cache layout on disk, and what its server says about a file or a repository.
 
 <cache>/models--<organisation>--<name>/
-    blobs/<etag>                      contents; the etag is a SHA-256 for large files, a git blob hash for
-    small refs/<revision>                   commit that a branch or tag meant when it was last asked for
-    snapshots/<commit>/<file>         link to a blob .no_exist/<commit>/<file>         empty: the commit has
-    no such file
+    blobs/<etag>                      contents; the etag is a SHA-256 for large files, a git blob hash for small
+    refs/<revision>                   commit that a branch or tag meant when it was last asked for
+    snapshots/<commit>/<file>         link to a blob
+    .no_exist/<commit>/<file>         empty: the commit has no such file
+    trees/<commit>.json               names of all files of a commit, written by newer tools
 <cache>/.locks/models--<organisation>--<name>/<etag>.lock
 
 Source: the hub's documentation, "Hub Local Cache". Its own tools find our files there, and we find theirs.
@@ -13,16 +14,17 @@ Source: the hub's documentation, "Hub Local Cache". Its own tools find our files
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from zoonet.ops.errors import DownloadError, FormatError
-from zoonet.weights.http import check_status, exchange, new_session, retrying
+from zoonet.ops.errors import DownloadError, FormatError, StorageError
+from zoonet.weights.http import check_status, exchange, new_session, read_whole, retrying, whole_number
 from zoonet.weights.integrity import Expected
 from zoonet.weights.settings import Settings, cache_folder, hub_cache_folder, hub_endpoint
 from zoonet.weights.source import Source, is_commit, safe_relative
@@ -81,16 +83,23 @@ class Repository:
     def known_missing(self, revision: str, file: str) -> bool:
         """Whether the cache knows that a revision has no such file."""
         commit = self.commit(revision)
-        return bool(commit) and (self.folder / ".no_exist" / commit / safe_relative(file)).is_file()
+        if not commit:
+            return False
+        if (self.folder / ".no_exist" / commit / safe_relative(file)).is_file():
+            return True
+        listed = _files_of_tree(self.folder / "trees" / f"{commit}.json")
+        return listed is not None and file not in listed
 
     def note_missing(self, commit: str, file: str) -> None:
-        """Write down that a commit has no such file."""
-        write_text(self.folder / ".no_exist" / commit / safe_relative(file), "")
+        """Write down that a commit has no such file, where the cache can be written."""
+        with contextlib.suppress(StorageError):
+            write_text(self.folder / ".no_exist" / commit / safe_relative(file), "")
 
     def note_commit(self, revision: str, commit: str) -> None:
-        """Write down what commit a branch or tag means."""
+        """Write down what commit a branch or tag means, where the cache can be written."""
         if revision != commit and self.commit(revision) != commit:
-            write_text(self.folder / "refs" / safe_relative(revision), commit)
+            with contextlib.suppress(StorageError):
+                write_text(self.folder / "refs" / safe_relative(revision), commit)
 
     def blob(self, etag: str) -> Path:
         """Place of the contents with an etag."""
@@ -114,6 +123,18 @@ class Repository:
         """Publish the finished partial file of an etag as a blob, and link it. Raises DownloadError."""
         publish(self.part(etag), self.blob(blob_name))
         return self.link(commit, file, self.blob(blob_name))
+
+
+def _files_of_tree(path: Path) -> Collection[str] | None:
+    """Names of all files of a commit, if the hub's own tool wrote them down when it brought the whole repository."""
+    try:
+        if path.stat().st_size > LARGEST_ANSWER:
+            return None
+        listing = json.loads(path.read_bytes())
+        files = listing["files"] if listing["format_version"] == 1 else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return files if isinstance(files, dict) else None
 
 
 def slug(revision: str) -> str:
@@ -178,7 +199,7 @@ def file_facts(source: Source, settings: Settings, deadline: float) -> FileFacts
         return FileFacts(
             commit if is_commit(commit) else "",
             _etag(told.get("x-linked-etag") or last.get("ETag", "")),
-            int(size) if size.isdecimal() else None,
+            whole_number(size),
         )
 
     result: FileFacts = retrying(ask, settings, deadline, url)
@@ -195,19 +216,17 @@ def list_files(repository: str, revision: str, settings: Settings, deadline: flo
     url = f"{hub_endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}"
 
     def ask() -> Any:
-        import json
-
         with (
             new_session() as session,
             contextlib.closing(exchange(session, "GET", url, {}, settings)) as response,
         ):
             check_status(response, url)
-            body = response.raw.read(LARGEST_ANSWER + 1, decode_content=True)
+            body = read_whole(response, LARGEST_ANSWER, deadline)
         try:
             if len(body) > LARGEST_ANSWER:
                 raise ValueError
             return json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise FormatError(f"{url} does not answer as the Hugging Face hub does", expected="JSON") from None
 
     answer = retrying(ask, settings, deadline, url)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
-from zoonet.ops.errors import FormatError, NotAvailableError
+from zoonet.ops.errors import AccessDeniedError, DownloadError, FormatError, NotAvailableError
 from zoonet.weights import hub
 from zoonet.weights.bring import Job, bring_one, forbid_offline, known_missing, note_missing
 from zoonet.weights.integrity import Expected
@@ -72,7 +74,7 @@ def read_index(path: Path) -> tuple[str, ...]:
 def cached_repository(reference: HubReference, *, complete: bool) -> Path | None:
     """Folder of a cached repository with its weights.
 
-    complete: every companion is there or known not to exist.
+    complete: with all that its model needs, as far as can be told without asking.
     """
     for repository in hub.repositories(reference.repository):
         commit = repository.commit(reference.revision)
@@ -83,14 +85,48 @@ def cached_repository(reference: HubReference, *, complete: bool) -> Path | None
             weights = weights_in(folder)
         except FormatError:
             continue
-        known = (
-            (folder / name).is_file()
-            or known_missing(Source("hugging-face", reference.repository, name, reference.revision))
-            for name in COMPANIONS
-        )
-        if weights and (not complete or all(known)):
+        if weights and (not complete or _suffices(folder, reference)):
             return folder
     return None
+
+
+def _suffices(folder: Path, reference: HubReference) -> bool:
+    """Whether a cached folder has what its model needs beside the weights.
+
+    Other tools leave no note of each file that a repository lacks, and bring those alone that they need. So it is
+    complete if somebody brought all of it, or if the files are there that a model of its kind needs.
+    """
+
+    def there(name: str) -> bool:
+        return (folder / name).is_file()
+
+    def known(name: str) -> bool:
+        return there(name) or known_missing(Source("hugging-face", reference.repository, name, reference.revision))
+
+    # Every repository has a .gitattributes, and nobody asks for that file alone.
+    if there(".gitattributes") or all(map(known, COMPANIONS)):
+        return True
+    config = _config(folder / "config.json")
+    if "pretrained_cfg" in config:  # timm's, with all of the preprocessing
+        return True
+    if any(map(there, _TOKENIZERS)) or (there("vocab.json") and there("merges.txt")):
+        heads = config.get("architectures")
+        # A network without a head gives embeddings, and how they are pooled stands in the files of modules.json.
+        has_head = isinstance(heads, list) and bool(heads) and not str(heads[0]).endswith("Model")
+        return has_head or (bool(config) and known("modules.json"))
+    return bool(config) and known("preprocessor_config.json")
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A small JSON object, or an empty one where there is none."""
+    try:
+        value = json.loads(path.read_bytes()) if path.stat().st_size <= LARGEST_INDEX else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def fetch_repository(reference: HubReference, job: Job) -> Path:
@@ -103,7 +139,19 @@ def fetch_repository(reference: HubReference, job: Job) -> Path:
     forbid_offline(probe)
     if mirror_setting():
         return _mirrored_repository(reference, job)
-    commit, files = hub.list_files(reference.repository, reference.revision, job.settings, job.deadline)
+    try:
+        commit, files = hub.list_files(reference.repository, reference.revision, job.settings, job.deadline)
+    except (NotAvailableError, AccessDeniedError):
+        raise
+    except DownloadError as error:
+        folder = cached_repository(reference, complete=False)
+        if folder is None:
+            raise
+        warnings.warn(
+            f"the Hugging Face hub cannot be reached ({error.received}): {reference} is used as far as it is cached",
+            stacklevel=4,
+        )
+        return folder
     repository = hub.repositories(reference.repository)[0]
 
     def bring(name: str) -> Path:

@@ -138,7 +138,7 @@ class HubReference:
         head, at, tail = body.partition("@")
         if at:
             match = _REVISION.match(tail)
-            if not match or tail[match.end() : match.end() + 1] not in ("", "/"):
+            if not match or match.group() in (".", "..") or tail[match.end() : match.end() + 1] not in ("", "/"):
                 raise ValueError(f"{text!r} has no revision after @")
             repository, revision, file = head, match.group(), tail[match.end() + 1 :]
         else:

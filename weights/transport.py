@@ -22,11 +22,13 @@ from zoonet.weights.http import (
     Again,
     check_status,
     exchange,
+    is_encoded,
     new_session,
     pause,
     public_url,
     reason_of,
     storage_error,
+    whole_number,
 )
 from zoonet.weights.integrity import CHUNK, Digests, Expected, Hasher, hash_file
 from zoonet.weights.settings import Progress, Settings
@@ -184,26 +186,21 @@ def _fetch_once(session: requests.Session, attempt: _Attempt) -> Received:
 
 def _range_start(response: Any) -> int:
     text = response.headers.get("Content-Range", "")
-    start = text.removeprefix("bytes").strip().partition("-")[0]
-    return int(start) if start.isdecimal() else -1
+    start = whole_number(text.removeprefix("bytes").strip().partition("-")[0])
+    return -1 if start is None else start
 
 
 def _range_total(response: Any) -> int:
-    total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(total) if total.isdecimal() else -1
-
-
-def _is_encoded(response: Any) -> bool:
-    """Whether the server compressed the body although plain bytes were asked for."""
-    return response.headers.get("Content-Encoding", "identity") not in ("", "identity")
+    total = whole_number(response.headers.get("Content-Range", "").rpartition("/")[2])
+    return -1 if total is None else total
 
 
 def _announced(response: Any, have: int) -> int | None:
     """Size of the whole file by the response's headers, or None. A compressed body has no usable length."""
-    if _is_encoded(response):
+    if is_encoded(response):
         return None
-    length = response.headers.get("Content-Length", "")
-    return have + int(length) if length.isdecimal() else None
+    length = whole_number(response.headers.get("Content-Length"))
+    return have + length if length is not None else None
 
 
 def _store_body(response: Any, attempt: _Attempt, have: int) -> Received:
@@ -284,10 +281,10 @@ def _pieces(response: Any, attempt: _Attempt) -> Iterator[bytes]:
 
     settings = attempt.settings
     window, window_bytes = time.monotonic(), 0
-    decoded = response.raw.stream(CHUNK, decode_content=True) if _is_encoded(response) else None
+    packed = is_encoded(response)
     while True:
         try:
-            data = response.raw.read1(_PIECE, decode_content=False) if decoded is None else next(decoded, b"")
+            data = response.raw.read1(_PIECE, decode_content=packed)
         except urllib3.exceptions.ReadTimeoutError:
             raise Again(f"no data for {settings.read_timeout:g} seconds") from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
 from zoonet.ops.types import DType, as_dtype, is_floating
-from zoonet.zoo import architectures, graphs, keras_files, storage
+from zoonet.zoo import architectures, graphs, keras_files, recognition, storage
 from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
@@ -33,7 +33,7 @@ _PLAIN = ("safetensors", "sharded", "torch", "npz")
 _BETWEEN_KERAS = (("keras_h5", "keras"), ("keras_h5", "keras_weights"), ("keras", "keras_h5"))
 #: Metadata that describes the source's container, and means nothing elsewhere.
 _OF_THE_FILE = (
-    *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata"),
+    *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata", "vocabulary"),
     *("ir_version", "opsets", "producer"),
 )
 #: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
@@ -145,9 +145,7 @@ def convert(
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
     checkpoint, config = storage.read_located(found, arch)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
-    report.architecture = architecture = (
-        arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
-    )
+    report.architecture = architecture = arch or config.get("architecture") or recognition.only(checkpoint)
     if arch is not None and checkpoint.format == "onnx":
         network = architectures.fitted(arch, checkpoint)
         checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
@@ -296,10 +294,6 @@ def _format_of(path: pathlib.Path) -> str:
     if path.is_dir():
         return "folder"
     return "darknet" if storage.is_darknet(path) else formats.detect(path).name
-
-
-def _only(found: list[str]) -> str | None:
-    return found[0] if len(found) == 1 else None
 
 
 def _model_config(

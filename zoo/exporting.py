@@ -102,12 +102,6 @@ def draft(model: Model, opset: int | None = None, dynamic: Axes | None = None) -
     from zoonet.zoo.onnx_graphs import OnnxNetwork
 
     network = model.network
-    if hasattr(network, "decode"):
-        raise UnsupportedFormatError(
-            f"{model.architecture}: encoder–decoders are not written as ONNX yet",
-            expected="an encoder or a decoder",
-            fix="save it as a folder, or .safetensors",
-        )
     metadata = describe(model)
     if isinstance(network, GraphNetwork):
         is_asked = dynamic is None and (opset is None or opset == getattr(network, "opset", None))
@@ -142,6 +136,8 @@ def _signature(model: Model) -> Signature:
     if hasattr(model.task, "has_tokenizer"):
         from zoonet.zoo.transformers.bert import BertModel, BertWithHead
 
+        if hasattr(network, "decode"):
+            return _encoder_decoder(network)
         return _encoder(network) if isinstance(network, BertModel | BertWithHead) else _decoder(network)
     kinds = model.task.example(network)
     ports = getattr(model.task, "inputs", ())
@@ -218,6 +214,10 @@ class _Past:
             self.present[place] = ops.concat([self._past[place], new], 2)
         return self.present[2 * layer], self.present[2 * layer + 1]
 
+    def memory(self, layer: int, make: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """Keys and values of an encoder's output, which are not kept."""
+        return make()
+
     def advance(self, count: int) -> None:
         """Nothing is counted: sizes are those of the arrays."""
 
@@ -253,6 +253,34 @@ def _decoder(network: Any) -> Signature:
     return Signature(run, inputs, ["logits", *(f"present.{name}" for name in names)], dynamic)
 
 
+def _encoder_decoder(network: Any) -> Signature:
+    """The text that is read and its mask, what is written, and the decoder's keys and values of earlier positions.
+
+    The encoder's output is an output too: a decoder that goes on needs the encoder no more.
+    """
+    config = network.config
+    depth = getattr(config, "head_size", config.width // config.heads)
+    names = [f"{layer}.decoder.{part}" for layer in range(config.decoder_layers) for part in ("key", "value")]
+    past = TensorType((1, config.heads, 4, depth), _dtype(network))
+    tokens = dict.fromkeys(("input_ids", "attention_mask", "decoder_input_ids"), TensorType((1, 4), int64))
+    inputs = {**tokens, **{f"past_key_values.{name}": past for name in names}}
+    dynamic: dict[str, Mapping[int, str]] = {name: {0: "batch", 2: "past"} for name in inputs}
+    source = {0: "batch", 1: "source"}
+    dynamic |= {"input_ids": source, "attention_mask": source, "decoder_input_ids": _TOKENS}
+
+    def write(ids: Any, mask: Any, written: Any, *arrays: Any) -> Any:
+        cache = _Past(arrays, network.positions or 0)
+        memory = network.encode(ids, mask)
+        return network.decode(written, memory, mask, cache=cache), cache.present, memory
+
+    def run(weights: Mapping[str, Any], *arrays: Any) -> Any:
+        logits, present, memory = functional_call(network, weights, *arrays, function=write)[0]
+        return (logits, *present, memory)
+
+    outputs = ["logits", *(f"present.{name}" for name in names), "encoder_last_hidden_state"]
+    return Signature(run, inputs, outputs, dynamic)
+
+
 def _dtype(network: Module) -> Any:
     from zoonet.zoo.classification import floating_dtype
 
@@ -268,7 +296,7 @@ def describe(model: Model) -> dict[str, str]:
     from zoonet.zoo import architectures
     from zoonet.zoo.graphs import GraphNetwork, own_config
 
-    network = model.network
+    network: Any = model.network
     if model.task.name == "arrays":
         return network.metadata if isinstance(network, GraphNetwork) else {}
     content: dict[str, Any] = {}
@@ -278,7 +306,8 @@ def describe(model: Model) -> dict[str, str]:
         content |= {k: v for k, v in own_config(kept, "").items() if k in ("architecture", "configuration")}
     else:
         content["architecture"] = model.architecture
-        if not hasattr(model.task, "has_tokenizer") and model.architecture in architectures.names():
+        is_text = hasattr(model.task, "has_tokenizer") and hasattr(network.config, "to_json")
+        if not is_text and model.architecture in architectures.names():
             content["configuration"] = architectures.changes(model.architecture, network)
     content |= {"task": model.task.name, "card": {key: value for key, value in vars(model.card).items() if value}}
     if hasattr(model.task, "has_tokenizer"):
@@ -316,10 +345,11 @@ def _text_config(model: Model) -> dict[str, Any]:
     settings = {
         k: v for k, v in model.task.to_config().items() if isinstance(v, str | int | float | list | dict | bool)
     }
-    if isinstance(network, GraphNetwork):
+    if isinstance(network, GraphNetwork) or not hasattr(network.config, "to_json"):
         return settings
     head = getattr(network, "head", None)
-    return {**settings, **(network.config.to_json() if head is None else network.config.to_json(head))}
+    sizes = network.config.to_json() if head is None else network.config.to_json(head)
+    return {**settings, **sizes, **{k: v for k, v in settings.items() if k.endswith("token_id")}}
 
 
 def _json(content: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,12 @@ class GraphConfig:
 
     @property
     def classes(self) -> int:
-        """The last size of the first output."""
+        """The last size of the first output, but for (N, classes, 1, 1), as convolutions end."""
         shape = self.outputs[0].shape if self.outputs else None
-        return shape[-1] if shape and isinstance(shape[-1], int) else 0
+        if not shape:
+            return 0
+        size = shape[1] if _is_column(shape) else shape[-1]
+        return size if isinstance(size, int) else 0
 
     @property
     def channels(self) -> int:
@@ -51,6 +54,11 @@ class GraphConfig:
         shape = self.inputs[0].shape if self.inputs else None
         size = shape[-1 if self.channels_last else 1] if shape and len(shape) > 1 else None
         return size if isinstance(size, int) else 0
+
+
+def _is_column(shape: Sequence[Any]) -> bool:
+    """Whether a shape is (N, classes, 1, 1), with any number of ones."""
+    return len(shape) > 2 and all(size == 1 for size in shape[2:])
 
 
 class GraphNetwork(Module):
@@ -88,6 +96,8 @@ class GraphNetwork(Module):
             inputs = tuple([ops.moveaxis(x, 1, -1) for x in inputs])
         outputs = self.run_graph(*inputs)
         scores = outputs[0] if isinstance(outputs, tuple) else outputs
+        if _is_column(scores.shape):
+            scores = ops.reshape(scores, scores.shape[:2])
         return ops.log(ops.maximum(scores, 1e-30)) if self.config.probabilities else scores
 
     def run_graph(self, *inputs: Any) -> Any:
@@ -218,8 +228,8 @@ def load(
 ) -> Model:
     """The model of a file that holds a graph, for the task that the file names if `Model.save` wrote it.
 
-    known: what is known of the file from elsewhere, such as labels, for a task that uses it. Raises as the importer
-    does, and as the task does for what is given.
+    known: what is known of the file from elsewhere, such as its task and labels. Raises as the importer does, and as
+    the task does for what is given.
     """
     from zoonet.zoo.onnx_graphs import OnnxNetwork
 
@@ -229,7 +239,7 @@ def load(
     own = own_config(imported.metadata, path.name)
     if dtype is not None:
         imported.network.to(dtype=dtype)
-    purpose = task or own.get("task") or _purpose(imported)
+    purpose = task or own.get("task") or (known or {}).get("task") or _purpose(imported)
     card = imported.card
     if own:
         from zoonet.zoo.storage import read_card

@@ -170,11 +170,18 @@ def configuration_of(entry: Entry) -> dict[str, Any]:
     if entry.vocabulary != "hugging-face" and entry.architecture in architectures.names():
         config["architecture"] = entry.architecture
         config["configuration"] = changes_of(entry)
+    if classifies_pictures(entry):
+        config["task"] = entry.task
     if entry.preprocessing is not None:
         config["preprocessing"] = _preprocessing(entry.preprocessing, entry.task)
     if entry.labels:
         config["labels"] = list(weights.label_names(entry.labels))
     return config
+
+
+def classifies_pictures(entry: Entry) -> bool:
+    """Whether enough is known of weights to make classes of pictures: for a graph, how pictures are prepared for it."""
+    return entry.task == "image-classification" and (entry.format != "onnx" or entry.preprocessing is not None)
 
 
 def changes_of(entry: Entry) -> dict[str, Any]:

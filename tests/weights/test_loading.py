@@ -295,29 +295,41 @@ class TestCatalog:
             np.testing.assert_array_equal(ours, theirs)
         assert model.run(np.zeros((20, 30, 3), np.uint8), conf=0.9).size == (30, 20)
 
-    def test_graph_as_a_classifier(self, serve: Any, tmp_path: Path) -> None:
-        """Asked for, the task has the catalog's preprocessing and labels."""
+    def test_graph_as_a_classifier(self, hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A graph of the ONNX zoo from its repository to classes: the catalog has its preprocessing and labels."""
         onnx = pytest.importorskip("onnx")
+        entry = weights.find("resnet50-v1-12.onnx_zoo")
+        assert entry.configuration["inputs"] == ["data tensor(float) [N, 3, 224, 224]"]
         helper, numbers = onnx.helper, np.random.default_rng(0).standard_normal((3, 1000)).astype(np.float32)
         graph = helper.make_graph(
             [
-                helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+                helper.make_node("GlobalAveragePool", ["data"], ["p"]),
                 helper.make_node("Flatten", ["p"], ["f"]),
                 helper.make_node("MatMul", ["f", "w"], ["y"]),
             ],
             "g",
-            [helper.make_tensor_value_info("x", 1, [1, 3, 224, 224])],
-            [helper.make_tensor_value_info("y", 1, [1, 1000])],
+            [helper.make_tensor_value_info("data", 1, ["N", 3, 224, 224])],
+            [helper.make_tensor_value_info("y", 1, ["N", 1000])],
             [onnx.numpy_helper.from_array(numbers, "w")],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-        serve("resnet18-v1-7.onnx_zoo", model.SerializeToString())
-        loaded = zoo.load("resnet18-v1-7.onnx_zoo", task="image-classification")
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=6)
+        data = model.SerializeToString()
+        hub.add("onnxmodelzoo/resnet50-v1-12", "c" * 40, {entry.file_name: data})
+        small = replace(entry, sha256=(hashlib.sha256(data).hexdigest(),), size=len(data))
+        monkeypatch.setattr(registry, "_index", lambda: {entry.name: small})
+        loaded = zoo.load("resnet50-v1-12.onnx_zoo")
+        assert (loaded.task.name, loaded.card.licence) == ("image-classification", "Apache-2.0")
         assert loaded.labels == weights.label_names("imagenet-1k")
-        grey = np.full((224, 224, 3), 100, np.uint8)
+        # The shorter side becomes 256, of which the middle 224 remain: a frame of other colours outside is cut away.
+        picture = np.full((512, 768, 3), 255, np.uint8)
+        picture[16:-16, 144:-144] = (200, 100, 50)
         mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-        best = int(np.argmax((100 / 255 - mean) / std @ numbers))
-        assert loaded.run(grey).top(1)[0].index == best
+        scores = (np.array([200, 100, 50]) / 255 - mean) / std @ numbers
+        found = loaded.run(picture).top(1)[0]
+        assert (found.index, found.label) == (int(np.argmax(scores)), loaded.labels[int(np.argmax(scores))])
+        assert found.score == pytest.approx(1 / np.exp(scores - scores.max()).sum(), rel=1e-4)
+        arrays = zoo.load("resnet50-v1-12.onnx_zoo", task="arrays")
+        assert arrays.task.name == "arrays"
 
     def test_preprocessing_of_the_hub_and_ours_agree(self) -> None:
         """The two ways in which an entry says "resize to a square": (height, width), or one number."""

@@ -145,3 +145,28 @@ def test_parameters_may_be_cast_to_another_precision(two_inputs: str) -> None:
         model = zoo.load(two_inputs, dtype=dtype)
         assert model.network.state_dict()["w"].dtype == dtype
         np.testing.assert_allclose(model(a, b)[0], expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_classifiers_that_end_in_other_shapes(tmp_path: pathlib.Path, softmax: bool, column: bool) -> None:
+    """SqueezeNet's scores are (1, classes, 1, 1), and a softmax may stand before the flattening."""
+    weights = RNG.normal(size=(5, 3, 1, 1)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("GlobalAveragePool", ["c"], ["p"])]
+    nodes += [helper.make_node("Softmax", ["p"], ["s"], axis=1)] if softmax else []
+    nodes += [] if column else [helper.make_node("Flatten", ["s" if softmax else "p"], ["y"])]
+    name, shape = nodes[-1].output[0], [1, 5, 1, 1] if column else [1, 5]
+    path = written(
+        tmp_path / "c.onnx",
+        nodes,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
+        {"w": weights},
+    )
+    prepared = zoo.ImagePreprocessing(resize=(8, 8), crop=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    model = zoo.load(path, task="image-classification", preprocessing=prepared)
+    picture = np.full((8, 8, 3), (200, 100, 50), np.uint8)
+    raw = onnxruntime.InferenceSession(path).run(None, {"x": picture.transpose(2, 0, 1)[None].astype("f4") / 255})[0]
+    expected = raw.ravel() if softmax else np.exp(raw.ravel()) / np.exp(raw.ravel()).sum()
+    found = {item.index: item.score for item in model.run(picture).top(5)}
+    np.testing.assert_allclose([found[index] for index in range(5)], expected, rtol=1e-4)

@@ -8,7 +8,7 @@ from zoonet import weights
 from zoonet.ops.errors import UnknownModelError
 from zoonet.zoo.commands.output import size_text
 from zoonet.zoo.listing import where_cached
-from zoonet.zoo.sources import runs
+from zoonet.zoo.sources import classifies_pictures, runs
 
 if TYPE_CHECKING:
     from zoonet.weights import Entry, Preprocessing
@@ -22,6 +22,9 @@ _INPUTS = {
     "text-generation": '"the start of a text"',
     "fill-mask": '"a text with a [MASK]."',
     "question-answering": "QUESTION CONTEXT",
+    "token-classification": '"a text with names"',
+    "text-to-text": '"translate English to German: a text"',
+    "replaced-tokens": '"a text"',
 }
 
 
@@ -116,5 +119,6 @@ def _check(entry: Entry) -> str:
 def _usage(entry: Entry) -> str:
     if not runs(entry):
         return "zoonet has no network for these weights yet"
-    inputs = "FILE.npz" if entry.format == "onnx" else _INPUTS.get(entry.task, "INPUT…")
+    is_plain_graph = entry.format == "onnx" and not classifies_pictures(entry)
+    inputs = "FILE.npz" if is_plain_graph else _INPUTS.get(entry.task, "INPUT…")
     return f"zoonet run {entry.name} {inputs}"

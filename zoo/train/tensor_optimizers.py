@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from zoonet.ops import cast
 from zoonet.ops.types import as_dtype
 from zoonet.zoo.train.optimizer import Array, Numbers, Optimizer, Slots, moments
 from zoonet.zoo.train.optimizers import AdamW
 
 __all__ = ["LAMB", "Adafactor", "Muon"]
+
+_FLOAT = np.float32
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,12 @@ class Adafactor(Optimizer):
 
 @dataclass(frozen=True)
 class Muon(Optimizer):
-    """Muon (Jordan, 2024), as torch.optim.Muon, in the parameter's own precision: orthogonal steps for matrices.
+    """Muon (Jordan, 2024), as torch.optim.Muon: orthogonal steps for matrices.
 
     Kernels of convolutions count as matrices (outputs, rest). Vectors, for which it is not meant, are moved by AdamW at
     the rate `vector_scale` · lr. match_adam: step sizes like AdamW's, so that its rates and decay can be kept (Liu et
-    al., 2025).
+    al., 2025). bfloat16: steps are made orthogonal in bfloat16 whatever the parameter's dtype, as torch does it; False
+    does it in the parameter's own.
     """
 
     elementwise: ClassVar[bool] = False
@@ -110,6 +114,7 @@ class Muon(Optimizer):
     iterations: int = 5
     match_adam: bool = False
     vector_scale: float = 1.0
+    bfloat16: bool = True
 
     def start(self, xp: Any, parameter: Array) -> Slots:
         """A velocity for matrices, AdamW's moments for vectors."""
@@ -129,22 +134,50 @@ class Muon(Optimizer):
         """p ← p - rate · orthogonalised(v)."""
         if parameter.ndim < 2:
             return self._for_vectors().update(xp, parameter, gradient, slots, c)
-        velocity = self.momentum * slots["velocity"] + (1 - self.momentum) * gradient
-        change = (1 - self.momentum) * gradient + self.momentum * velocity if self.nesterov else velocity
+        velocity = _between(slots["velocity"], gradient, 1 - self.momentum)
+        change = _between(gradient, velocity, self.momentum) if self.nesterov else velocity
         rows, columns = parameter.shape[0], math.prod(parameter.shape[1:])
-        change = _orthogonalised(xp, xp.reshape(change, (rows, columns)), self.iterations)
+        change = _orthogonalised(xp, xp.reshape(change, (rows, columns)), self.iterations, self.bfloat16)
         scale = 0.2 * math.sqrt(max(rows, columns)) if self.match_adam else math.sqrt(max(1.0, rows / columns))
         change = xp.reshape(change, tuple(parameter.shape))
         return parameter * c["kept"] - c["rate"] * scale * change, {"velocity": velocity}
 
 
-def _orthogonalised(xp: Any, matrix: Array, iterations: int) -> Array:
-    """A matrix of nearly the same singular vectors whose singular values are about one, by Newton and Schulz."""
+def _between(start: Array, stop: Array, share: float) -> Array:
+    """start + share · (stop - start), rounded once as torch.lerp does it in float32, where it counts.
+
+    A last bit that differs would be rounded the other way in bfloat16 now and then.
+    """
+    if as_dtype(start.dtype) != np.float32:
+        return start + share * (stop - start) if share < 0.5 else stop - (1 - share) * (stop - start)
+    base, factor = (start, _FLOAT(share)) if share < 0.5 else (stop, _FLOAT(share) - _FLOAT(1))
+    return cast(cast(base, "float64") + float(factor) * cast(stop - start, "float64"), "float32")
+
+
+def _orthogonalised(xp: Any, matrix: Array, iterations: int, bfloat16: bool) -> Array:
+    """A matrix of nearly the same singular vectors whose singular values are about one, by Newton and Schulz.
+
+    bfloat16: each result is rounded to it. Products are summed in float32, and a sum of two terms is rounded once, as
+    torch's processors do it: otherwise one number in ten thousand would be rounded the other way.
+    """
+    wide = "float64" if bfloat16 else matrix.dtype
+
+    def rounded(array: Array) -> Array:
+        return cast(cast(cast(array, "float32"), "bfloat16"), "float32") if bfloat16 else array
+
+    def joined(first: float, array: Array, second: float, product: Array) -> Array:
+        if not bfloat16:
+            return first * array + second * product
+        term = cast(product if second == 1 else _FLOAT(second) * product, wide)
+        return rounded(float(_FLOAT(first)) * cast(array, wide) + term)
+
     tall = matrix.shape[0] > matrix.shape[1]
-    x = xp.transpose(matrix) if tall else matrix
-    norm = xp.sqrt(xp.sum(x * x))
-    x = x / xp.maximum(norm, xp.zeros_like(norm) + 1e-7)
+    x = rounded(xp.transpose(matrix) if tall else matrix)
+    norm = rounded(xp.sqrt(xp.sum(x * x)))
+    x = rounded(x / xp.maximum(norm, xp.zeros_like(norm) + 1e-7))
     for _ in range(iterations):
-        gram = xp.matmul(x, xp.transpose(x))
-        x = 3.4445 * x + xp.matmul(-4.7750 * gram + 2.0315 * xp.matmul(gram, gram), x)
+        gram = rounded(xp.matmul(x, xp.transpose(x)))
+        factor = joined(-4.7750, gram, 2.0315, xp.matmul(gram, gram))
+        x = joined(3.4445, x, 1, xp.matmul(factor, x))
+    x = cast(x, matrix.dtype)
     return xp.transpose(x) if tall else x

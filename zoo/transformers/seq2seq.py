@@ -68,3 +68,11 @@ class Reading:
 def seen(mask: Any) -> Any:
     """A mask (N, S) of positions that take part as attention takes it, (N, 1, 1, S)."""
     return None if mask is None else ops.cast(mask, "bool")[:, None, None, :]
+
+
+def counted(tokens: Any, start: int = 0) -> Any:
+    """The positions of tokens (N, T) from `start` on, (T,).
+
+    Counted by operators on the tokens, each of which equals itself: a trace has them at any length.
+    """
+    return ops.cumsum(ops.cast(tokens[0] == tokens[0], "int64"), 0) + (start - 1)

@@ -19,7 +19,7 @@ from zoonet.zoo.layers import Embedding, Linear
 from zoonet.zoo.modules import Array, Module, sizes
 from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, RMSNorm, beside, check_tokens, place
 from zoonet.zoo.transformers.configurations import count, number
-from zoonet.zoo.transformers.seq2seq import seen
+from zoonet.zoo.transformers.seq2seq import counted, seen
 
 #: model_type -> the start of Hugging Face's class names.
 CLASSES = {"t5": "T5", "mt5": "MT5"}
@@ -197,15 +197,19 @@ class T5Stack(Module):
     def _biases(self, offset: int, length: int, tokens: Array) -> Callable[[int, int], Array]:
         """The bias of queries start to stop, (1, H, stop - start, offset + length); made once if it is asked whole."""
         config = self._config
+        furthest = min(config.distance, config.longest)  # further keys are in the bucket of this one
+        numbers = bucket(np.arange(-furthest, furthest + 1), config.buckets, config.distance, not self._decoder)
+        known = self._bias(beside(numbers, tokens))  # (2 · furthest + 1, H)
+        queries = counted(tokens, offset)
+        keys = beside(np.arange(offset + length), tokens)
         whole: list[Array] = []
 
         def bias(start: int, stop: int) -> Array:
             if whole:
                 return whole[0]
-            queries = np.arange(offset + start, offset + stop)[:, None]
-            distance = np.arange(offset + length)[None] - queries
-            numbers = bucket(distance, config.buckets, config.distance, not self._decoder)
-            result = ops.transpose(self._bias(beside(numbers, tokens)), (2, 0, 1))[None]
+            own = queries if (start, stop) == (0, length) else queries[start:stop]
+            distance = ops.clip(keys - own[:, None], -furthest, furthest)
+            result = ops.transpose(ops.take(known, distance + furthest, 0), (2, 0, 1))[None]
             if (start, stop) == (0, length):
                 whole.append(result)
             return result

@@ -16,7 +16,7 @@ from zoonet import ops
 from zoonet.zoo.layers import Embedding, LayerNorm, Linear, undrawn
 from zoonet.zoo.modules import Array, Module, sizes
 from zoonet.zoo.transformers.blocks import Block, BlockConfig, Cache, Context, beside, check_heads, check_tokens, place
-from zoonet.zoo.transformers.seq2seq import seen
+from zoonet.zoo.transformers.seq2seq import counted, seen
 
 _ENCODER = {
     "query_key_value": "self_attn",
@@ -167,7 +167,7 @@ class Transformer(Module):
     def encode(self, tokens: Array, mask: Array | None = None) -> Array:
         """(N, M), mask (N, M) -> memory (N, M, width)."""
         check_tokens(tokens, self.config.vocabulary, self.config.longest)
-        x = self._embedded("src_tok_emb", tokens, beside(np.arange(tokens.shape[1])[None], tokens))
+        x = self._embedded("src_tok_emb", tokens, counted(tokens)[None])
         return self._encoder(x, mask)
 
     def decode(
@@ -184,7 +184,7 @@ class Transformer(Module):
         offset = 0 if cache is None else cache.length
         check_tokens(tokens, self.config.written, self.config.longest - offset)
         if positions is None:
-            positions = beside(np.arange(offset, offset + tokens.shape[1])[None], tokens)
+            positions = counted(tokens, offset)[None]
         x = self._embedded("tgt_tok_emb", tokens, positions)
         x = self._decoder(x, mask, memory, memory_mask, cache)
         return self.generator(x[:, -1:] if last else x)

@@ -6,15 +6,16 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx_runtime import assert_equal, session_of
 
 from zoonet import ops, zoo
-from zoonet.ops.errors import UnsupportedFormatError
+from zoonet.ops.errors import FormatError, InputError, UnsupportedFormatError
 from zoonet.zoo.exporting import draft
 from zoonet.zoo.modules import initialised_by
 from zoonet.zoo.text.build import word_piece
-from zoonet.zoo.text.generation import TextGeneration
+from zoonet.zoo.text.generation import TextGeneration, TextToText
 from zoonet.zoo.text.spans import QuestionAnswering, TokenClassification
 from zoonet.zoo.text.tasks import FillMask, TextClassification, TextEmbedding
 from zoonet.zoo.text.tokenizer import Tokenizer, usual_names
@@ -189,3 +190,76 @@ def test_a_training_step_runs_in_onnx_runtime_at_any_length(kind: str, tmp_path:
         assert_equal(expected["loss"], results["loss"])
         for name in parameters:
             assert_equal(expected["new"][name], results[f"new.{name}"])
+
+
+def encoder_decoder(kind: str) -> Any:
+    sizes = {"width": 16, "layers": 2, "decoder_layers": 3, "heads": 4, "hidden": 24, "vocabulary": len(WORDS)}
+    if kind == "transformer-base":
+        made = zoo.create(kind, seed=0, **sizes, written=len(WORDS), longest=60, start=2)
+    else:
+        made = zoo.create(kind, seed=0, **sizes, head_size=6, buckets=8, distance=12)
+    settings = getattr(made.network.config, "to_json", dict)()
+    return zoo.Model(made.network, kind, TextToText(TOKENIZER, {**settings, "eos_token_id": 3}))
+
+
+@pytest.mark.parametrize("kind", ["t5-small", "flan-t5-small", "transformer-base"])
+def test_encoder_decoders(kind: str, tmp_path: pathlib.Path) -> None:
+    model = encoder_decoder(kind)
+    path = tmp_path / "m.onnx"
+    model.save(path)
+    session = session_of(path)
+    inputs, outputs = session.get_inputs(), [port.name for port in session.get_outputs()]
+    assert [port.name for port in inputs[:4]] == [
+        "input_ids",
+        "attention_mask",
+        "decoder_input_ids",
+        "past_key_values.0.decoder.key",
+    ]
+    assert [port.shape for port in inputs[1:3]] == [["batch", "source"], ["batch", "sequence"]]
+    assert (outputs[0], outputs[1], outputs[-1]) == ("logits", "present.0.decoder.key", "encoder_last_hidden_state")
+    again = zoo.load(path)
+    assert again.task.name == "text-to-text"
+    for count, read, length in ((1, 1, 1), (2, 20, 7), (3, 5, 30)):  # further apart than the last bucket
+        tokens, written = RNG.integers(2, 14, (count, read)), RNG.integers(2, 14, (count, length))
+        mask = (np.arange(read) < RNG.integers(1, read + 1, (count, 1))).astype(np.int64)
+        expected = model.network(tokens, written, mask)
+        assert_equal(model.network.encode(tokens, mask), again.network.encode(tokens, mask))
+        assert_equal(expected, again.network(tokens, written, mask))
+        assert_equal(expected, again(tokens, written, mask))
+        past = {p.name: np.zeros((count, 4, 0, p.shape[3]), np.float32) for p in inputs[3:]}
+        for start, stop in ((0, (length + 1) // 2), ((length + 1) // 2, length)):
+            if start == stop:
+                continue
+            feeds = {"input_ids": tokens, "attention_mask": mask, "decoder_input_ids": written[:, start:stop], **past}
+            found = dict(zip(outputs, session.run(None, feeds), strict=True))
+            past = {name: found[name.replace("past_key_values", "present")] for name in past}
+            assert_equal(expected[:, start:stop], found["logits"])
+            assert_equal(model.network.encode(tokens, mask), found["encoder_last_hidden_state"])
+    texts = ["the cat sat on the mat", "a dog"]
+    for options in ({}, {"beams": 3}):
+        ours, theirs = [m.run(texts, max_tokens=9, **options) for m in (model, again)]
+        assert [g.tokens for g in ours] == [g.tokens for g in theirs]
+    assert again.network.state_dict().keys() == dict(model.network.named_parameters()).keys()
+    again.save(tmp_path / "same.onnx")
+    again.save(tmp_path / "other.onnx", opset=21)  # which traces the graph
+    for name in ("same", "other"):
+        session_of(tmp_path / f"{name}.onnx")
+        other = zoo.load(tmp_path / f"{name}.onnx")
+        assert [g.tokens for g in other.run(texts, max_tokens=9)] == [g.tokens for g in model.run(texts, max_tokens=9)]
+
+
+def test_a_graph_that_does_not_fit_its_task(tmp_path: pathlib.Path) -> None:
+    model = encoder_decoder("t5-small")
+    model.save(tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    proto.graph.input[2].name = "written"
+    for node in proto.graph.node:
+        node.input[:] = ["written" if name == "decoder_input_ids" else name for name in node.input]
+    onnx.save(proto, tmp_path / "other.onnx")
+    with pytest.raises(FormatError, match="do not fit its task"):
+        zoo.load(tmp_path / "other.onnx")
+    again = zoo.load(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="padding"):
+        again.network.decode(
+            np.ones((1, 2), np.int64), np.zeros((1, 3, 16), np.float32), mask=np.array([[False, True]])
+        )

@@ -117,27 +117,58 @@ def test_100_steps_are_torch_s(optimizer: own.Optimizer, oracle: Callable[..., A
         np.testing.assert_allclose(ours[name], theirs[name], rtol=limit, atol=limit)
 
 
-@pytest.mark.parametrize("options", [{}, {"nesterov": False}, {"match_adam": True}])
-def test_muon_is_torch_s_in_full_precision(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def torch_muon(lr: float, options: dict) -> Callable[[list], Any]:
+    adjust = "match_rms_adamw" if "match_adam" in options else None
+    return lambda p: T.Muon(p, lr, nesterov=options.get("nesterov", True), adjust_lr_fn=adjust)
+
+
+MUON_OPTIONS = pytest.mark.parametrize("options", [{}, {"nesterov": False}, {"match_adam": True}])
+
+
+@MUON_OPTIONS
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_muon_in_full_precision(options: dict, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch orthogonalises in 16 bits
-    parameters = start(MATRICES, "float64")
+    parameters = start(MATRICES, dtype)
     rng = np.random.default_rng(1)
-    targets = [rng.uniform(-0.5, 0.5, a.shape) for a in parameters.values()]
-    xs = rng.uniform(0.5, 1.5, 100)
-    theirs = torch_trajectory(
-        lambda p: T.Muon(
-            p,
-            0.02,
-            nesterov=options.get("nesterov", True),
-            adjust_lr_fn="match_rms_adamw" if "match_adam" in options else None,
-        ),
-        parameters,
-        targets,
-        xs,
-    )
-    ours = own_trajectory(own.Muon(0.02, **options), parameters, targets, xs).parameters
+    targets = [rng.uniform(-0.5, 0.5, a.shape).astype(dtype) for a in parameters.values()]
+    xs = rng.uniform(0.5, 1.5, 100).astype(dtype)
+    theirs = torch_trajectory(torch_muon(0.02, options), parameters, targets, xs)
+    ours = own_trajectory(own.Muon(0.02, bfloat16=False, **options), parameters, targets, xs).parameters
+    limit = 1e-10 if dtype == "float64" else 1e-5
     for name in MATRICES:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=limit, atol=limit)
+
+
+@MUON_OPTIONS
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_muon_is_torch_s_with_its_bfloat16(options: dict, dtype: str, seed: int) -> None:
+    """Both take the same gradients: where these differ in the last bit, 16 bits round the other way now and then."""
+    parameters, lr = start(MATRICES, dtype), 1e-3
+    tensors = {name: torch.tensor(a, requires_grad=True) for name, a in parameters.items()}
+    theirs, ours = torch_muon(lr, options)([*tensors.values()]), Updates(own.Muon(lr, **options), parameters)
+    rng = np.random.default_rng(seed)
+    for _ in range(100):
+        gradients = {name: 0.1 * a + rng.normal(size=a.shape).astype(dtype) for name, a in ours.parameters.items()}
+        for name, tensor in tensors.items():
+            tensor.grad = torch.from_numpy(gradients[name])
+        theirs.step()
+        ours.step(gradients)
+    limit = 1e-10 if dtype == "float64" else 1e-5
+    for name, tensor in tensors.items():
+        assert ours.parameters[name].dtype == dtype
+        np.testing.assert_allclose(ours.parameters[name], tensor.detach().numpy(), rtol=limit, atol=limit)
+
+
+def test_muon_rounds_large_matrices_as_torch_but_for_the_order_of_sums() -> None:
+    parameters = start({"large.weight": (60, 90)}, "float32")
+    gradient = np.random.default_rng(1).normal(size=(60, 90)).astype(np.float32)
+    tensor, ours = torch.tensor(parameters["large.weight"], requires_grad=True), Updates(own.Muon(1e-3), parameters)
+    tensor.grad = torch.from_numpy(gradient)
+    torch_muon(1e-3, {})([tensor]).step()
+    ours.step({"large.weight": gradient})
+    np.testing.assert_allclose(ours.parameters["large.weight"], tensor.detach().numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [case[0] for case in CASES] + [own.Muon(0.02)], ids=repr)
