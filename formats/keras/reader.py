@@ -237,6 +237,8 @@ class GraphBuilder:
             else:
                 updated = [slot for slot in slots if not slot.weight.trainable]
                 count = 1 + len(updated)
+                for slot in updated:  # a layer that is called again goes on from what its first call gave
+                    arguments[slot.weight.name] = self.updates.get(slot.name, arguments[slot.weight.name])
         ordered = {}
         for name in op.parameters:
             value = arguments.get(name, options.get(name))

@@ -223,10 +223,9 @@ def test_names_in_archives_of_tf_keras(tmp_path: pathlib.Path) -> None:
 def test_tf_keras_masks_states_and_attention(tmp_path: pathlib.Path) -> None:
     """A decoder with given states is masked by tf.keras; attention keeps the shapes that it was built for."""
     options = {"units": 4, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True,
-               "return_sequences": True, "time_major": False, "unit_forget_bias": True, "implementation": 2}  # fmt: skip
-    shapes = {
-        f"{name}_shape": {"class_name": "TensorShape", "items": [None, 5, 4]} for name in ("query", "key", "value")
-    }
+               "return_sequences": True, "time_major": False, "implementation": 2}  # fmt: skip
+    built = {"class_name": "TensorShape", "items": [None, 5, 4]}
+    shapes = {"query_shape": built, "key_shape": built, "value_shape": built}
     layers = [
         tf_layer("InputLayer", "ids", [], batch_input_shape=[None, 5]),
         *[tf_layer("InputLayer", name, [], batch_input_shape=[None, 4]) for name in "hc"],
@@ -249,9 +248,8 @@ def test_tf_keras_masks_states_and_attention(tmp_path: pathlib.Path) -> None:
     def named(layer: Any, *names: str) -> list[tuple[str, Any]]:
         return [(f"{name}:0", np.asarray(array)) for name, array in zip(names, layer.get_weights(), strict=True)]
 
-    parts = [
-        f"a/{part}/{role}" for part in ("query", "key", "value", "attention_output") for role in ("kernel", "bias")
-    ]
+    dense = ("query", "key", "value", "attention_output")
+    parts = [f"a/{part}/{role}" for part in dense for role in ("kernel", "bias")]
     weights = {
         "e": named(embedding, "e/embeddings"),
         "l": named(lstm, *(f"l/lstm_cell/{role}" for role in ("kernel", "recurrent_kernel", "bias"))),
