@@ -204,6 +204,16 @@ def test_what_is_refused(tmp_path: pathlib.Path) -> None:
         keras_oracles.load(tmp_path / "c.weights.h5")
 
 
+def test_a_fixed_batch(tmp_path: pathlib.Path) -> None:
+    """Layers that take one batch only keep it; others take any, as in Keras."""
+    inputs = keras.Input(batch_shape=(2, 5, 4))
+    model = keras.Model(inputs, keras.ops.reshape(L.Dense(3)(inputs), (2, 15)))
+    keras_oracles.check(keras_oracles.scrambled(model), [floats(2, 5, 4)], tmp_path)
+    model = keras.Sequential([keras.Input(batch_shape=(4, 3)), L.Dense(2)])
+    model.save(tmp_path / "a.keras")
+    keras_oracles.close(zoo.load(tmp_path / "a.keras")(floats(7, 3)), model(floats(7, 3)).detach().numpy(), "any")
+
+
 def test_quantised_layers(tmp_path: pathlib.Path) -> None:
     """int8 in Dense and Embedding as Keras computes it; what is quantised otherwise is named."""
     layers = [L.Embedding(9, 6), L.Dense(5, activation="relu"), L.Flatten(), L.Dense(3, use_bias=False)]
