@@ -8,7 +8,7 @@ from typing import Any
 
 from zoonet.ops.errors import UnsupportedFormatError
 
-__all__ = ["activation_of", "edited", "generation", "modern_options"]
+__all__ = ["activation_of", "edited", "generation", "modern_options", "policy_of"]
 
 _RENAMED_1 = {
     "nb_filter": "filters",
@@ -78,7 +78,33 @@ def modern_options(class_name: str, options: dict[str, Any], generation: int) ->
     for key in ("activation", "recurrent_activation"):
         if key in options:
             options[key] = activation_of(options[key], generation)
+    if class_name in ("Dense", "Embedding") and policy_of(options).startswith("int8"):
+        options["quantized"] = _quantized(options.pop("quantization_config", None))
     return class_name, options
+
+
+def policy_of(options: Mapping[str, Any]) -> str:
+    """The name of a layer's data type policy, as "mixed_float16" or "int8_from_float32"; "" where none is given."""
+    policy = options.get("dtype")
+    if not isinstance(policy, dict):
+        return policy if isinstance(policy, str) else ""
+    config = policy.get("config")
+    name = config.get("name", config.get("mode")) if isinstance(config, dict) else None
+    return str(name or policy.get("class_name"))
+
+
+def _quantized(config: Any) -> str:
+    """How a layer of int8 computes, from its quantization_config. Raises UnsupportedFormatError."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    if not isinstance(inner, dict):
+        return "int8"
+    of_inputs = inner.get("activation_quantizer")
+    if of_inputs is None:
+        return "int8 weights"
+    options = of_inputs.get("config") if isinstance(of_inputs, dict) else None
+    if not isinstance(options, dict) or tuple(options.get("value_range", (-127, 127))) != (-127, 127):
+        raise UnsupportedFormatError("a layer's inputs are rounded in another way than to int8", received=of_inputs)
+    return "int8"
 
 
 def edited(value: Any, changes: Mapping[int, Mapping[str, Any]]) -> Any:

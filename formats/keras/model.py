@@ -180,7 +180,8 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
     training.outputs += [builder.updates[name] for name in updates]
     if builder.key is not None:
         training.inputs.append(builder.key)
-    types = infer_types(graph, [info.shape or () for info in infos], [info.dtype for info in infos])
+    fixed = next((info.batch for info in infos if info.batch), None)
+    types = infer_types(graph, [info.shape or () for info in infos], [info.dtype for info in infos], fixed)
     names = _output_names(model)
     outputs = tuple(
         ValueInfo(name, "tensor", kind.dtype, kind.shape) if kind is not None else ValueInfo(name)
@@ -303,7 +304,9 @@ def _input(layer: LayerConfig, name: str) -> InputInfo:
         raise UnsupportedFormatError(f"the input {name!r} is of an unknown data type", received=dtype) from None
     if layer.class_name == "Embedding" and dtype is None:
         known = np.dtype(np.float32)
-    return InputInfo(name, "tensor", known, None if shape is None else _shape(shape))
+    checked = None if shape is None else _shape(shape)
+    batch = shape[0] if isinstance(shape, tuple | list) and shape and isinstance(shape[0], int) else None
+    return InputInfo(name, "tensor", known, checked, batch=batch if batch is None or batch < 2**20 else None)
 
 
 def _shape(shape: Any) -> tuple[int | None, ...]:

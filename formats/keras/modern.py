@@ -19,7 +19,12 @@ _UNKNOWN_TO_KERAS_3 = (
     *("renorm_momentum", "virtual_batch_size", "input_length", "batch_input_shape", "dtype", "batch_shape"),
 )
 #: Options of tf.keras that Keras 3 does not take, in layers where they have one value only.
-_UNKNOWN_OF = {"DepthwiseConv2D": ("groups",), "DepthwiseConv1D": ("groups",), "Embedding": ("activity_regularizer",)}
+_UNKNOWN_OF = {
+    "MultiHeadAttention": ("query_shape", "key_shape", "value_shape"),
+    "DepthwiseConv2D": ("groups",),
+    "DepthwiseConv1D": ("groups",),
+    "Embedding": ("activity_regularizer",),
+}
 
 
 #: New options of layers, by the id of the object of the file (`LayerConfig.entry`) that has the old ones.
@@ -107,6 +112,8 @@ def _options(layer: LayerConfig, changes: Changes) -> dict[str, Any]:
         raise UnsupportedFormatError(
             f"the operation {layer.name!r} ({layer.class_name}) cannot be written", expected="layers of keras.layers"
         )
+    if "quantized" in layer.options:
+        raise UnsupportedFormatError(f"the layer {layer.name!r} is quantised, which is not written anew")
     unknown = (*_UNKNOWN_TO_KERAS_3, *_UNKNOWN_OF.get(layer.class_name, ()))
     given = {**layer.options, **changes.get(id(layer.entry), {})}
     kept = {k: v for k, v in given.items() if k not in unknown and not k.endswith(_LEFT_OUT)}

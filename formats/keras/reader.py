@@ -35,6 +35,7 @@ _NO_EFFECT = frozenset(
         "sparse", "ragged", "optional", "seed", "autocast", "fused", "synchronized", "virtual_batch_size",
         "renorm_clipping", "renorm_momentum", "input_length", "implementation", "use_cudnn", "build_input_shape",
         "output_dim", "batch_size", "weights", "adjustment", "lora_alpha", "state_size", "input_spec", "cudnn",
+        "quantization_config", "query_shape", "key_shape", "value_shape",
     }
 )  # fmt: skip
 #: In the place of a mask where a layer gets none, whatever its inputs have.
@@ -236,6 +237,8 @@ class GraphBuilder:
             else:
                 updated = [slot for slot in slots if not slot.weight.trainable]
                 count = 1 + len(updated)
+                for slot in updated:  # a layer that is called again goes on from what its first call gave
+                    arguments[slot.weight.name] = self.updates.get(slot.name, arguments[slot.weight.name])
         ordered = {}
         for name in op.parameters:
             value = arguments.get(name, options.get(name))
@@ -454,7 +457,6 @@ def prepared_options(layer: LayerConfig, kind: Layer) -> dict[str, Any]:
     for key in ("activation", "recurrent_activation"):
         if key in options:
             check_activation(options[key], layer)
-    check_dtype(layer)
     return options
 
 
@@ -467,19 +469,4 @@ def check_activation(value: Any, layer: LayerConfig) -> None:
             expected=", ".join(sorted(activation_names())),
             received=str(name)[:80],
             fix=f'declare it, @activation("{str(name)[:80]}") of zoonet.ops.sets.keras',
-        )
-
-
-def check_dtype(layer: LayerConfig) -> None:
-    """Raise UnsupportedFormatError for a layer with quantised weights."""
-    policy = layer.options.get("dtype")
-    if isinstance(policy, dict):
-        config = policy.get("config")
-        name = config.get("name", config.get("mode")) if isinstance(config, dict) else None
-        name = name or policy.get("class_name")
-    else:
-        name = policy
-    if isinstance(name, str) and name.startswith(("int8", "int4", "float8", "gptq", "Quantized", "awq")):
-        raise UnsupportedFormatError(
-            f"the layer {layer.name!r} ({layer.class_name}) is quantised", received=name, fix="save it unquantised"
         )

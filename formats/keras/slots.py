@@ -12,9 +12,9 @@ import numpy as np
 
 from zoonet.formats.checkpoint import LazyTensor
 from zoonet.formats.keras.config import LayerConfig
-from zoonet.formats.keras.dialects import generation
+from zoonet.formats.keras.dialects import generation, policy_of
 from zoonet.formats.keras.old_weights import conversion_of
-from zoonet.ops.errors import FormatError
+from zoonet.ops.errors import FormatError, UnsupportedFormatError
 from zoonet.ops.sets.keras import Layer, Weight, find_layer
 
 __all__ = ["Slot", "assign_legacy", "assign_tree", "declared", "slots_of", "walk_slots"]
@@ -105,6 +105,7 @@ def _slots(layer: LayerConfig, prefix: str, path: str, trainable: bool) -> Itera
     if layer.is_operation or layer.class_name in ("InputLayer", "TFOpLambda", "SlicingOpLambda"):
         return
     kind = declared(layer)
+    _check_policy(layer)
     number = 0
     for weight in kind.weights:
         if not exists(weight, layer.options, kind.options):
@@ -112,7 +113,20 @@ def _slots(layer: LayerConfig, prefix: str, path: str, trainable: bool) -> Itera
         below = "cell/" if kind.cell and layer.class_name not in CELLS else ""
         place = weight.path or f"{below}vars/{number}"
         number += 1
-        yield Slot(layer, weight, _join(prefix, weight.name), _join(path, place), trainable and weight.trainable)
+        trains = trainable and weight.trainable and not (layer.options.get("quantized") and weight.name != "bias")
+        yield Slot(layer, weight, _join(prefix, weight.name), _join(path, place), trains)
+
+
+def _check_policy(layer: LayerConfig) -> None:
+    """Raise UnsupportedFormatError for a layer with quantised weights that is not known in that form."""
+    policy = policy_of(layer.options)
+    if policy.startswith(("int8", "int4", "float8", "gptq", "Quantized", "awq")) and "quantized" not in layer.options:
+        raise UnsupportedFormatError(
+            f"the layer {layer.name!r} ({layer.class_name}) is quantised in a way that is not supported",
+            expected="floating weights, or int8 in layers Dense and Embedding",
+            received=policy,
+            fix="save the model as it was before quantize()",
+        )
 
 
 def directions(layer: LayerConfig) -> tuple[LayerConfig, LayerConfig]:

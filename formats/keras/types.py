@@ -28,7 +28,12 @@ _TRIALS = ((2, 64), (3, 96))
 
 @dataclass(frozen=True)
 class InputInfo(ValueInfo):
-    """An input of a Keras model. As in Keras, numbers of other data types are cast to the declared one."""
+    """An input of a Keras model. As in Keras, numbers of other data types are cast to the declared one.
+
+    batch: the number of items that the file fixes; the shape leaves it free, as Keras does where the layers do.
+    """
+
+    batch: int | None = None
 
     def check(self, value: Any) -> Any:
         """The value in the declared data type. Raises InputError if it does not fit."""
@@ -40,16 +45,17 @@ class InputInfo(ValueInfo):
 
 
 def infer_types(
-    graph: Graph, shapes: Sequence[tuple[Any, ...]], dtypes: Sequence[DType | None]
+    graph: Graph, shapes: Sequence[tuple[Any, ...]], dtypes: Sequence[DType | None], fixed: int | None = None
 ) -> list[TensorType | None]:
     """The types of the graph's outputs, None for sizes that vary; None for all where the graph does not take the
-    sizes that are tried for inputs of unknown sizes.
+    sizes that are tried for inputs of unknown sizes. fixed: the only batch to try.
 
     Raises FormatError that names the layer, where the sizes are known and a layer cannot take them.
     """
     found: list[list[TensorType]] = []
     known = all(n is not None for shape in shapes for n in shape[1:])
-    for batch, size in _TRIALS:
+    for usual, size in _TRIALS:
+        batch = usual if fixed is None else fixed
         given = [
             TensorType(tuple([batch if i == 0 else size if n is None else n for i, n in enumerate(shape)]), dtype)
             for shape, dtype in zip(shapes, dtypes, strict=True)
@@ -64,7 +70,15 @@ def infer_types(
                 raise
             return [None] * len(graph.outputs)
     return [
-        TensorType(tuple([n if n == m else None for n, m in zip(first.shape, second.shape, strict=True)]), first.dtype)
+        TensorType(
+            tuple(
+                [
+                    n if n == m and (i or n != fixed) else None
+                    for i, (n, m) in enumerate(zip(first.shape, second.shape, strict=True))
+                ]
+            ),
+            first.dtype,
+        )
         if first.ndim == second.ndim
         else None
         for first, second in zip(*found, strict=True)

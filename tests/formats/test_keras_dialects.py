@@ -218,3 +218,43 @@ def test_names_in_archives_of_tf_keras(tmp_path: pathlib.Path) -> None:
     x = floats(2, 3)
     read = from_checkpoint(formats.Checkpoint(renamed, checkpoint.metadata, "keras"))
     keras_oracles.close(keras_oracles.run(read, x)[0], model(x).detach().numpy(), "tf.keras")
+
+
+def test_tf_keras_masks_states_and_attention(tmp_path: pathlib.Path) -> None:
+    """A decoder with given states is masked by tf.keras; attention keeps the shapes that it was built for."""
+    options = {"units": 4, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True,
+               "return_sequences": True, "time_major": False, "implementation": 2}  # fmt: skip
+    built = {"class_name": "TensorShape", "items": [None, 5, 4]}
+    shapes = {"query_shape": built, "key_shape": built, "value_shape": built}
+    layers = [
+        tf_layer("InputLayer", "ids", [], batch_input_shape=[None, 5]),
+        *[tf_layer("InputLayer", name, [], batch_input_shape=[None, 4]) for name in "hc"],
+        tf_layer("Embedding", "e", [[["ids", 0, 0, {}]]], input_dim=7, output_dim=3, mask_zero=True, input_length=None),
+        tf_layer("LSTM", "l", [[["e", 0, 0, {}], ["h", 0, 0, {}], ["c", 0, 0, {}]]], **options),
+        tf_layer("MultiHeadAttention", "a", [[["l", 0, 0, {"value": ["l", 0, 0]}]]], num_heads=2, key_dim=3,
+                 value_dim=3, dropout=0.0, use_bias=True, output_shape=None, attention_axes=[1], **shapes),
+    ]  # fmt: skip
+    layers[0]["config"]["dtype"] = "int32"
+    embedding, lstm, attention = L.Embedding(7, 3), L.LSTM(4, return_sequences=True), L.MultiHeadAttention(2, 3)
+    x, h, c, ids = floats(3, 5, 3), floats(3, 4), floats(3, 4, seed=2), np.array([[1, 2, 0, 0, 0], [3, 0, 4, 5, 0]])
+    ids = np.concatenate([ids, [[6, 1, 2, 3, 4]]]).astype(np.int32)
+    for layer, given in ((embedding, [ids]), (lstm, [x]), (attention, [x[..., :1].repeat(4, -1)] * 2)):
+        layer(*given)
+        keras_oracles.scrambled(layer)
+    kept = ids != 0
+    middle = lstm(embedding(ids), initial_state=[h, c], mask=kept)
+    expected = attention(middle, middle, query_mask=kept, value_mask=kept).detach().numpy()
+
+    def named(layer: Any, *names: str) -> list[tuple[str, Any]]:
+        return [(f"{name}:0", np.asarray(array)) for name, array in zip(names, layer.get_weights(), strict=True)]
+
+    dense = ("query", "key", "value", "attention_output")
+    parts = [f"a/{part}/{role}" for part in dense for role in ("kernel", "bias")]
+    weights = {
+        "e": named(embedding, "e/embeddings"),
+        "l": named(lstm, *(f"l/lstm_cell/{role}" for role in ("kernel", "recurrent_kernel", "bias"))),
+        "a": named(attention, *parts),
+    }
+    path = legacy_file(tmp_path / "a.h5", tf_model("m", layers, ["ids", "h", "c"], ["a"]), weights, "2.11.0")
+    ours = zoo.load(path)(ids, h, c)
+    keras_oracles.close(ours[kept], expected[kept], "tf.keras")

@@ -418,6 +418,57 @@ def test_operations_in_the_place_of_layers(tmp_path: pathlib.Path) -> None:
     keras_oracles.check(model, [floats(2, 5, 4), floats(2, 5, 4, seed=3)], tmp_path)
 
 
+def test_categories(tmp_path: pathlib.Path) -> None:
+    whole, several, floating = keras.Input((1,), dtype="int32"), keras.Input((3,), dtype="int32"), keras.Input((3,))
+    bins = {"bin_boundaries": [-0.5, 0.0, 0.5]}
+    outputs = [
+        L.CategoryEncoding(7, "one_hot")(whole),
+        L.CategoryEncoding(7, "one_hot")(several),
+        L.CategoryEncoding(7, "multi_hot")(several),
+        L.CategoryEncoding(7, "count")(several),
+        L.Discretization(**bins)(floating),
+        L.Discretization(**bins, output_mode="one_hot")(floating),
+        L.Discretization(**bins, output_mode="multi_hot")(floating),
+    ]
+    x = floats(4, 3)
+    x[0] = [-0.5, 0.0, 0.5]
+    inputs = [integers(4, 1), integers(4, 3), x]
+    keras_oracles.check(keras.Model([whole, several, floating], outputs), inputs, tmp_path, gradients=False)
+
+
+def test_integer_lookup(tmp_path: pathlib.Path) -> None:
+    """By the examples of Keras's documentation: the installed Keras has the layer with TensorFlow only."""
+    from zoonet.ops.sets.keras import find_layer
+
+    lookup = find_layer("IntegerLookup").op
+    x = np.array([[12, 1138, 42], [42, 1000, 36]])
+    words = (12, 36, 1138, 42)
+    np.testing.assert_array_equal(lookup(x, vocabulary=words), [[1, 3, 4], [4, 0, 2]])
+    masked = lookup(x, vocabulary=words, mask_token=1000)
+    np.testing.assert_array_equal(masked, [[2, 4, 5], [5, 0, 3]])
+    one_hot = lookup(np.array([12, 36, 1138, 42, 7]), vocabulary=words, output_mode="one_hot")
+    np.testing.assert_array_equal(one_hot, np.eye(5)[[1, 2, 3, 4, 0]])
+    multi_hot = lookup(np.array([[12, 1138, 42, 42], [42, 7, 36, 7]]), vocabulary=words, output_mode="multi_hot")
+    np.testing.assert_array_equal(multi_hot, [[0, 1, 0, 1, 1], [1, 0, 1, 0, 1]])
+
+
+AUGMENTATIONS = """
+    RandomFlip RandomGrayscale RandomColorJitter RandomInvert RandomErasing RandomGaussianBlur RandomPerspective
+    RandomElasticTransform MixUp CutMix RandAugment AugMix RandomHue RandomShear RandomRotation RandomZoom
+"""
+
+
+def test_pictures_are_changed_in_training_only(tmp_path: pathlib.Path) -> None:
+    factors = {"RandomHue": [0.1], "RandomShear": [0.1], "RandomRotation": [0.1], "RandomZoom": [0.1]}
+    inputs = keras.Input((8, 8, 3))
+    outputs = [getattr(L, name)(*factors.get(name, []))(inputs) for name in AUGMENTATIONS.split()]
+    x = 50 * np.abs(floats(2, 8, 8, 3))
+    keras_oracles.check(keras.Model(inputs, outputs), [x], tmp_path, gradients=False)
+    notes = keras_oracles.load(tmp_path / "model.keras").notes
+    assert len(notes) == 1
+    assert notes[0].startswith("layers that change pictures in Keras's training, and not here: random_flip, ")
+
+
 def test_integers_become_floats_in_rescaling(tmp_path: pathlib.Path) -> None:
     model = model_of((8, 8, 3), dtype="uint8")(lambda x: L.Conv2D(2, 3)(L.Rescaling(1 / 255)(x)))
     keras_oracles.check(model, [integers(2, 8, 8, 3, high=255).astype(np.uint8)], tmp_path)

@@ -204,6 +204,49 @@ def test_what_is_refused(tmp_path: pathlib.Path) -> None:
         keras_oracles.load(tmp_path / "c.weights.h5")
 
 
+def test_a_fixed_batch(tmp_path: pathlib.Path) -> None:
+    """Layers that take one batch only keep it; others take any, as in Keras."""
+    inputs = keras.Input(batch_shape=(2, 5, 4))
+    model = keras.Model(inputs, keras.ops.reshape(L.Dense(3)(inputs), (2, 15)))
+    keras_oracles.check(keras_oracles.scrambled(model), [floats(2, 5, 4)], tmp_path)
+    model = keras.Sequential([keras.Input(batch_shape=(4, 3)), L.Dense(2)])
+    model.save(tmp_path / "a.keras")
+    keras_oracles.close(zoo.load(tmp_path / "a.keras")(floats(7, 3)), model(floats(7, 3)).detach().numpy(), "any")
+
+
+def test_quantised_layers(tmp_path: pathlib.Path) -> None:
+    """int8 in Dense and Embedding as Keras computes it; what is quantised otherwise is named."""
+    layers = [L.Embedding(9, 6), L.Dense(5, activation="relu"), L.Flatten(), L.Dense(3, use_bias=False)]
+    model = keras_oracles.scrambled(keras.Sequential([keras.Input((4,), dtype="int32"), *layers]))
+    model.quantize("int8")
+    ids = np.random.default_rng(0).integers(0, 9, (3, 4)).astype(np.int32)
+    keras_oracles.check(model, [ids], tmp_path, gradients=False)
+    loaded = zoo.load(tmp_path / "model.keras")
+    assert list(loaded.network.weights) == ["dense/bias"], "what is rounded is not trained"
+    loaded.save(tmp_path / "again.keras")
+    again = keras.models.load_model(tmp_path / "again.keras")(ids).detach().numpy()
+    keras_oracles.close(loaded(ids), again, "loaded by Keras")
+    x = keras.Input((4, 6))
+    for mode, layer in (("int4", L.Dense(4, name="q")), ("int8", L.EinsumDense("abc,cd->abd", (None, 4), name="q"))):
+        other = keras.Model(x, layer(x))
+        other.quantize(mode)
+        for suffix in (".keras", ".h5"):
+            with pytest.raises(UnsupportedFormatError, match=r"the layer 'q' .* is quantised in a way that is not"):
+                keras_oracles.load(keras_oracles.saved(other, tmp_path, suffix))
+
+
+@pytest.mark.parametrize("class_name", ["TextVectorization", "StringLookup", "Hashing"])
+def test_layers_on_texts_are_refused(class_name: str) -> None:
+    layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 1], dtype="string")]
+    layers += [tf_layer(class_name, "words", [[["x", 0, 0, {}]]])]
+    config = {"config": tf_model("m", layers, ["x"], ["words"])}
+    with pytest.raises(
+        UnsupportedFormatError, match=f"layer 'words' is a {class_name}, which is not computed"
+    ) as caught:
+        from_checkpoint(formats.Checkpoint({}, config, "keras"))
+    assert "save the part of the model after it" in str(caught.value)
+
+
 def test_whether_a_layer_trains_is_for_the_caller_to_say(tmp_path: pathlib.Path) -> None:
     """Keras 3 keeps `training=True` of a call in the file, and lets the model's own argument decide."""
     inputs = keras.Input((8, 8, 3))

@@ -160,3 +160,15 @@ def test_stateful_layers_begin_at_zero(tmp_path: pathlib.Path) -> None:
         loaded.layers[0].reset_state(), loaded.layers[1].reset_state()
         keras_oracles.close(ours(x), loaded(x).detach().numpy(), "after reset_state")
         assert "stateful" in ours.card.notes
+
+
+def test_statistics_of_a_shared_layer_move_with_each_call(tmp_path: pathlib.Path) -> None:
+    inputs, normalise = keras.Input((6,)), L.BatchNormalization(momentum=0.6, name="bn")
+    other = L.Dense(6)(inputs)
+    model = keras_oracles.scrambled(keras.Model(inputs, L.Add()([normalise(inputs), normalise(other)])))
+    network = zoo.load(keras_oracles.saved(model, tmp_path, ".keras")).network.train()
+    x = floats(5, 6)
+    keras_oracles.close(network(x), model(x, training=True).detach().numpy(), "outputs")
+    for role in ("moving_mean", "moving_variance"):
+        expected = getattr(normalise, role).value.detach().numpy()
+        keras_oracles.close(network.state[f"bn/{role}"], expected, role)

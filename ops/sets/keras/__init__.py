@@ -13,6 +13,7 @@ from zoonet.ops.sets.keras import (
     merging,
     normalization,
     pooling,
+    preprocessing,
     recurrent,
     shapes,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "merging",
     "normalization",
     "pooling",
+    "preprocessing",
     "recurrent",
     "shapes",
     "training",

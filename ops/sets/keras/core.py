@@ -10,7 +10,23 @@ from zoonet.ops.sets.keras.common import floating, kept, probability, require_sh
 from zoonet.ops.sets.keras.registry import Weight, layer, training
 from zoonet.ops.types import Array
 
-_WEIGHTS = (Weight("kernel"), Weight("bias", when="use_bias"))
+_SCALE = Weight("kernel_scale", when="quantized", trainable=False)
+_WEIGHTS = (Weight("kernel"), Weight("bias", when="use_bias"), _SCALE)
+
+
+def _product_of_int8(x: Array, kernel: Array, scale: Array, of_inputs: bool) -> Array:
+    """x · kernel / scale for a kernel of int8; of_inputs: x is rounded to int8 too, row by row.
+
+    Gradients are those of the product without rounding, as in Keras.
+    """
+    wide = ops.cast(kernel, x.dtype)
+    product = ops.matmul(x, ops.divide(wide, scale))
+    if not of_inputs:
+        return product
+    factor = ops.divide(127.0, ops.add(ops.max(ops.abs(x), -1, True), 1e-7))
+    rounded = ops.clip(ops.round(ops.multiply(x, factor)), -127.0, 127.0)
+    exact = ops.divide(ops.matmul(rounded, wide), ops.multiply(scale, factor))
+    return ops.add(product, ops.stop_gradient(ops.subtract(exact, product)))
 
 
 @layer("Dense", weights=_WEIGHTS, masks=True)
@@ -18,13 +34,22 @@ def dense(
     inputs: Array,
     kernel: Array,
     bias: Array | None = None,
+    kernel_scale: Array | None = None,
     /,
     units: int | None = None,
     activation: Activation = None,
     use_bias: bool = True,
+    quantized: str | None = None,
 ) -> Array:
-    """x · kernel + bias along the last axis; kernel: (inputs, units)."""
+    """x · kernel + bias along the last axis; kernel: (inputs, units).
+
+    quantized: "int8" for a kernel of int8 with a scale for each unit, and inputs that are rounded; "int8 weights" where
+    these are not.
+    """
     require_shape(kernel, (inputs.shape[-1], units), "Dense", "kernel")
+    if kernel_scale is not None:
+        y = _product_of_int8(floating(inputs), kernel, kernel_scale, quantized == "int8")
+        return activate(y if bias is None else ops.add(y, bias), activation)
     return activate(ops.linear(floating(inputs, kernel.dtype), ops.transpose(kernel), bias), activation)
 
 
@@ -44,19 +69,28 @@ def einsum_dense(
     return activate(y if bias is None else ops.add(y, bias), activation)
 
 
-@layer("Embedding", weights=["embeddings"])
+@layer("Embedding", weights=["embeddings", Weight("embeddings_scale", when="quantized", trainable=False)])
 def embedding(
     inputs: Array,
     embeddings: Array,
+    embeddings_scale: Array | None = None,
     /,
     input_dim: int | None = None,
     output_dim: int | None = None,
     mask_zero: bool = False,
     input_length: Any = None,
+    quantized: str | None = None,
 ) -> Array:
-    """Rows of a table: integers (…) -> (…, output_dim). mask_zero: 0 is masked in what follows."""
+    """Rows of a table: integers (…) -> (…, output_dim). mask_zero: 0 is masked in what follows.
+
+    quantized: the table is of int8, with a scale for each row.
+    """
     require_shape(embeddings, (input_dim, output_dim), "Embedding", "embeddings")
-    return ops.embedding(ops.cast(inputs, "int32"), embeddings)
+    places = ops.cast(inputs, "int32")
+    if embeddings_scale is None:
+        return ops.embedding(places, embeddings)
+    rows = ops.cast(ops.take(embeddings, places, 0), embeddings_scale.dtype)
+    return ops.divide(rows, ops.expand_dims(ops.take(embeddings_scale, places, 0), -1))
 
 
 @layer("Identity", "InputLayer", masks=True)

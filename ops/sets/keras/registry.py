@@ -69,6 +69,15 @@ class Layer:
 
 
 _LAYERS: dict[str, Layer] = {}
+_OF_TEXTS = "it takes texts, and the arrays of a graph hold numbers"
+_OF_HASHES = "it numbers what it is given by a hash of TensorFlow"
+#: Layers before a network that are known and not computed, and why.
+_BEFORE = {
+    "TextVectorization": _OF_TEXTS,
+    "StringLookup": _OF_TEXTS,
+    "Hashing": _OF_HASHES,
+    "HashedCrossing": _OF_HASHES,
+}
 
 
 def layer(
@@ -178,6 +187,14 @@ def find_layer(class_name: str, name: str = "", registered: str | None = None) -
             received="Lambda",
             fix=f'declare what it computes, @layer("Lambda:{name}") of zoonet.ops.sets.keras, '
             "or save the model again with a layer in its place",
+        )
+    if class_name in _BEFORE:
+        raise UnsupportedFormatError(
+            f"{shown} is a {class_name}, which is not computed: {_BEFORE[class_name]}",
+            expected="a model that takes numbers",
+            received=class_name,
+            fix="save the part of the model after it, keras.Model(layer.output, model.output), and give it what the "
+            "layer gives",
         )
     near = difflib.get_close_matches(class_name, [key for key in _LAYERS if ":" not in key], 3, 0.6)
     raise UnsupportedFormatError(
