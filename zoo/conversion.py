@@ -34,6 +34,7 @@ _BETWEEN_KERAS = (("keras_h5", "keras"), ("keras_h5", "keras_weights"), ("keras"
 #: Metadata that describes the source's container, and means nothing elsewhere.
 _OF_THE_FILE = (
     *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata", "vocabulary"),
+    "unknown_classes",
     *("ir_version", "opsets", "producer"),
 )
 #: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
