@@ -26,10 +26,15 @@ _MAGIC = 0x616B3432
 _FIELDS = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len")
 _FLOAT = np.dtype("<f4")
 _MAX_TOKEN = 4096
+#: The largest numbers in the header of a network that somebody trained.
+_USUAL = (("dim", 1 << 14), ("hidden_dim", 1 << 16), ("n_layers", 256), ("vocab_size", 1 << 20), ("seq_len", 1 << 20))
 
 
 def recognise(probe: Probe) -> bool:
-    """Whether the header's integers are possible and give exactly the size of the file."""
+    """Whether the header's integers are possible and give the size of the file, or those of a usual network give more.
+
+    A file that was cut is of this format all the same, so that reading it says what is missing.
+    """
     if len(probe.head) >= 256 and struct.unpack("<I", probe.head[:4])[0] == _MAGIC:
         return True
     if len(probe.head) < 28:
@@ -37,7 +42,8 @@ def recognise(probe: Probe) -> bool:
     config = _config(struct.unpack("<7i", probe.head[:28]))
     if config is None:
         return False
-    return probe.size == 28 + 4 * sum(math.prod(shape) for _, shape in _layout(config, 0))
+    expected = 28 + 4 * sum(math.prod(shape) for _, shape in _layout(config, 0))
+    return probe.size == expected or (probe.size < expected and all(config[key] <= most for key, most in _USUAL))
 
 
 def _config(numbers: tuple[int, ...]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,10 +65,20 @@ class StatefulDict(dict[Any, Any]):
 Resolver = Callable[[str, str], Any]
 
 
-def resolver(known: Mapping[str, Callable[..., Any]], inert: tuple[str, ...] = ()) -> Resolver:
+#: Packages beside Python's own library of which nothing unknown is taken for data: they have functions that run code.
+_NEVER_DATA = sys.stdlib_module_names.union(
+    ("__builtin__", "cPickle", "cloudpickle", "commands", "copy_reg", "dill", "exceptions", "joblib", "numpy", "pip"),
+    ("popen2", "setuptools", "tensorflow", "thread", "torch", "urllib2"),
+)
+
+
+def resolver(
+    known: Mapping[str, Callable[..., Any]], inert: tuple[str, ...] = (), unknown: set[str] | None = None
+) -> Resolver:
     """Make a function that resolves globals.
 
-    known: "module.name" -> function of ours. inert: names, or prefixes that end with a dot, of inert classes.
+    known: "module.name" -> function of ours. inert: names, or prefixes that end with a dot, of inert classes. unknown:
+    takes the names of what packages that are not Python's define, which is then inert too; None refuses them.
     """
 
     def resolve(module: str, name: str) -> Any:
@@ -75,6 +86,10 @@ def resolver(known: Mapping[str, Callable[..., Any]], inert: tuple[str, ...] = (
         if full in known:
             return Known(full, known[full])
         if any(full == entry or (entry.endswith(".") and full.startswith(entry)) for entry in inert):
+            return InertClass(full)
+        root = module.partition(".")[0]
+        if unknown is not None and root.isidentifier() and root not in _NEVER_DATA:
+            unknown.add(full[:200])
             return InertClass(full)
         raise UnsafeFileError(
             f"the pickle names {full[:200]!r}, which is neither a tensor nor a plain container",

@@ -59,17 +59,19 @@ def _container(head: bytes) -> str | None:
 def read(path: Path, key: str | None = None) -> Checkpoint:
     """Read a PyTorch file lazily. key: the entry of a checkpoint to take, see `zoonet.formats.state_dicts`.
 
-    metadata: "container" (zip, legacy, tar, torchscript) and what the file holds besides weights.
+    metadata: "container" (zip, legacy, tar, torchscript), "unknown_classes" (objects of these are kept as what the
+    pickle says of them: nothing was imported or run) and what the file holds besides weights.
     """
+    unknown: set[str] = set()
     with path.open("rb") as stream:
         head = stream.read(512)
     container = _container(head)
     if container == "zip":
-        container, value, opcodes = _read_zip(path)
+        container, value, opcodes = _read_zip(path, unknown)
     elif container == "legacy":
-        value, opcodes = _LegacyReader(path).read()
+        value, opcodes = _LegacyReader(path, unknown).read()
     elif container == "tar":
-        value, opcodes = _read_tar(path)
+        value, opcodes = _read_tar(path, unknown)
     else:
         raise FormatError(
             f"{path.name} is not a PyTorch file",
@@ -78,6 +80,8 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         )
     checkpoint = checkpoint_from_object(value, "torch", path.name, opcodes, key)
     checkpoint.metadata["container"] = container
+    if unknown:
+        checkpoint.metadata["unknown_classes"] = ", ".join(sorted(unknown)[:20]) + ", …" * (len(unknown) > 20)
     return checkpoint
 
 
@@ -88,7 +92,7 @@ def _storage_parts(identifier: Any, length: int) -> tuple[Any, ...]:
     return identifier[1:]
 
 
-def _read_zip(path: Path) -> tuple[str, Any, int]:
+def _read_zip(path: Path, unknown: set[str]) -> tuple[str, Any, int]:
     archive = ZipArchive(path)
     pickles = [name for name in archive.names if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -119,7 +123,7 @@ def _read_zip(path: Path) -> tuple[str, Any, int]:
         return known
 
     torchscript = root + "constants.pkl" in archive
-    resolve = torch_resolver(("__torch__.",) if torchscript else ())
+    resolve = torch_resolver(("__torch__.",) if torchscript else (), unknown)
     unpickler = Unpickler(archive.read(pickles[0]).data, resolve, persistent_load)
     return "torchscript" if torchscript else "zip", unpickler.load(), unpickler.opcodes
 
@@ -127,13 +131,13 @@ def _read_zip(path: Path) -> tuple[str, Any, int]:
 class _LegacyReader:
     """Reads the legacy format: the storages' bytes come after the object that refers to them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unknown: set[str]) -> None:
         self._name = path.name
         self._data = map_file(path)
         self._budget = expansion_budget(self._data.size)
         self._storages: dict[str, Storage] = {}
         self._views: dict[str, Storage] = {}
-        self._resolve = torch_resolver()
+        self._resolve = torch_resolver(unknown=unknown)
         self._position = 0
         self._opcodes = 0
 
@@ -204,7 +208,7 @@ class _LegacyReader:
         self._position = start + storage.nbytes
 
 
-def _read_tar(path: Path) -> tuple[Any, int]:
+def _read_tar(path: Path, unknown: set[str]) -> tuple[Any, int]:
     import tarfile
 
     members: dict[str, Array] = {}
@@ -226,17 +230,17 @@ def _read_tar(path: Path) -> tuple[Any, int]:
     missing = [name for name in _TAR_MEMBERS if name not in members]
     if missing:
         raise FormatError(f"{path.name}: a tar archive of PyTorch has a member {missing[0]!r}")
-    return _TarReader(path.name, members, expansion_budget(data.size)).read()
+    return _TarReader(path.name, members, expansion_budget(data.size), unknown).read()
 
 
 class _TarReader:
     """Reads the three members of a tar file of PyTorch before 0.1.10."""
 
-    def __init__(self, name: str, members: dict[str, Array], budget: int) -> None:
+    def __init__(self, name: str, members: dict[str, Array], budget: int, unknown: set[str]) -> None:
         self._name = name
         self._members = members
         self._budget = budget
-        general = torch_resolver()
+        general = torch_resolver(unknown=unknown)
         self._resolve: Resolver = lambda module, name: self._by_value(general(module, name))
         self._objects: dict[str, Any] = {}
         self._opcodes = 0

@@ -22,14 +22,20 @@ from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatErr
 
 _MAX_RANK = 64
 
+_BUILTIN_TYPES = ("bool", "float", "int", "long", "object", "range", "slice", "str", "unicode", "xrange")
+_MEMORY_FORMATS = ("contiguous_format", "channels_last", "channels_last_3d", "preserve_format")
+
 # Classes whose instances are kept as what the pickle says of them: options, paths, dates, and PyTorch's own modules.
 INERT = (
     "addict.",
     "argparse.Namespace",
-    "builtins.object",
-    "__builtin__.object",
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTIN_TYPES),
+    "collections.deque",
     "datetime.",
+    "decimal.Decimal",
     "easydict.",
+    "fractions.Fraction",
+    "functools.partial",
     "fvcore.common.config.",
     "lightning.",
     "lightning_fabric.",
@@ -39,11 +45,15 @@ INERT = (
     "pathlib.",
     "pytorch_lightning.",
     "timm.",
+    "torch._C._nn.",
+    "torch.functional.",
     "torch.nn.",
     "torch.optim.",
+    "torch.torch_version.TorchVersion",
     "torchvision.",
     "types.SimpleNamespace",
     "typing.Any",
+    "uuid.UUID",
     "yacs.config.",
 )
 
@@ -295,9 +305,12 @@ def _reconstruct(target: Any) -> Any:
     raise UnsafeFileError("the file makes an object of what is not a class", received=type(target).__name__)
 
 
-def torch_resolver(extra_inert: tuple[str, ...] = ()) -> Resolver:
-    """Resolve the globals of PyTorch files. extra_inert: further inert classes (TorchScript's `__torch__.`)."""
-    general = resolver(TORCH_KNOWN, (*INERT, *extra_inert))
+def torch_resolver(extra_inert: tuple[str, ...] = (), unknown: set[str] | None = None) -> Resolver:
+    """Resolve the globals of PyTorch files. extra_inert: further inert classes (TorchScript's `__torch__.`).
+
+    unknown: see `resolver`.
+    """
+    general = resolver(TORCH_KNOWN, (*INERT, *extra_inert), unknown)
 
     def resolve(module: str, name: str) -> Any:
         if module in ("torch", "torch.cuda", "torch.storage"):
@@ -314,6 +327,8 @@ def torch_resolver(extra_inert: tuple[str, ...] = ()) -> Resolver:
                     "the file has quantised tensors, which zoonet does not read",
                     fix="save the dequantised weights (tensor.dequantize()) instead",
                 )
+        if module in ("torch", "torch._utils") and name.removeprefix("torch.") in _MEMORY_FORMATS:
+            return InertClass(f"torch.{name.removeprefix('torch.')}")
         return general(module, name)
 
     return resolve

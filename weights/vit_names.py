@@ -27,6 +27,16 @@ _HUGGING_FACE = (
     (r"(cls_)?classifier\.", "head."),
     (r"distillation_head\.", "head_dist."),
 )
+#: Names that networks of transformers 5 have in memory, in those of its files.
+_IN_MEMORY = (
+    (r"(?<![a-z_])layers\.(\d+)\.", r"encoder.layer.\1."),
+    (r"attention\.q_proj\.", "attention.attention.query."),
+    (r"attention\.k_proj\.", "attention.attention.key."),
+    (r"attention\.v_proj\.", "attention.attention.value."),
+    (r"attention\.o_proj\.", "attention.output.dense."),
+    (r"mlp\.fc1\.", "intermediate.dense."),
+    (r"mlp\.fc2\.", "output.dense."),
+)
 _TORCHVISION = (
     (r"class_token", "cls_token"),
     (r"encoder\.pos_embedding", "pos_embed"),
@@ -48,11 +58,17 @@ def renamed(state: Mapping[str, Any]) -> Mapping[str, Any]:
     Values are arrays or lazy tensors; queries, keys and values become one matrix.
     """
     if _is_of_hugging_face(state):
-        given = {name.replace("distillation_classifier", "distillation_head"): state[name] for name in state}
+        given = {_published(name): state[name] for name in state}
         return _joined({_replaced(name, _HUGGING_FACE): tensor for name, tensor in given.items()})
     if _is_of_torchvision(state):
         return {_replaced(name, _TORCHVISION): tensor for name, tensor in state.items()}
     return state
+
+
+def _published(name: str) -> str:
+    for pattern, new in _IN_MEMORY:
+        name = re.sub(pattern, new, name)
+    return name.replace("distillation_classifier", "distillation_head")
 
 
 def is_foreign_vit(state: Mapping[str, Any]) -> bool:

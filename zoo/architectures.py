@@ -302,15 +302,21 @@ def recognise(state: Mapping[str, Any]) -> list[str]:
 
 
 def recognise_resized(state: Mapping[str, Any]) -> str | None:
-    """The architecture that a state dict fits with other depths or widths than its own; None where there is none."""
-    found: dict[Any, str] = {}
+    """The architecture that a state dict fits with other depths or widths than its own; None where there is none.
+
+    The one that differs least of those that become the same network, the first of its table; None too where two
+    architectures are one network for weights of different uses (vit_tiny_patch16_224 and deit_tiny_patch16_224).
+    """
+    found: dict[Any, list[str]] = {}
     for name, (network, config) in possible(state):
         if hasattr(network, "resized") and fits(network, sized := network.resized(config, state), state):
-            # the plainest name comes first in its table, and most of it is as the file has it
-            known = found.get(sized)
-            if known is None or _changed_fields(config, sized) < _changed_fields(find(known)[1], sized):
-                found[sized] = name
-    named = _of_vocabulary(list(found.values()), state)
+            known = found.setdefault(sized, [name])
+            nearest_first = _changed_fields(config, sized) - _changed_fields(find(known[0])[1], sized)
+            if nearest_first < 0:
+                found[sized] = [name]
+            elif config == find(known[0])[1] and name not in known:
+                known.append(name)
+    named = _of_vocabulary([name for kin in found.values() for name in kin], state)
     return named[0] if len(named) == 1 else None
 
 

@@ -15,6 +15,7 @@ from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
 from zoonet.ops.types import DType, as_dtype, is_floating
+from zoonet.weights import naming
 from zoonet.zoo import architectures, graphs, keras_files, recognition, storage
 from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
@@ -34,6 +35,7 @@ _BETWEEN_KERAS = (("keras_h5", "keras"), ("keras_h5", "keras_weights"), ("keras"
 #: Metadata that describes the source's container, and means nothing elsewhere.
 _OF_THE_FILE = (
     *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata", "vocabulary"),
+    "unknown_classes",
     *("ir_version", "opsets", "producer"),
 )
 #: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
@@ -110,6 +112,7 @@ def convert(
     tolerance: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     opset: int | None = None,
+    names: str | None = None,
 ) -> Conversion:
     """Write the weights of a file (or a name) in the format that the suffix of `target` names.
 
@@ -122,13 +125,16 @@ def convert(
     of a bare state dict; recognised where None, and not needed. dtype: cast floating tensors to it. verify: read the
     target back and compare every tensor; where the architecture is known, also run both on the same sample input.
     tolerance: of the relative difference of outputs; by the dtype where None. progress: called with (done, total)
-    tensors. Raises what `load` raises, UnsupportedFormatError where the target cannot hold the tensors, DTypeError for
-    a dtype that is not floating, ArgumentError.
+    tensors. names: those of another library, "torchvision", "timm", "hugging-face" or "keras", in its layouts: a bare
+    state dict that it loads. Raises what `load` raises, UnsupportedFormatError where the target cannot hold the tensors
+    or the library has no such network, DTypeError for a dtype that is not floating, ArgumentError.
     """
     wanted = None if dtype is None else as_dtype(dtype)
     if wanted is not None and not is_floating(wanted):
         raise DTypeError("weights cannot be cast to this dtype", expected="a floating dtype", received=wanted.name)
-    if arch is None and _is_folder(target) and storage.is_text_model((found := locate(source)).path):
+    if names is not None:
+        _check_names(names, target)
+    if arch is None and names is None and _is_folder(target) and storage.is_text_model((found := locate(source)).path):
         from zoonet.zoo.text import conversion
 
         return conversion.convert(
@@ -155,16 +161,26 @@ def convert(
         raise UnsupportedFormatError(
             f"{found.path.name} says nothing of layers of Keras, and no architecture of the zoo was recognised",
             expected="a network of the zoo, or a whole Keras model",
-            fix="name the architecture (--arch resnet50), or write .safetensors" + _or_onnx(found.path),
+            fix="name the architecture (--arch resnet50), or write .safetensors"
+            + _or_onnx(found.path)
+            + "; .weights.h5 takes the weights alone",
         )
     only_by_name = architecture is None and (checkpoint.format, entry.name) == ("keras_weights", "keras_h5")
     if only_by_name:
         from zoonet.formats.keras.by_name import by_layers
 
         checkpoint = by_layers(checkpoint)
+    if names is not None:
+        if architecture is None:
+            raise UnsupportedFormatError(
+                f"the names of {found.path.name} are changed where its network is known",
+                received=recognition.describe(checkpoint, list(checkpoint)),
+                fix="name the architecture (--arch resnet50)",
+            )
+        checkpoint = naming.named(architecture, checkpoint, names)
     for_keras = architecture is not None and entry.name in keras_files.FORMATS
     keeps = entry.name in _PLAIN or for_keras
-    model_config = _model_config(architecture, checkpoint, config, found.path) if keeps else None
+    model_config = _model_config(architecture, checkpoint, config, found.path) if keeps and names is None else None
     cast = {name: _cast(tensor, wanted) for name, tensor in checkpoint.items()}
     done = 0
 
@@ -204,11 +220,23 @@ def convert(
     report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
     if verify:
         _compare(cast, again, report)
-        if architecture is not None and keeps:
+        if architecture is not None and keeps and names != "keras":
             _run_both(found.path, output, architecture, report)
         elif checkpoint.format == entry.name and graphs.importer_of(found.path):
             _run_graphs(found.path, output, report)
     return report
+
+
+def _check_names(names: str, target: object) -> None:
+    """Raise ArgumentError unless the target is a file that keeps names as they are."""
+    if names not in naming.VOCABULARIES:
+        raise ArgumentError(
+            "no such vocabulary of names", expected=", ".join(naming.VOCABULARIES), received=repr(names)[:100]
+        )
+    if writable(os.fspath(target))[1].name not in _PLAIN:  # type: ignore[call-overload]
+        raise ArgumentError(
+            "names are an option of files that keep them", expected=".safetensors, .pt or .npz", received=target
+        )
 
 
 def _between_keras(

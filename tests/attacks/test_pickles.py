@@ -96,7 +96,10 @@ CALLS = {
     "STACK_GLOBAL": b"\x80\x04" + text("os") + text("system") + b"\x93" + COMMAND + b"\x85R.",
     "STACK_GLOBAL, dotted": b"\x80\x04" + text("torch") + text("os.system") + b"\x93" + COMMAND + b"\x85R.",
     "STACK_GLOBAL of numbers": b"\x80\x04K\x01K\x02\x93.",
-    "BUILD of an unknown class": b"\x80\x02cevil\nEvil\n)\x81}" + text("__class__") + COMMAND + b"sb.",
+    "BUILD of a class of Python": b"\x80\x02ccode\nInteractiveInterpreter\n)\x81}"
+    + text("__class__")
+    + COMMAND
+    + b"sb.",
     "BUILD of a dict": b"\x80\x02}}" + text("__setstate__") + COMMAND + b"sb.",
     "BUILD of a list": b"\x80\x02]}b.",
     "EXT1": b"\x80\x02\x82\x01.",

@@ -72,8 +72,27 @@ def test_damaged_files(tmp_path: pathlib.Path, assets: pathlib.Path) -> None:
     (tmp_path / "short.bin").write_bytes(content[:-4])
     with pytest.raises(FormatError, match="expected 1056540 bytes; received 1056536"):
         formats.read(tmp_path / "short.bin", format="llama2c")
-    with pytest.raises(FormatError):
+    for count in (1, 4, 5000, len(content) // 2):
+        (tmp_path / "short.bin").write_bytes(content[:-count])
+        with pytest.raises(FormatError, match=f"expected 1056540 bytes; received {1056540 - count}"):
+            formats.read(tmp_path / "short.bin")
+    (tmp_path / "short.bin").write_bytes(content[:5000])
+    with pytest.raises(FormatError, match="expected 1056540 bytes; received 5000"):
         formats.read(tmp_path / "short.bin")
     (tmp_path / "quantised.bin").write_bytes(struct.pack("<Ii", 0x616B3432, 2).ljust(512, b"\0"))
     with pytest.raises(UnsupportedFormatError, match="version 2"):
         formats.read(tmp_path / "quantised.bin")
+
+
+def test_weights_without_a_tokenizer_run_on_numbers(tmp_path: pathlib.Path, assets: pathlib.Path) -> None:
+    from zoonet import zoo
+
+    source = assets / "stories260k" / "stories260K.bin"
+    (tmp_path / "m.bin").write_bytes(source.read_bytes())
+    tokens = np.array([[1, 403, 407]])
+    expected = zoo.load(source).network(tokens)
+    np.testing.assert_array_equal(zoo.load(tmp_path / "m.bin").network(tokens), expected)
+    report = zoo.convert(tmp_path / "m.bin", tmp_path / "folder")
+    assert report.agrees
+    assert "the tokenizer" in " ".join(report.lost)
+    np.testing.assert_allclose(zoo.load(tmp_path / "folder").network(tokens), expected, rtol=1e-5, atol=1e-5)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import collections
+import decimal
+import enum
+import functools
 import io
 import pathlib
 import pickle
 import struct
+import sys
 import tarfile
+import types
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -446,3 +451,78 @@ def test_a_truncated_file_is_named(tmp_path: pathlib.Path) -> None:
         (tmp_path / "cut.pt").write_bytes(whole[: len(whole) * percent // 100])
         with pytest.raises(FormatError, match=r"cut\.pt"):
             formats.read(tmp_path / "cut.pt")
+
+
+class Settings:
+    """What a training script defines itself, and pickles beside its weights."""
+
+    def __init__(self) -> None:
+        self.rate, self.steps = 0.1, [1, 2]
+
+
+class Net(torch.nn.Module):
+    """A network that is pickled whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = torch.nn.Linear(2, 3), torch.nn.ReLU()
+        self.register_buffer("hidden", torch.ones(1), persistent=False)
+
+
+Point = collections.namedtuple("Point", "x y")
+Shade = enum.Enum("Shade", "DARK LIGHT")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_objects_of_unknown_classes_are_data(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, legacy: bool, protocol: int
+) -> None:
+    library = types.ModuleType("somebody")
+    monkeypatch.setitem(sys.modules, "somebody", library)
+    for kind in (Settings, Net, Point, Shade):
+        monkeypatch.setattr(kind, "__module__", "somebody")
+        setattr(library, kind.__name__, kind)
+    weight = torch.arange(6.0).reshape(2, 3)
+    content = {
+        "state_dict": {"w": weight},
+        "settings": Settings(),
+        "place": Point(1, 2),
+        "shade": Shade.LIGHT,
+        "kind": Net,
+        "counts": collections.Counter("aab"),
+        "last": collections.deque([1, 2]),
+        "by": collections.defaultdict(int, {1: 2}),
+        "other": [slice(1, 2), decimal.Decimal("1.5"), functools.partial(torch.nn.ReLU, True)],
+    }
+    options = {"_use_new_zipfile_serialization": not legacy, "pickle_protocol": protocol}
+    torch.save(content, tmp_path / "c.pt", **options)
+    del sys.modules["somebody"]
+    found = formats.read(tmp_path / "c.pt")
+    assert "somebody" not in sys.modules
+    np.testing.assert_array_equal(found["w"].load(), weight.numpy())
+    assert found.metadata["settings"] == {"rate": 0.1, "steps": [1, 2]}
+    assert found.metadata["place"] == {"class": "somebody.Point", "arguments": [1, 2]}
+    assert (found.metadata["counts"], found.metadata["last"]) == ({"a": 2, "b": 1}, [1, 2])
+    names = ", ".join(f"somebody.{name}" for name in ("Net", "Point", "Settings", "Shade"))
+    assert found.metadata["unknown_classes"] == names
+    sys.modules["somebody"] = library
+    network = Net()
+    torch.save({"model": network, "epoch": 1}, tmp_path / "n.pt", **options)
+    whole = formats.read(tmp_path / "n.pt")
+    assert {name: tensor.load().tolist() for name, tensor in whole.items()} == {
+        name: tensor.tolist() for name, tensor in network.state_dict().items()
+    }
+
+
+def test_whole_networks_of_torchvision(tmp_path: pathlib.Path) -> None:
+    import resnet_parity
+
+    resnet_parity.torchvision_and_timm()
+    import timm
+    import torchvision
+
+    for network in (torchvision.models.vit_b_16(), timm.create_model("mobilenetv3_small_100")):
+        torch.save(network, tmp_path / "n.pt")
+        found = formats.read(tmp_path / "n.pt")
+        assert set(found) == set(network.state_dict())

@@ -23,12 +23,21 @@ def convert(
     verify: Annotated[bool, typer.Option(help="Read the result back, and run both where the network is known.")] = True,
     tolerance: Annotated[float | None, typer.Option(help="Of the relative difference of outputs.")] = None,
     opset: Annotated[int | None, typer.Option(help="Of a target that ends with .onnx: 13 or newer.")] = None,
+    names: Annotated[str | None, typer.Option(help="torchvision, timm, hugging-face or keras.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Convert weights, and show that the outputs agree; status 1 where they do not."""
     with progress_bar("tensors") as progress:
         report = convert_weights(
-            source, target, arch, dtype=dtype, verify=verify, tolerance=tolerance, progress=progress, opset=opset
+            source,
+            target,
+            arch,
+            dtype=dtype,
+            verify=verify,
+            tolerance=tolerance,
+            progress=progress,
+            opset=opset,
+            names=names,
         )
     print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)
     if not report.agrees:

@@ -34,6 +34,8 @@ def convert(
     model.save(folder)
     kind = "safetensors" if source.is_dir() else formats.detect(source).name
     report = Conversion(str(source), str(folder), kind, "folder", model.architecture)
+    if not model.task.has_tokenizer:  # type: ignore[attr-defined]
+        report.lost.append("the tokenizer: there is none beside the source, so the target takes token numbers alone")
     parameters = dict(model.network.named_parameters())
     report.tensors, report.nbytes = len(parameters), sum(int(array.nbytes) for array in parameters.values())
     report.tolerance = TOLERANCES[wanted.itemsize if wanted else 4] if tolerance is None else tolerance

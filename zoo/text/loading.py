@@ -67,8 +67,8 @@ def describe(path: Path) -> dict[str, str]:
 def load(path: Path, *, task: str | None, device: str, dtype: Any, given: Mapping[str, Any]) -> Model:
     """The model of such a path; see `zoonet.zoo.load`. given: tokenizer, a `Tokenizer` or the path of its files.
 
-    A task and labels that the folder has no head for give it a new one, to be trained. A folder without tokenizer gives
-    a model that takes token numbers alone.
+    A task and labels that the folder has no head for give it a new one, to be trained. A folder or a llama2.c file
+    without tokenizer gives a model that takes token numbers alone.
     """
     if path.is_dir():
         config = read_config(path)
@@ -100,18 +100,14 @@ def _tokenizer(folder: Path, given: Any) -> Tokenizer | None:
         return None
 
 
-def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer, dict[str, Any]]:
+def _llama2c(path: Path, tokenizer: Any) -> tuple[Module, Tokenizer | None, dict[str, Any]]:
     options = {"tokenizer": tokenizer} if isinstance(tokenizer, str | os.PathLike) else {}
     checkpoint = formats.read(path, "llama2c", **options)
     config = {**llama2c.config_of(checkpoint.metadata).to_json(), "bos_token_id": 1, "eos_token_id": [1, 2]}
     if isinstance(tokenizer, Tokenizer):
         return llama2c.network_of(checkpoint), tokenizer, config
-    if "tokenizer" not in checkpoint.metadata:
-        raise MissingFileError(
-            f"{path.name} has no tokenizer beside it",
-            expected=f"tok{checkpoint.metadata['vocab_size']}.bin or tokenizer.bin",
-            fix="name it, load(path, tokenizer=…)",
-        )
+    if "tokenizer" not in checkpoint.metadata:  # the network takes token numbers all the same
+        return llama2c.network_of(checkpoint), None, config
     vocabulary = checkpoint.metadata["tokenizer"]
     pipeline = build.llama2c(vocabulary["tokens"], vocabulary["scores"])
     roles = {"unk_token": 0, "bos_token": 1, "eos_token": 2}

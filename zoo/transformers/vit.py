@@ -5,6 +5,7 @@ Parameter names are timm's; `weights/vit_names.py` knows those of Hugging Face a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,6 +110,14 @@ class ViT(Module):
         """The configuration with as many classes, channels and output layers as the arrays of a state dict have."""
         fitted = sizes(shapes, classes=("head.weight", 0), channels=("patch_embed.proj.weight", 1))
         return replace(config, heads_mean=config.distilled and "head_dist.weight" in shapes, **fitted)
+
+    @classmethod
+    def resized(cls, config: ViTConfig, shapes: Mapping[str, Any]) -> ViTConfig:
+        """The configuration for pictures of the size that the positions of a state dict are for."""
+        positions = sizes(shapes, count=("pos_embed", 1)).get("count", 0) - (2 if config.distilled else 1)
+        side = math.isqrt(max(positions, 0))
+        fitted = cls.fit(config, shapes)
+        return replace(fitted, size=side * config.patch) if side and side * side == positions else fitted
 
     def reset(self, rng: np.random.Generator) -> None:
         """Matrices, tokens and positions normal with deviation 0.02; biases zero."""
