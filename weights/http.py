@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 from zoonet.ops.errors import AccessDeniedError, DownloadError, NotAvailableError, StorageError
 from zoonet.weights.settings import Settings, hub_token, is_hub
+from zoonet.weights.source import public_url
 
 if TYPE_CHECKING:
     import requests
@@ -29,17 +30,6 @@ class Again(Exception):
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
-
-
-def public_url(url: str) -> str:
-    """A URL fit for messages and records: without password, and without a query, which may be a signature."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    if parts.port:
-        host = f"{host}:{parts.port}"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def new_session() -> requests.Session:

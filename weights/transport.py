@@ -25,13 +25,13 @@ from zoonet.weights.http import (
     is_encoded,
     new_session,
     pause,
-    public_url,
     reason_of,
     storage_error,
     whole_number,
 )
 from zoonet.weights.integrity import CHUNK, Digests, Expected, Hasher, hash_file
 from zoonet.weights.settings import Progress, Settings
+from zoonet.weights.source import public_url
 from zoonet.weights.writing import HashedFile
 
 if TYPE_CHECKING:
