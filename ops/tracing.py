@@ -19,7 +19,7 @@ import numpy as np
 
 from zoonet.ops import trees
 from zoonet.ops.devices import is_array
-from zoonet.ops.errors import ArgumentError, TraceError, ZoonetError
+from zoonet.ops.errors import ArgumentError, ShapeError, TraceError, ZoonetError
 from zoonet.ops.graph import Graph, Node, Value, map_values
 from zoonet.ops.operands import Traced, Types, type_of
 from zoonet.ops.registry import ARRAY, ARRAYS, REGISTRY, Op
@@ -476,6 +476,8 @@ def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | 
             results = run_node(node.op, node.arguments, environment.__getitem__)
         except ZoonetError as error:
             raise _at(node, error) from error
+        except (MemoryError, RecursionError) as error:
+            raise _at(node, ShapeError(f"it needs more memory than there is: {error}")) from error
         environment.update(zip(node.outputs, results, strict=True))
         for value in (*node.inputs, *node.outputs):
             if last.get(value, position) == position and value not in kept:

@@ -11,15 +11,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.keras.layouts import to_keras, to_torch
 from zoonet.ops.errors import StateDictError
+from zoonet.weights.mobilenet_names import family_of, layers_of
+from zoonet.weights.shapes import reshaped
 
 __all__ = [
+    "ROLES",
     "KerasName",
     "from_keras",
+    "is_norm",
     "keras_name",
     "layer_names",
     "resnet_modules",
@@ -29,6 +32,9 @@ __all__ = [
 
 _KERNEL = {"kernel": "weight", "bias": "bias"}
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+
+#: From the roles of arrays in Keras to those of PyTorch.
+ROLES = {**{theirs: ours for ours, theirs in _NORM.items()}, **_KERNEL, "depthwise_kernel": "weight"}
 
 
 @dataclass(frozen=True)
@@ -82,37 +88,25 @@ def resnet_parameter(layer: str, role: str) -> str | None:
     return f"{module}.{roles[role]}" if module is not None and role in roles else None
 
 
-_MOBILENET_FIRST = {"conv": "conv1", "bn": "conv1_bn"}
-
-
-def _mobilenet_layer(module: str) -> str | None:
-    """stage1.0.0 -> conv1, stage1.1.0 -> conv_dw_1, stage1.1.3 -> conv_pw_1, …, fc -> conv_preds."""
-    if module == "fc":
-        return "conv_preds"
-    found = re.fullmatch(r"stage([123])\.(\d+)\.([0134])", module)
-    if found is None:
-        return None
-    stage, block, part = (int(n) for n in found.groups())
-    number = (0, 6, 12)[stage - 1] + block
-    kind = "conv" if part in (0, 3) else "bn"
-    if number == 0:
-        return _MOBILENET_FIRST[kind] if part < 2 else None
-    name = f"conv_{'dw' if part < 2 else 'pw'}_{number}"
-    return name if kind == "conv" else f"{name}_bn"
-
-
-#: By the architecture's name: from a module of the zoo to the layer of keras.applications.
-_FAMILIES: tuple[tuple[str, Callable[[str], str | None]], ...] = (
-    (r"resnet(50|101|152)(_keras)?", _resnet_layer),
-    (r"mobilenetv1.*", _mobilenet_layer),
-)
+def _mobilenet_layer(architecture: str) -> Callable[[str], str | None]:
+    """stage1.0.0 -> conv1, stage1.1.0 -> conv_dw_1, features.0.0 -> Conv1 of v2 and conv of v3, …"""
+    names = {layer.ours: name for name, layer in layers_of(family_of(architecture), "keras.applications").items()}
+    return names.get
 
 
 def _layer(architecture: str, module: str) -> str | None:
-    for pattern, function in _FAMILIES:
-        if re.fullmatch(pattern, architecture):
-            return function(module)
-    return None
+    if re.fullmatch(r"resnet(50|101|152)(_keras)?", architecture):
+        return _resnet_layer(module)
+    return _mobilenet_layer(architecture)(module) if family_of(architecture) else None
+
+
+def is_norm(layer: str) -> bool:
+    """Whether a layer of keras.applications is a batch norm, by its name."""
+    return layer.lower().endswith("_bn") or layer == "bn_Conv1"
+
+
+#: Convolutions of size 1 on the pooled picture in Keras's MobileNets, which are linear layers here.
+_POOLED = ("conv_preds", "conv_2", "logits")
 
 
 def layer_names(architecture: str, parameters: Iterable[str]) -> dict[str, str]:
@@ -132,14 +126,14 @@ def keras_name(architecture: str, parameter: str, rank: int) -> KerasName | None
     layer = _layer(architecture, module)
     if layer is None or role == "num_batches_tracked":
         return None
-    if layer == "conv_preds":  # a convolution of size 1 in Keras's MobileNet
+    if layer in _POOLED:
         return KerasName(layer, "kernel" if role == "weight" else role, "HWIO" if role == "weight" else "")
     if rank == 4:
-        depthwise = layer.startswith("conv_dw")
+        depthwise = layer.startswith("conv_dw") or layer.endswith("_depthwise")
         return KerasName(layer, "depthwise_kernel" if depthwise else "kernel", "HWCM" if depthwise else "HWIO")
     if rank == 2:
         return KerasName(layer, "kernel", "IO")
-    if layer.endswith("_bn"):
+    if is_norm(layer):
         return KerasName(layer, _NORM[role])
     return KerasName(layer, role)
 
@@ -157,11 +151,11 @@ def to_keras_names(architecture: str, state: Mapping[str, LazyTensor]) -> dict[s
         if found is None:
             raise StateDictError(
                 f"keras.applications has no name for {name!r} of {architecture}",
-                expected="resnet50, resnet101, resnet152, their _keras variants, or mobilenetv1",
+                expected="resnet50, resnet101, resnet152, their _keras variants, or a MobileNet",
             )
         shaped = tensor
-        if found.layer == "conv_preds" and tensor.ndim == 2:
-            shaped = _reshaped(tensor, (*tensor.shape, 1, 1))
+        if found.layer in _POOLED and tensor.ndim == 2:
+            shaped = reshaped(tensor, (*tensor.shape, 1, 1))
         result[str(found)] = to_keras(shaped, found.layout)
     return result
 
@@ -180,7 +174,7 @@ def from_keras(architecture: str, names: Iterable[tuple[str, int]], state: Mappi
             missing.append(str(found))
             continue
         tensor = to_torch(state[str(found)], found.layout)
-        result[name] = _reshaped(tensor, tensor.shape[:2]) if found.layer == "conv_preds" and rank == 2 else tensor
+        result[name] = reshaped(tensor, tensor.shape[:2]) if found.layer in _POOLED and rank == 2 else tensor
     if missing:
         raise StateDictError(
             f"the weights lack {len(missing)} tensors of keras.applications' {architecture}",
@@ -188,10 +182,3 @@ def from_keras(architecture: str, names: Iterable[tuple[str, int]], state: Mappi
             received=", ".join(list(state)[:5]),
         )
     return Checkpoint(result, {}, "keras")
-
-
-def _reshaped(tensor: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
-    def load() -> Any:
-        return tensor.load().reshape(shape)
-
-    return LazyTensor(shape, tensor.dtype, load, tensor.identity)

@@ -11,10 +11,18 @@ from collections.abc import Callable, Mapping
 
 from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.ops.errors import FormatError
-from zoonet.weights.mobilenet_names import is_timm_mobilenet_v2, renamed_mobilenet
+from zoonet.weights.mobilenet_names import layers_of, renamed_mobilenet, vocabulary_of_mobilenet
+from zoonet.weights.shapes import reshaped
 from zoonet.weights.vit_names import is_foreign_vit, renamed
 
-__all__ = ["in_our_names", "keras_resnet", "published_rtdetr", "torchvision_detector", "transformers_resnet"]
+__all__ = [
+    "in_our_names",
+    "keras_mobilenet",
+    "keras_resnet",
+    "published_rtdetr",
+    "torchvision_detector",
+    "transformers_resnet",
+]
 
 _TRANSFORMERS_BLOCK = re.compile(
     r"encoder\.stages\.(\d{1,3})\.layers\.(\d{1,3})\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
@@ -24,22 +32,31 @@ _TRANSFORMERS_BLOCK = re.compile(
 def in_our_names(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint under the names of the zoo's networks, if its names are of a vocabulary that has a map.
 
-    Any other checkpoint is returned as it is. Raises FormatError where a map applies to some of the names only.
+    Any other checkpoint is returned as it is. metadata of a changed one: "vocabulary", where networks of the same
+    shapes differ by it. Raises FormatError where a map applies to some of the names only.
     """
     if checkpoint.format in ("keras_h5", "keras_weights", "keras"):
         layers = {layer for layer, _ in map(_keras_layer_and_role(checkpoint), checkpoint)}
-        return keras_resnet(checkpoint) if {"conv1_conv", "conv2_block1_1_conv"} <= layers else checkpoint
+        if {"conv1_conv", "conv2_block1_1_conv"} <= layers:
+            return keras_resnet(checkpoint)
+        found = vocabulary_of_mobilenet(layers, ("keras.applications",))
+        return keras_mobilenet(checkpoint, found[0]) if found else checkpoint
     if any(name.removeprefix("resnet.").startswith("embedder.embedder.convolution.") for name in checkpoint):
         return transformers_resnet(checkpoint)
     if any(name.startswith("model.encoder.aifi.") for name in checkpoint):
         return published_rtdetr(checkpoint)
     if any(_OLD_PYRAMID.match(name) for name in checkpoint):
         return torchvision_detector(checkpoint)
-    if is_timm_mobilenet_v2(checkpoint):
-        return Checkpoint(renamed_mobilenet(checkpoint), checkpoint.metadata, checkpoint.format)
+    mobilenet = renamed_mobilenet(checkpoint)
+    if mobilenet is not None:
+        return _named(checkpoint, mobilenet[1], mobilenet[0])
     if is_foreign_vit(checkpoint):
         return Checkpoint(dict(renamed(checkpoint.original())), checkpoint.metadata, checkpoint.format)
     return checkpoint
+
+
+def _named(checkpoint: Checkpoint, tensors: Mapping[str, LazyTensor], vocabulary: str) -> Checkpoint:
+    return Checkpoint(tensors, {**checkpoint.metadata, "vocabulary": vocabulary}, checkpoint.format)
 
 
 def published_rtdetr(checkpoint: Checkpoint) -> Checkpoint:
@@ -101,12 +118,39 @@ def keras_resnet(checkpoint: Checkpoint) -> Checkpoint:
     return Checkpoint(tensors, _without_keras_layers(checkpoint.metadata), checkpoint.format)
 
 
+def keras_mobilenet(checkpoint: Checkpoint, family: str) -> Checkpoint:
+    """The weights of keras.applications' MobileNets in the zoo's names; `family` as `mobilenet_names` calls them.
+
+    Kernels of convolutions (H, W, in, out) -> (out, in, H, W), in each channel (H, W, C, 1) -> (C, 1, H, W); those of
+    linear layers (in, out) or (1, 1, in, out) -> (out, in).
+    """
+    from zoonet.formats.keras.layouts import to_torch
+    from zoonet.weights.keras_names import ROLES
+
+    layers, split = layers_of(family, "keras.applications"), _keras_layer_and_role(checkpoint)
+    tensors: dict[str, LazyTensor] = {}
+    for name, tensor in checkpoint.items():
+        layer, role = split(name)
+        if role not in ROLES:
+            raise FormatError(
+                "the file is not of a MobileNet of keras.applications", expected=", ".join(ROLES), received=name[:200]
+            )
+        depthwise = tensor.ndim == 4 and (layer.startswith("conv_dw") or layer.endswith("_depthwise"))
+        found = to_torch(tensor, "HWCM" if depthwise else {4: "HWIO", 2: "IO"}.get(tensor.ndim, ""))
+        ours = layers[layer].ours
+        if tensor.ndim == 4 and ours.startswith(("fc", "classifier")):
+            found = reshaped(found, found.shape[:2])
+        tensors[f"{ours}.{ROLES[role]}"] = found
+    metadata = _without_keras_layers(checkpoint.metadata)
+    return Checkpoint(tensors, {**metadata, "vocabulary": "keras.applications"}, checkpoint.format)
+
+
 def _keras_layer_and_role(checkpoint: Checkpoint) -> Callable[[str], tuple[str, str]]:
     """A function from a name to its layer and the role of the array there, "" where it is not known.
 
     Keras 2 writes "conv1_bn/conv1_bn/gamma:0"; Keras 3 "layers/dense/vars/0", and the layers' names apart.
     """
-    from zoonet.weights.keras_names import resnet_modules
+    from zoonet.weights.keras_names import is_norm, resnet_modules
 
     known = resnet_modules()
     named = checkpoint.metadata.get("names")
@@ -116,7 +160,7 @@ def _keras_layer_and_role(checkpoint: Checkpoint) -> Callable[[str], tuple[str, 
         head, _, role = name.rpartition("/")
         if len(role) == 1 and role.isdecimal() and head.endswith("/vars"):
             layer = str(layers.get(head.removesuffix("/vars"), ""))
-            order = ("gamma", "beta", "moving_mean", "moving_variance") if layer.endswith("_bn") else ("kernel", "bias")
+            order = ("gamma", "beta", "moving_mean", "moving_variance") if is_norm(layer) else ("kernel", "bias")
             return layer, order[int(role)] if int(role) < len(order) else ""
         # The folder of a layer has its name; what lies in it may have been numbered: "conv1_bn/conv1_bn_1/gamma:0".
         folders = head.split("/")

@@ -23,34 +23,63 @@ class Family:
     """One file of networks: module of zoonet.zoo, class of the network, and its table from names to configurations.
 
     The class takes a configuration (a dataclass) and has a classmethod `fit(config, shapes)`: the configuration with
-    the number of classes and channels that a state dict has. task: what the networks are usually for.
+    the number of classes and channels that a state dict has; where its names and shapes tell more, one `resized(config,
+    shapes)` too, with depths and widths. task: what the networks are usually for. marks: names of which every state
+    dict of these networks has one.
     """
 
     module: str
     network: str
     table: str
     task: str = "image-classification"
+    marks: tuple[str, ...] = ()
 
 
 FAMILIES = (
-    Family("resnet", "ResNet", "RESNETS"),
-    Family("mobilenet", "MobileNetV1", "MOBILENETS"),
-    Family("mobilenet", "InvertedMobileNet", "INVERTED_MOBILENETS"),
-    Family("digits", "DigitNet", "DIGIT_NETS"),
-    Family("detectors.yolox", "YOLOX", "YOLOXS", "object-detection"),
-    Family("detectors.darknet", "Darknet", "DARKNETS", "object-detection"),
-    Family("detectors.ultralight", "UltraLight", "ULTRALIGHTS", "object-detection"),
-    Family("detectors.blazeface", "BlazeFace", "BLAZEFACES", "object-detection"),
-    Family("detectors.retinanet", "RetinaNet", "RETINANETS", "object-detection"),
-    Family("detectors.fcos", "FCOS", "FCOSES", "object-detection"),
-    Family("detectors.ssdlite", "SSDLite", "SSDLITES", "object-detection"),
-    Family("detectors.rtdetr", "RTDetr", "RTDETRS", "object-detection"),
-    Family("transformers.vit", "ViT", "VITS"),
-    Family("transformers.bert", "BertModel", "BERTS", "text-embedding"),
-    Family("transformers.gpt2", "GPT2LMHeadModel", "GPT2S", "text-generation"),
-    Family("transformers.llama", "LlamaForCausalLM", "LLAMAS", "text-generation"),
-    Family("transformers.t5", "T5", "T5S", "text-to-text"),
-    Family("transformers.transformer", "Transformer", "TRANSFORMERS", "text-to-text"),
+    Family("resnet", "ResNet", "RESNETS", marks=("layer1.0.conv1.weight",)),
+    Family("mobilenet", "MobileNetV1", "MOBILENETS", marks=("stage1.1.3.weight",)),
+    Family("mobilenet", "InvertedMobileNet", "INVERTED_MOBILENETS", marks=("features.0.0.weight",)),
+    Family("digits", "DigitNet", "DIGIT_NETS", marks=("bn3.weight",)),
+    Family("detectors.yolox", "YOLOX", "YOLOXS", "object-detection", marks=("backbone.C3_n3.conv1.conv.weight",)),
+    Family("detectors.darknet", "Darknet", "DARKNETS", "object-detection", marks=("0.weights", "0.biases")),
+    Family("detectors.ultralight", "UltraLight", "ULTRALIGHTS", "object-detection", marks=("base_net.0.0.weight",)),
+    Family("detectors.blazeface", "BlazeFace", "BLAZEFACES", "object-detection", marks=("backbone1.0.weight",)),
+    Family(
+        "detectors.retinanet",
+        "RetinaNet",
+        "RETINANETS",
+        "object-detection",
+        marks=("head.classification_head.cls_logits.weight",),
+    ),
+    Family(
+        "detectors.fcos", "FCOS", "FCOSES", "object-detection", marks=("head.classification_head.cls_logits.weight",)
+    ),
+    Family("detectors.ssdlite", "SSDLite", "SSDLITES", "object-detection", marks=("backbone.extra.0.0.0.weight",)),
+    Family(
+        "detectors.rtdetr",
+        "RTDetr",
+        "RTDETRS",
+        "object-detection",
+        marks=("model.backbone.model.embedder.embedder.0.convolution.weight",),
+    ),
+    Family("transformers.vit", "ViT", "VITS", marks=("blocks.0.attn.qkv.weight",)),
+    Family("transformers.bert", "BertModel", "BERTS", "text-embedding", marks=("embeddings.word_embeddings.weight",)),
+    Family(
+        "transformers.gpt2",
+        "GPT2LMHeadModel",
+        "GPT2S",
+        "text-generation",
+        marks=("transformer.h.0.attn.c_attn.weight",),
+    ),
+    Family("transformers.llama", "LlamaForCausalLM", "LLAMAS", "text-generation", marks=("model.embed_tokens.weight",)),
+    Family("transformers.t5", "T5", "T5S", "text-to-text", marks=("shared.weight",)),
+    Family(
+        "transformers.transformer",
+        "Transformer",
+        "TRANSFORMERS",
+        "text-to-text",
+        marks=("src_tok_emb.embedding.weight",),
+    ),
 )
 
 
@@ -74,6 +103,9 @@ _KERAS = Defaults(
     ),
     {1000: "imagenet-1k"},
 )
+_TENSORFLOW = Defaults(
+    ImagePreprocessing(resize=(224, 224), crop=None, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)), {1000: "imagenet-1k"}
+)
 _CIFAR = Defaults(ImagePreprocessing(resize=32, crop=(32, 32)), {10: "cifar-10"})
 _BICUBIC = ImagePreprocessing.from_crop_pct(224, 0.9, interpolation="bicubic")
 _BICUBIC_384 = ImagePreprocessing.from_crop_pct(384, 1.0, interpolation="bicubic")
@@ -85,6 +117,8 @@ _WIDEST = 1 << 24  # the largest number of channels, classes or words that a fil
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
+    ("mobilenet*_keras", _TENSORFLOW),
+    ("mobilenetv1_tf", _TENSORFLOW),
     ("digitnet", _DIGITS),
     ("yolo*", _COCO),
     ("darknet", _COCO),
@@ -109,14 +143,16 @@ def defaults(name: str) -> Defaults:
 
 
 @cache
+def _of_family(family: Family) -> dict[str, tuple[Any, Any]]:
+    """Network class and configuration by name, of one family."""
+    module = importlib.import_module(f"zoonet.zoo.{family.module}")
+    return {name: (getattr(module, family.network), config) for name, config in getattr(module, family.table).items()}
+
+
+@cache
 def _table() -> dict[str, tuple[Any, Any]]:
     """Network class and configuration by name."""
-    result = {}
-    for family in FAMILIES:
-        module = importlib.import_module(f"zoonet.zoo.{family.module}")
-        for name, config in getattr(module, family.table).items():
-            result[name] = (getattr(module, family.network), config)
-    return result
+    return {name: found for family in FAMILIES for name, found in _of_family(family).items()}
 
 
 def task_of(name: str) -> str:
@@ -191,7 +227,8 @@ def make(network: Any, config: Any, seed: int | None) -> Module:
 
 
 @lru_cache(maxsize=512)
-def _shapes(network: Any, config: Any) -> dict[str, Any]:
+def shapes_of(network: Any, config: Any) -> dict[str, Any]:
+    """Types of the arrays of a network by name; it is made without parameters."""
     return {
         name: TensorType(array.shape, array.dtype) for name, array in make(network, config, None).state_dict().items()
     }
@@ -207,10 +244,16 @@ def parameters(name: str) -> int:
 def fitted(name: str, state: Mapping[str, Any], changes: Any = None) -> Module:
     """The network of an architecture, not loaded yet, with the number of classes and channels that a state dict has.
 
-    changes: further fields of its configuration, from a file. Raises FormatError where they are not such fields.
+    changes: further fields of its configuration, from a file. Without any, other depths and widths too where a state
+    dict that is of no architecture has them. Raises FormatError where they are not such fields.
     """
-    network = find(name)[0]
-    return make(network, network.fit(changed(name, changes or {}, len(state)), state), None)
+    network, config = find(name)
+    fit = network.fit(changed(name, changes or {}, len(state)), state)
+    if not changes and hasattr(network, "resized") and not fits(network, fit, state):
+        sized = network.resized(config, state)
+        if fits(network, sized, state) and not recognise(state):
+            fit = sized
+    return make(network, fit, None)
 
 
 def changed(name: str, changes: Any, arrays: int) -> Any:
@@ -249,24 +292,76 @@ def _resembles(value: Any, usual: Any) -> bool:
 
 
 def recognise(state: Mapping[str, Any]) -> list[str]:
-    """The architectures that the names and shapes of a state dict fit exactly, most often one or none."""
-    result = []
-    for name, (network, config) in _table().items():
-        fit = network.fit(config, state)
-        own = _shapes(network, fit)
-        misfits = compare_shapes(own, state)
-        missing = [n for n in misfits.missing if not n.endswith("num_batches_tracked")]
-        if not missing and not misfits.unexpected and not misfits.wrong:
-            result.append(name)
-    return result
+    """The architectures that the names and shapes of a state dict fit exactly, most often one or none.
+
+    Where networks of the same shapes differ otherwise (MobileNets of torchvision, timm and TensorFlow), those whose
+    names the file had (metadata "vocabulary" of a Checkpoint).
+    """
+    result = [name for name, (network, config) in possible(state) if fits(network, network.fit(config, state), state)]
+    return _of_vocabulary(result, state)
+
+
+def recognise_resized(state: Mapping[str, Any]) -> str | None:
+    """The architecture that a state dict fits with other depths or widths than its own; None where there is none."""
+    found: dict[Any, str] = {}
+    for name, (network, config) in possible(state):
+        if hasattr(network, "resized") and fits(network, sized := network.resized(config, state), state):
+            # the plainest name comes first in its table, and most of it is as the file has it
+            known = found.get(sized)
+            if known is None or _changed_fields(config, sized) < _changed_fields(find(known)[1], sized):
+                found[sized] = name
+    named = _of_vocabulary(list(found.values()), state)
+    return named[0] if len(named) == 1 else None
+
+
+def possible(state: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+    """Networks and configurations by name, of the families of whose marks a state dict has one."""
+    return [
+        (name, found)
+        for family in FAMILIES
+        if not family.marks or any(mark in state for mark in family.marks)
+        for name, found in _of_family(family).items()
+    ]
+
+
+def fits(network: Any, config: Any, state: Mapping[str, Any]) -> bool:
+    """Whether a state dict has exactly the arrays of a network; counters of batches may lack."""
+    misfits = compare_shapes(shapes_of(network, config), state)
+    missing = [name for name in misfits.missing if not name.endswith("num_batches_tracked")]
+    return not (missing or misfits.unexpected or misfits.wrong)
+
+
+def head_of(network: Any, config: Any) -> str:
+    """The name of the last layer of a classifier, one linear layer; "" where the network has no such."""
+    known = {"ResNet": "linear" if getattr(config, "cifar", False) else "fc", "MobileNetV1": "fc", "ViT": "head"}
+    inverted = "classifier.1" if getattr(config, "version", 3) == 2 else "classifier.3"
+    return {**known, "InvertedMobileNet": inverted}.get(network.__name__, "")
+
+
+def _changed_fields(usual: Any, own: Any) -> int:
+    return sum(getattr(own, f.name) != getattr(usual, f.name) for f in fields(own))
+
+
+def _of_vocabulary(names: list[str], state: Mapping[str, Any]) -> list[str]:
+    """Of architectures whose arrays have the same shapes those that belong to the vocabulary of the file's names."""
+    from zoonet.weights.mobilenet_names import family_of
+    from zoonet.zoo.mobilenet import OF_VOCABULARY
+
+    said = getattr(state, "metadata", {}).get("vocabulary")
+    if not isinstance(said, str):
+        return [name for name in names if name not in OF_VOCABULARY] or names
+    own = {name for name, vocabularies in OF_VOCABULARY.items() if said in vocabularies.split(", ")}
+    families = {family_of(name) for name in own}
+    kept = [name for name in names if name in own or family_of(name) not in families]
+    return [name for name in kept if name in own or name not in OF_VOCABULARY] or kept
 
 
 def closest(state: Mapping[str, Any]) -> str | None:
     """The architecture that shares most names and shapes with a state dict; None where none shares a third."""
     best, best_share = None, 1 / 3
-    for name, (network, config) in _table().items():
+    for name, (network, config) in possible(state):
         fit = network.fit(config, state)
-        misfits = compare_shapes(own := _shapes(network, fit), state)
+        misfits = compare_shapes(own := shapes_of(network, fit), state)
         share = (len(own) - len(misfits.missing) - len(misfits.wrong)) / (len(own) + len(misfits.unexpected))
         if share > best_share:
             best, best_share = name, share

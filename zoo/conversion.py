@@ -15,7 +15,7 @@ from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.formats.registry import writable
 from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
 from zoonet.ops.types import DType, as_dtype, is_floating
-from zoonet.zoo import architectures, graphs, keras_files, storage
+from zoonet.zoo import architectures, graphs, keras_files, recognition, storage
 from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
@@ -33,7 +33,7 @@ _PLAIN = ("safetensors", "sharded", "torch", "npz")
 _BETWEEN_KERAS = (("keras_h5", "keras"), ("keras_h5", "keras_weights"), ("keras", "keras_h5"))
 #: Metadata that describes the source's container, and means nothing elsewhere.
 _OF_THE_FILE = (
-    *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata"),
+    *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata", "vocabulary"),
     *("ir_version", "opsets", "producer"),
 )
 #: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
@@ -145,9 +145,7 @@ def convert(
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
     checkpoint, config = storage.read_located(found, arch)
     report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
-    report.architecture = architecture = (
-        arch or config.get("architecture") or _only(architectures.recognise(checkpoint))
-    )
+    report.architecture = architecture = arch or config.get("architecture") or recognition.only(checkpoint)
     if arch is not None and checkpoint.format == "onnx":
         network = architectures.fitted(arch, checkpoint)
         checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
@@ -159,6 +157,11 @@ def convert(
             expected="a network of the zoo, or a whole Keras model",
             fix="name the architecture (--arch resnet50), or write .safetensors" + _or_onnx(found.path),
         )
+    only_by_name = architecture is None and (checkpoint.format, entry.name) == ("keras_weights", "keras_h5")
+    if only_by_name:
+        from zoonet.formats.keras.by_name import by_layers
+
+        checkpoint = by_layers(checkpoint)
     for_keras = architecture is not None and entry.name in keras_files.FORMATS
     keeps = entry.name in _PLAIN or for_keras
     model_config = _model_config(architecture, checkpoint, config, found.path) if keeps else None
@@ -192,6 +195,8 @@ def convert(
     report.lost = _lost(checkpoint, again)
     if architecture is None and entry.name != checkpoint.format and graphs.importer_of(found.path):
         report.lost.insert(0, "the graph: this format keeps weights alone")
+    if only_by_name:
+        report.lost.append("the order of layers, so that Keras takes them by names: load_weights(file, by_name=True)")
     if absent:
         report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
     if found.path.is_dir() and storage.is_text_model(found.path):
@@ -289,10 +294,6 @@ def _format_of(path: pathlib.Path) -> str:
     if path.is_dir():
         return "folder"
     return "darknet" if storage.is_darknet(path) else formats.detect(path).name
-
-
-def _only(found: list[str]) -> str | None:
-    return found[0] if len(found) == 1 else None
 
 
 def _model_config(

@@ -63,13 +63,13 @@ def _convolutions(network: Module, shape: tuple[int, ...]) -> list[_Used]:
     names = {id(module): name for name, module in network.named_modules()}
     used: list[_Used] = []
 
-    def observe(module: Module, inputs: tuple[Any, ...]) -> Any:
+    def observe(module: Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if isinstance(module, Conv2d):
             used.append((names[id(module)], module, "", None))
         elif isinstance(module, BatchNorm2d) and used and used[-1][3] is None:
             name, conv, _, _ = used[-1]
             used[-1] = (name, conv, names[id(module)], module)
-        return module.forward(*inputs)
+        return module.forward(*inputs, **keywords)
 
     with observed_by(observe):
         ops.trace(network, TensorType(shape, float32))

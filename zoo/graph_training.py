@@ -11,11 +11,13 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.registry import REGISTRY
+from zoonet.ops.sets.onnx.random import drawing_from
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import TensorType
 from zoonet.zoo.graph_weights import BATCH_NORM
 
 _DROPOUT = "onnx.Dropout-"
+_RANDOM = ("onnx.Random", "onnx.Bernoulli-", "onnx.Multinomial-")
 #: Chance that a Dropout node drops where it does not say.
 _USUAL_RATIO = 0.5
 
@@ -24,21 +26,27 @@ _USUAL_RATIO = 0.5
 class TrainingGraph:
     """A graph in training mode. outputs: how many are the graph's own; statistics: names of those that follow.
 
-    key: the input that dropout reads, None where nothing drops.
+    drops: nodes of dropout, which read the key that is then the last input.
     """
 
     graph: Graph
     outputs: int
     statistics: tuple[str, ...]
-    key: Value | None
+    drops: int
 
     def run(self, values: Sequence[Any], key: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-        """The outputs, the statistics that moved by name, and the key of the next call."""
-        given, following = list(values), None
-        if self.key is not None:
+        """The outputs, the statistics that moved by name, and the key of the next call.
+
+        key: what random numbers are drawn from, None where there are none.
+        """
+        following = None
+        if key is None:
+            results = evaluate_graph(self.graph, *values)
+        else:
             own, following = ops.unstack(ops.random_split(key, 2), 0)
-            given.append(own)
-        results = evaluate_graph(self.graph, *given)
+            given = [*values, own] if self.drops else values
+            with drawing_from(own, self.drops):
+                results = evaluate_graph(self.graph, *given)
         return results[: self.outputs], dict(zip(self.statistics, results[self.outputs :], strict=True)), following
 
 
@@ -73,7 +81,7 @@ def training_graph(graph: Graph, statistics: Mapping[Value, str]) -> TrainingGra
     result.outputs = [*result.outputs, *moved.values()]
     if drops:
         result.inputs.append(key)
-    return TrainingGraph(result, count, tuple(moved), key if drops else None)
+    return TrainingGraph(result, count, tuple(moved), drops)
 
 
 def inference_graph(graph: Graph, statistics: Mapping[Value, str]) -> Graph:
@@ -101,6 +109,14 @@ def inference_graph(graph: Graph, statistics: Mapping[Value, str]) -> Graph:
     result.nodes = nodes
     result.replace_uses(replaced)
     return result
+
+
+def draws(graph: Graph) -> bool:
+    """Whether random numbers belong to it when it trains: those of dropout, and of operators without a seed."""
+    return any(
+        node.op.name.startswith(_DROPOUT) or (node.op.name.startswith(_RANDOM) and node.arguments.get("seed") is None)
+        for node in graph.nodes
+    )
 
 
 def trains_by_itself(graph: Graph, statistics: Mapping[Value, str]) -> bool:

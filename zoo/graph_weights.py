@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterator
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +33,28 @@ _SETTINGS = {
     "QLinearConv": (1, 4, 6),
     "QLinearMatMul": (1, 4, 6),
 }
+#: By operator: the inputs that are weights where they are constant.
+_WEIGHTS: dict[str, tuple[int, ...]] = {
+    "BatchNormalization": (1, 2, 3, 4),
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "DeformConv": (1, 3),
+    "GRU": (1, 2, 3),
+    "Gather": (0,),
+    "Gemm": (0, 1, 2),
+    "GroupNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "LSTM": (1, 2, 3, 7),
+    "LayerNormalization": (1, 2),
+    "MatMul": (0, 1),
+    "PRelu": (1,),
+    "RMSNormalization": (1,),
+    "RNN": (1, 2, 3),
+}
+#: Operators whose result a bias may be added to.
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Words in names of constants that are no parameters.
+_MADE_UP = re.compile(r"const|eps|^val_|^onnx", re.IGNORECASE)
 #: By operator: what PyTorch calls the weights at its inputs.
 _ROLES = {
     "BatchNormalization": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
@@ -48,20 +72,69 @@ _ROLES = {
 def weights_of(model: OnnxModel) -> tuple[OnnxModel, dict[str, Value], dict[str, Value]]:
     """The model with weights of their own for each use (see `untied`), its parameters by name, and its state.
 
-    Parameters are floating initializers that operators compute with, state the running statistics of batch norm. Single
-    numbers (initializers of no axes) and settings, such as the bounds of Clip, are neither.
+    Parameters are floating initializers that operators compute with, state the running statistics of batch norm. A
+    single number is one where an operator has a weight (the slope of PRelu), or by a name that no exporter makes up
+    (`logit_scale`, not `val_77`); a Constant node, as old exporters have weights, where an operator has one, or behind
+    a product. Settings, such as the bounds of Clip, are neither.
     """
     model = untied(model)
-    constants = model.graph.constants
-    used = {value for node in model.graph.nodes for value, place in _reads(node) if place not in _settings(node)}
-    statistics = statistics_of(model.graph)
+    graph, constants = model.graph, model.graph.constants
+    uses = _uses(graph)
+    statistics = statistics_of(graph)
+    candidates = dict(model.initializers)
+    if not _is_own(model):
+        known = set(candidates.values())
+        for value in uses:
+            if value in constants and value not in known and value.name and _Use.WEIGHT in uses[value]:
+                candidates[_free(value.name, candidates)] = value
     floating = {
         name: value
-        for name, value in model.initializers.items()
-        if value in used and value in constants and constants[value].ndim and is_floating(constants[value].dtype)
+        for name, value in candidates.items()
+        if value in uses and value in constants and is_floating(constants[value].dtype)
+        if constants[value].size != 1 or _Use.WEIGHT in uses[value] or _is_given(name)
     }
     parameters = {name: value for name, value in floating.items() if value not in statistics}
     return model, parameters, {name: value for name, value in floating.items() if value in statistics}
+
+
+class _Use(Enum):
+    """What a node does with a constant."""
+
+    WEIGHT = "weight"
+    OTHER = "other"
+
+
+def _uses(graph: Graph) -> dict[Value, set[_Use]]:
+    """What nodes do with each value that is no setting of theirs."""
+    products = {output for node in graph.nodes if _operator(node) in _PRODUCTS for output in node.outputs}
+    result: dict[Value, set[_Use]] = {}
+    for node in graph.nodes:
+        name, settings = _operator(node), _settings(node)
+        follows = name == "Add" and any(value in products for value in node.inputs)  # the bias of a product
+        for value, place in _reads(node):
+            if place not in settings:
+                array = graph.constants.get(value)
+                is_weight = place in _WEIGHTS.get(name, ()) or (follows and array is not None and array.ndim > 0)
+                result.setdefault(value, set()).add(_Use.WEIGHT if is_weight else _Use.OTHER)
+    return result
+
+
+def _is_given(name: str) -> bool:
+    """Whether it may be the name of a parameter in a program: words and dots, not of a constant, not numbered."""
+    words = name.split(".")
+    plain = all(word.isidentifier() or word.isdigit() for word in words)
+    return plain and not words[-1][-1:].isdigit() and _MADE_UP.search(name) is None
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    while name in taken:
+        name += "'"
+    return name
+
+
+def _is_own(model: OnnxModel) -> bool:
+    """Whether zoonet wrote the file: then the arrays of the network, and no others, are initializers, each once."""
+    return model.producer.split(" ")[0] == "zoonet"
 
 
 def statistics_of(graph: Graph) -> set[Value]:
@@ -85,7 +158,7 @@ def untied(model: OnnxModel) -> OnnxModel:
     before: %bn2.weight = Identity(%bn1.weight); BatchNormalization(%y, %bn2.weight, …)
     after:  BatchNormalization(%y, %bn2.weight, …), where %bn2.weight is a constant
     """
-    if model.producer.split(" ")[0] == "zoonet":
+    if _is_own(model):
         return model
     graph = model.graph.copy()
     initializers = dict(model.initializers)
@@ -123,9 +196,7 @@ def _split(graph: Graph, initializers: dict[str, Value]) -> None:
         for use, ((index, place), name) in enumerate(zip(uses, wanted, strict=True)):
             if use == first:
                 continue
-            chosen = name or names[value]
-            while chosen in initializers:
-                chosen += "'"
+            chosen = _free(name or names[value], initializers)
             initializers[chosen] = own = graph.add_constant(graph.constants[value].view(), chosen)
             _replace(graph.nodes[index], place, value, own)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,7 +74,6 @@ class GraphNetwork(Module):
     buffers: tuple[str, ...] = ("state",)
     flat = ("weights", "state")
     data_dependent = True
-    new_head = False  # the last layer was made anew for other classes than the file's
 
     def __init__(
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]
@@ -176,7 +177,15 @@ def _from_keras(path: pathlib.Path) -> Imported:
 
     model = keras.load(path)
     notes = [f"Keras {model.version} model of {model.layers} layers, {len(model.graph.nodes)} calls", *model.notes]
-    return Imported(KerasNetwork(model), {}, Card(name=path.name, notes="; ".join(notes)))
+    if model.stateful:
+        notes.append(
+            f"{', '.join(model.stateful[:5])}: stateful in Keras; here each call begins with states of zero, as "
+            "Keras's first call does after loading or reset_state(), so give whole sequences in one call"
+        )
+        warnings.warn(notes[-1], stacklevel=2)
+    own = model.source.metadata.get("zoonet")
+    metadata = {"zoonet": json.dumps(own)} if isinstance(own, dict) else {}
+    return Imported(KerasNetwork(model, metadata), dict(metadata), Card(name=path.name, notes="; ".join(notes)))
 
 
 #: By the name of a format of `zoonet.formats`: what reads a graph from a file of it.
@@ -201,10 +210,11 @@ def importer_of(path: pathlib.Path) -> Callable[[pathlib.Path], Imported] | None
 
 
 def _is_keras_model(path: pathlib.Path, format_name: str) -> bool:
-    """Whether a Keras file is a model that is no network of the zoo, saved by zoonet."""
+    """Whether a Keras file is a graph, and not a network of the zoo with its parameters under Keras's names."""
     if format_name == "keras_h5" and not has_model(path):
         return False
-    return "zoonet" not in formats.read(path).metadata
+    own = formats.read(path).metadata.get("zoonet")
+    return own is None or (isinstance(own, dict) and "tensors" not in own)
 
 
 def load(

@@ -69,16 +69,17 @@ def _transformers_resnet(config: Mapping[str, Any], processor: Mapping[str, Any]
     width = count(config, "embedding_size", default=64)
     depths, sizes = _counts(config, "depths", (3, 4, 6, 3)), _counts(config, "hidden_sizes", (256, 512, 1024, 2048))
     ends = tuple(width * (4 if kind == "bottleneck" else 1) << stage for stage in range(len(depths)))
-    if sizes != ends:
+    if len(sizes) != len(depths) or (kind == "bottleneck" and any(n % 4 for n in sizes)):
         raise UnsupportedFormatError(
             "config.json: a ResNet of these widths is not in the zoo",
-            expected=f"hidden_sizes {list(ends)}",
+            expected="one of hidden_sizes for each of depths, of bottlenecks a multiple of 4",
             received=list(sizes),
         )
     wanted = {
         "blocks": depths,
         "bottleneck": kind == "bottleneck",
         "width": width,
+        "widths": () if sizes == ends else sizes,
         "channels": count(config, "num_channels", default=3),
         "stride_first": config.get("downsample_in_bottleneck") is True,
     }
@@ -89,6 +90,27 @@ def _transformers_resnet(config: Mapping[str, Any], processor: Mapping[str, Any]
         "configuration": changes,
         **({"labels": labels} if labels else {}),
         **({"preprocessing": _of_processor(processor).to_config()} if processor else {}),
+    }
+
+
+def _transformers_mobilenet(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model_type "mobilenet_v1" or "mobilenet_v2" as TensorFlow's weights are."""
+    second = config["model_type"] == "mobilenet_v2"
+    usual: dict[str, Any] = {"hidden_act": "relu6", "tf_padding": True, "layer_norm_eps": 0.001, "min_depth": 8}
+    if second:
+        usual |= {"depth_divisible_by": 8, "expand_ratio": 6, "output_stride": 32, "first_layer_is_expansion": True}
+    for key, value in usual.items():
+        _only(config, key, value)
+    width = number(config, "depth_multiplier", 1.0)
+    if second and width < 1:
+        _only(config, "finegrained_output", True)
+    labels = _labels(config.get("id2label"))
+    channels = count(config, "num_channels", default=3)
+    return {
+        "architecture": "mobilenet_v2_keras" if second else "mobilenetv1_tf",
+        "configuration": {"width": width, "channels": channels},
+        **({"labels": labels} if labels else {}),
+        **({"preprocessing": _of_processor(processor, channels).to_config()} if processor else {}),
     }
 
 
@@ -307,6 +329,8 @@ def _of_timm(settings: Mapping[str, Any]) -> ImagePreprocessing:
 
 #: By model_type of transformers: what makes a configuration of config.json and preprocessor_config.json.
 IMAGE_TYPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
+    "mobilenet_v1": _transformers_mobilenet,
+    "mobilenet_v2": _transformers_mobilenet,
     "resnet": _transformers_resnet,
     "rt_detr": _transformers_rtdetr,
     "vit": _transformers_vit,

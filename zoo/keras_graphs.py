@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zoonet import formats, ops
@@ -17,16 +18,17 @@ __all__ = ["KerasNetwork"]
 class KerasNetwork(GraphNetwork):
     """The graph of a Keras model, and its graph in training, in which batch norm and dropout do otherwise.
 
-    key: the random key of the next call in training.
+    key: the random key of the next call in training. metadata: see `metadata`.
     """
 
     buffers = ("state", "key")
     hidden = ("key",)
 
-    def __init__(self, model: KerasModel) -> None:
+    def __init__(self, model: KerasModel, metadata: Mapping[str, str]) -> None:
         config = GraphConfig(model.inputs, model.outputs, model.channels_last, model.probabilities)
         super().__init__(model.graph, config, model.weights, model.state)
         self._model = model
+        self._metadata = dict(metadata)
         self._training_graph = with_inputs(model.training, self._places.values())
         if model.random:
             self.key = ops.random_key(0)
@@ -44,7 +46,12 @@ class KerasNetwork(GraphNetwork):
         self.move_state(dict(zip(self._model.updates, outputs[count:], strict=True)))
         return outputs[:count]
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of its task, where zoonet wrote it."""
+        return self._metadata
+
     def checkpoint(self, format_name: str) -> formats.Checkpoint | None:
         """The file with the network's present arrays in the place of its own; see `KerasModel.checkpoint`."""
         arrays = {name: ops.to_device(array, "cpu") for name, array in self.state_dict().items()}
-        return self._model.checkpoint(arrays, format_name)
+        return self._model.checkpoint(arrays, format_name, self._graph)

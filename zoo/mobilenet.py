@@ -2,7 +2,9 @@
 
 v1 (Howard et al., 2017): parameter names and stages are those of the backbone of biubug6/Pytorch_Retinaface, whose
 ImageNet weights at width 0.25 are the ones that people hold. v2 (Sandler et al., 2018) and v3 (Howard et al., 2019)
-have the names, and the outputs, of torchvision's.
+have the names of torchvision's. The same networks are trained with other epsilons and paddings elsewhere: variants
+stand for timm's (`mobilenetv3_large_100`) and for those of TensorFlow, which keras.applications and transformers have
+(`…_keras`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from zoonet.zoo.modules import Array, Module, sizes
 class MobileNetConfig:
     """width: multiplier of all channels. slope: of the leaky ReLU for negative numbers. limit: of a ReLU, 0 for none.
 
-    The paper has a ReLU; TensorFlow's weights have one with the limit 6.
+    The paper has a ReLU; TensorFlow's weights have one with the limit 6. eps: of batch norms. padding: see PaddedConv.
     """
 
     width: float = 1.0
@@ -30,6 +32,8 @@ class MobileNetConfig:
     limit: float = 0.0
     classes: int = 1000
     channels: int = 3
+    eps: float = 1e-5
+    padding: str = "both"
 
 
 class Activation(Module):
@@ -44,19 +48,46 @@ class Activation(Module):
         return ops.minimum(y, self.limit) if self.limit else y
 
 
-def _plain(inputs: int, outputs: int, stride: int, act: Activation) -> Sequential:
+class PaddedConv(Conv2d):
+    """A convolution with a stride that is padded as TensorFlow does, by what its input needs, less of it before.
+
+    padding: "same": every row and column is covered, as SAME of TensorFlow; "after": one row and column of zeros after
+    the picture whatever its size, as keras.applications' first MobileNet; see `_padded` for "both".
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, padding: str) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding=0, groups=groups)
+        self._kernel, self._step, self._same = kernel, stride, padding == "same"
+
+    def forward(self, x: Array) -> Array:
+        """(N, inputs, H, W) -> (N, outputs, ⌈H/stride⌉, ⌈W/stride⌉), or ⌊H/stride⌋ with "after"."""
+        least = self._kernel - self._step
+        needs = [max(self._kernel - (n % self._step or self._step), 0) if self._same else least for n in x.shape[2:]]
+        sides = [(n // 2, n - n // 2) if self._same else (0, n) for n in needs]
+        return super().forward(ops.pad(x, ((0, 0), (0, 0), *sides)))
+
+
+def _padded(inputs: int, outputs: int, kernel: int, stride: int, groups: int, padding: str) -> Conv2d:
+    """A convolution; "both": half a kernel of zeros on every side. Without a stride all paddings are that."""
+    if padding == "both" or stride == 1:
+        return Conv2d(inputs, outputs, kernel, stride, groups=groups)
+    return PaddedConv(inputs, outputs, kernel, stride, groups, padding)
+
+
+def _plain(config: MobileNetConfig, inputs: int, outputs: int, stride: int, act: Activation) -> Sequential:
     """3×3 convolution: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-    return Sequential(Conv2d(inputs, outputs, 3, stride), BatchNorm2d(outputs), act)
+    padding = "same" if config.padding == "after" else config.padding
+    return Sequential(_padded(inputs, outputs, 3, stride, 1, padding), BatchNorm2d(outputs, eps=config.eps), act)
 
 
-def _separable(inputs: int, outputs: int, stride: int, act: Activation) -> Sequential:
+def _separable(config: MobileNetConfig, inputs: int, outputs: int, stride: int, act: Activation) -> Sequential:
     """3×3 in each channel, then 1×1 across: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
     return Sequential(
-        Conv2d(inputs, inputs, 3, stride, groups=inputs),
-        BatchNorm2d(inputs),
+        _padded(inputs, inputs, 3, stride, inputs, config.padding),
+        BatchNorm2d(inputs, eps=config.eps),
         act,
         Conv2d(inputs, outputs, 1),
-        BatchNorm2d(outputs),
+        BatchNorm2d(outputs, eps=config.eps),
         act,
     )
 
@@ -79,7 +110,7 @@ class MobileNetV1(Module):
             for channels, stride in stage:
                 outputs = max(8, int(channels * config.width))
                 block = _separable if number > 1 or blocks else _plain
-                blocks.append(block(inputs, outputs, stride, act))
+                blocks.append(block(config, inputs, outputs, stride, act))
                 inputs = outputs
             setattr(self, f"stage{number}", Sequential(*blocks))
         self.fc = Linear(inputs, config.classes)
@@ -89,6 +120,12 @@ class MobileNetV1(Module):
     def fit(cls, config: MobileNetConfig, shapes: Mapping[str, Any]) -> MobileNetConfig:
         """The configuration with as many classes and channels as the arrays of a state dict have."""
         return replace(config, **sizes(shapes, classes=("fc.weight", 0), channels=("stage1.0.0.weight", 1)))
+
+    @classmethod
+    def resized(cls, config: MobileNetConfig, shapes: Mapping[str, Any]) -> MobileNetConfig:
+        """The configuration with the width of a state dict too."""
+        widest = sizes(shapes, outputs=("fc.weight", 1)).get("outputs", 0)
+        return replace(cls.fit(config, shapes), width=widest / 1024) if widest else config
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw convolutions for the ReLU after them, by the number of outputs of each channel (He et al., 2015)."""
@@ -118,10 +155,12 @@ def _whole(channels: float, least: int = 8) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int, act: Any, eps: float, groups: int = 1) -> Sequential:
+def _conv(
+    config: InvertedConfig, inputs: int, outputs: int, kernel: int, stride: int, act: Any, groups: int = 1
+) -> Sequential:
     """Convolution, batch norm, and an activation or None: (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
-    norm = BatchNorm2d(outputs, eps=eps, momentum=0.1 if eps < 1e-3 else 0.01)
-    layers = [Conv2d(inputs, outputs, kernel, stride, groups=groups), norm]
+    norm = BatchNorm2d(outputs, eps=config.eps, momentum=0.1 if config.eps < 1e-3 else 0.01)
+    layers = [_padded(inputs, outputs, kernel, stride, groups, config.padding), norm]
     return Sequential(*layers, act) if act is not None else Sequential(*layers)
 
 
@@ -153,7 +192,11 @@ class Row:
 
 @dataclass(frozen=True)
 class InvertedConfig:
-    """What tells v2 and v3 apart. version: 2 or 3. rows: names a table of blocks. last: channels before the classes."""
+    """What tells v2 and v3 apart. version: 2 or 3. rows: names a table of blocks. last: channels before the classes.
+
+    eps: of batch norms. padding: see PaddedConv. by_inputs: in v3 of another width a block is wider inside by as much
+    as its inputs are, as those of timm and Keras, else by the multiplier, as torchvision's.
+    """
 
     rows: str
     version: int = 3
@@ -162,6 +205,9 @@ class InvertedConfig:
     dropout: float = 0.2
     classes: int = 1000
     channels: int = 3
+    eps: float = 1e-3
+    padding: str = "both"
+    by_inputs: bool = False
 
 
 class InvertedResidual(Module):
@@ -170,17 +216,17 @@ class InvertedResidual(Module):
     (N, inputs, H, W) -> (N, outputs, H/stride, W/stride). Its layers are named "conv" in v2 and "block" in v3.
     """
 
-    def __init__(self, inputs: int, inside: int, outputs: int, row: Row, stride: int, version: int) -> None:
-        eps = 1e-5 if version == 2 else 1e-3
+    def __init__(self, config: InvertedConfig, inputs: int, inside: int, outputs: int, row: Row, stride: int) -> None:
         act = {"relu6": ops.relu6, "relu": ops.relu, "hardswish": ops.hardswish}[row.act]
-        layers: list[Any] = [] if inside == inputs else [_conv(inputs, inside, 1, 1, act, eps)]
-        layers.append(_conv(inside, inside, row.kernel, stride, act, eps, groups=inside))
+        layers: list[Any] = [] if inside == inputs else [_conv(config, inputs, inside, 1, 1, act)]
+        layers.append(_conv(config, inside, inside, row.kernel, stride, act, groups=inside))
         if row.squeeze:
             layers.append(SqueezeExcitation(inside, _whole(inside // 4)))
-        last = _conv(inside, outputs, 1, 1, None, eps)
-        layers += [last[0], last[1]] if version == 2 else [last]
+        last = _conv(config, inside, outputs, 1, 1, None)
+        second = config.version == 2
+        layers += [last[0], last[1]] if second else [last]
         self._layers = Sequential(*layers)
-        setattr(self, "conv" if version == 2 else "block", self._layers)
+        setattr(self, "conv" if second else "block", self._layers)
         self._adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Array) -> Array:
@@ -195,18 +241,20 @@ class InvertedMobileNet(Module):
     def __init__(self, config: InvertedConfig) -> None:
         self.config = config
         second = config.version == 2
-        eps, act = (1e-5, ops.relu6) if second else (1e-3, ops.hardswish)
+        act = ops.relu6 if second else ops.hardswish
         inputs = _whole((32 if second else 16) * config.width)
-        layers: list[Module] = [_conv(config.channels, inputs, 3, 2, act, eps)]  # (N, 16 or 32, H/2, W/2)
+        layers: list[Module] = [_conv(config, config.channels, inputs, 3, 2, act)]  # (N, 16 or 32, H/2, W/2)
+        usual = 16  # the channels that come in at width 1
         for row in ROWS[config.rows]:
             outputs = _whole(row.outputs * config.width)
             for number in range(row.count):
-                inside = inputs * row.inside if second else _whole(row.inside * config.width)
+                factor = inputs / usual if config.by_inputs else config.width
+                inside = inputs * row.inside if second else _whole(row.inside * factor)
                 stride = row.stride if number == 0 else 1
-                layers.append(InvertedResidual(inputs, inside, outputs, row, stride, config.version))
-                inputs = outputs
+                layers.append(InvertedResidual(config, inputs, inside, outputs, row, stride))
+                inputs, usual = outputs, row.outputs
         wide = _whole(1280 * max(1.0, config.width)) if second else 6 * inputs
-        self.features = Sequential(*layers, _conv(inputs, wide, 1, 1, act, eps))  # (N, wide, H/32, W/32)
+        self.features = Sequential(*layers, _conv(config, inputs, wide, 1, 1, act))  # (N, wide, H/32, W/32)
         drop = Dropout(config.dropout)
         if second:
             self.classifier = Sequential(drop, Linear(wide, config.classes))
@@ -220,6 +268,21 @@ class InvertedMobileNet(Module):
         """The configuration with as many classes and channels as the arrays of a state dict have."""
         head = "classifier.1.weight" if config.version == 2 else "classifier.3.weight"
         return replace(config, **sizes(shapes, classes=(head, 0), channels=("features.0.0.weight", 1)))
+
+    @classmethod
+    def resized(cls, config: InvertedConfig, shapes: Mapping[str, Any]) -> InvertedConfig:
+        """The configuration with the width of a state dict too, and in v3 with its channels before the classes."""
+        fitted, second = cls.fit(config, shapes), config.version == 2
+        name = f"features.{sum(row.count for row in ROWS[config.rows]) + 1}.0.weight"
+        found = sizes(shapes, stem=("features.0.0.weight", 0), wide=(name, 0), inputs=(name, 1))
+        for width in WIDTHS:
+            inputs = _whole(ROWS[config.rows][-1].outputs * width)
+            wide = _whole(1280 * max(1.0, width)) if second else 6 * inputs
+            if found == {"stem": _whole((32 if second else 16) * width), "wide": wide, "inputs": inputs}:
+                last = sizes(shapes, last=("classifier.0.weight", 0)).get("last", 0)
+                kept = second or _whole(config.last * width) == last
+                return replace(fitted, width=width, last=config.last if kept else round(last / width))
+        return fitted
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw convolutions by the number of outputs (He et al., 2015), linear layers normal with deviation 0.01."""
@@ -275,16 +338,37 @@ ROWS = {
     ),
 }
 
+#: Multipliers of channels that a state dict is tried with: those that somebody published, then every twentieth.
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.2, 1.25, 1.3, 1.4, 1.5, 2.0, *(n / 20 for n in range(2, 61)))
+_TENSORFLOW: dict[str, Any] = {"eps": 1e-3, "padding": "same"}
+
 #: Every variant of v1 by name.
 MOBILENETS: dict[str, MobileNetConfig] = {
     "mobilenetv1_025": MobileNetConfig(0.25, slope=0.1),
     "mobilenetv1_050": MobileNetConfig(0.5, limit=6.0),
     "mobilenetv1_075": MobileNetConfig(0.75, limit=6.0),
     "mobilenetv1": MobileNetConfig(limit=6.0),
+    "mobilenetv1_tf": MobileNetConfig(limit=6.0, **_TENSORFLOW),
+    "mobilenetv1_keras": MobileNetConfig(limit=6.0, eps=1e-3, padding="after"),
 }
 #: Every variant of v2 and v3 by name.
 INVERTED_MOBILENETS: dict[str, InvertedConfig] = {
-    "mobilenet_v2": InvertedConfig("v2", 2),
+    "mobilenet_v2": InvertedConfig("v2", 2, eps=1e-5),
+    "mobilenet_v2_keras": InvertedConfig("v2", 2, **_TENSORFLOW),
     "mobilenet_v3_large": InvertedConfig("v3_large"),
     "mobilenet_v3_small": InvertedConfig("v3_small", last=1024),
+    "mobilenetv3_large_100": InvertedConfig("v3_large", eps=1e-5, by_inputs=True),
+    "mobilenetv3_small_100": InvertedConfig("v3_small", last=1024, eps=1e-5, by_inputs=True),
+    "mobilenet_v3_large_keras": InvertedConfig("v3_large", by_inputs=True, **_TENSORFLOW),
+    "mobilenet_v3_small_keras": InvertedConfig("v3_small", last=1024, by_inputs=True, **_TENSORFLOW),
+}
+#: Variants whose arrays have the shapes of another's: whose names tell them apart, in files that say no more.
+OF_VOCABULARY = {
+    "mobilenetv1_tf": "Hugging Face",
+    "mobilenetv1_keras": "keras.applications",
+    "mobilenet_v2_keras": "Hugging Face, keras.applications",
+    "mobilenetv3_large_100": "timm",
+    "mobilenetv3_small_100": "timm",
+    "mobilenet_v3_large_keras": "keras.applications",
+    "mobilenet_v3_small_keras": "keras.applications",
 }

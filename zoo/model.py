@@ -118,7 +118,10 @@ class Model:
             arrays = tuple([ops.to_device(x, self.device) if ops.is_array(x) else x for x in arrays])
         if not all(ops.is_array(x) and x.dtype != object for x in arrays):
             return self.network(*arrays)  # sequences and strings have no plan
-        return self._plan(tuple([TensorType(x.shape, x.dtype) for x in arrays]))(*arrays)
+        try:
+            return self._plan(tuple([TensorType(x.shape, x.dtype) for x in arrays]))(*arrays)
+        except MemoryError as error:
+            raise ShapeError(f"{self.architecture} needs more memory than there is: {error}") from error
 
     def _plan(self, signature: tuple[TensorType, ...]) -> Callable[..., Any]:
         """The compiled network for input types, made on first use and again once parameters were replaced."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Self
 
 import numpy as np
@@ -25,8 +24,18 @@ Array = Any
 _generator: ContextVar[np.random.Generator | None] = ContextVar("generator")
 _process_generator = np.random.default_rng(0)
 _functional: ContextVar[bool] = ContextVar("functional", default=False)
-_observer: ContextVar[Callable[[Module, tuple[Any, ...]], Any] | None] = ContextVar("observer", default=None)
-_keys: ContextVar[Iterator[Array] | None] = ContextVar("keys", default=None)
+_observer: ContextVar[Callable[[Module, tuple[Any, ...], dict[str, Any]], Any] | None] = ContextVar(
+    "observer", default=None
+)
+_keys: ContextVar[_Keys | None] = ContextVar("keys", default=None)
+
+
+@dataclass
+class _Keys:
+    """Where the keys of random modules come from, and how many were taken."""
+
+    key: Array
+    taken: int = 0
 
 
 @contextmanager
@@ -50,8 +59,8 @@ def drawing() -> bool:
 
 
 @contextmanager
-def observed_by(observer: Callable[[Module, tuple[Any, ...]], Any]) -> Iterator[None]:
-    """Calls of modules inside go through observer(module, inputs), which calls module.forward itself."""
+def observed_by(observer: Callable[[Module, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+    """Calls of modules inside go through observer(module, inputs, keywords), which calls module.forward itself."""
     token = _observer.set(observer)
     try:
         yield
@@ -62,7 +71,7 @@ def observed_by(observer: Callable[[Module, tuple[Any, ...]], Any]) -> Iterator[
 @contextmanager
 def keyed_by(key: Array) -> Iterator[None]:
     """Modules called inside that are random (dropout) take their keys, one after the other, from this one."""
-    token = _keys.set(ops.random_fold_in(key, np.int64(place)) for place in count())
+    token = _keys.set(_Keys(key))
     try:
         yield
     finally:
@@ -76,7 +85,21 @@ def next_key() -> Array:
         raise ArgumentError(
             "a random layer needs a key in training", fix="call it in `with keyed_by(random_key(seed)):`"
         )
-    return next(keys)
+    keys.taken += 1
+    return ops.random_fold_in(keys.key, np.int64(keys.taken - 1))
+
+
+def keys_taken() -> int:
+    """How many keys were taken inside `keyed_by`."""
+    keys = _keys.get()
+    return 0 if keys is None else keys.taken
+
+
+def take_keys_again(taken: int) -> None:
+    """The next key is again the one that followed so many: for a module that is called a second time."""
+    keys = _keys.get()
+    if keys is not None:
+        keys.taken = taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +139,14 @@ class Module:
     data_dependent: bool = False
     training: bool = False
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """The output for these inputs."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         """`forward`, or what an observer makes of it."""
         observer = _observer.get()
-        return self.forward(*inputs) if observer is None else observer(self, inputs)
+        return self.forward(*inputs, **keywords) if observer is None else observer(self, inputs, keywords)
 
     def assign_state(self, **buffers: Array) -> None:
         """Assign buffers that `forward` computed anew.

@@ -9,7 +9,7 @@ import numpy as np
 
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
-from zoonet.zoo.graph_training import TrainingGraph, inference_graph, training_graph, trains_by_itself
+from zoonet.zoo.graph_training import TrainingGraph, draws, inference_graph, training_graph, trains_by_itself
 from zoonet.zoo.graph_weights import weights_of
 from zoonet.zoo.graphs import GraphConfig, GraphNetwork
 
@@ -24,7 +24,7 @@ class OnnxNetwork(GraphNetwork):
     """The graph of an ONNX model; which of its constants are weights, `weights_of` decides.
 
     It runs as the file says until `train` or `eval` is called: then batch norm uses the batch and moves its statistics,
-    and dropout drops, by a key that each call changes; or neither does.
+    dropout drops and noise is drawn, by a key that each call changes; or neither does.
     """
 
     buffers = ("state", "dropout_key")
@@ -39,7 +39,7 @@ class OnnxNetwork(GraphNetwork):
         self._mode: bool | None = None
         self._training: TrainingGraph | None = None
         self._inference: Graph | None = None
-        if any(node.op.name.startswith("onnx.Dropout-") for node in self._graph.nodes):
+        if draws(self._graph):
             self.dropout_key = np.zeros(2, np.uint32)
 
     def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

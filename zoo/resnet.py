@@ -9,6 +9,7 @@ of akamaster/pytorch_resnet_cifar10 for the CIFAR networks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
+from zoonet.ops.errors import ArgumentError
 from zoonet.zoo.layers import BatchNorm2d, Conv2d, Linear, Sequential, kaiming_normal
 from zoonet.zoo.modules import Array, Module, sizes
 
@@ -30,7 +32,8 @@ class ResNetConfig:
     bottleneck has groups, and is group_width / 64 times as wide as the stage. stem: widths of two 3×3 convolutions
     before a third, in the place of the 7×7. cifar: for small pictures, the stem is one 3×3 without pooling.
     shortcut: where shapes change, "conv" 1×1, "pool" for average pooling before it, "pad" for slices padded with zero
-    channels. stride_first: a bottleneck strides in its first convolution. bias, eps: of convolutions and batch norms.
+    channels. widths: channels after each stage, where they do not double. stride_first: a bottleneck strides in its
+    first convolution. bias, eps: of convolutions and batch norms.
     """
 
     blocks: tuple[int, ...]
@@ -46,6 +49,17 @@ class ResNetConfig:
     stride_first: bool = False
     bias: bool = False
     eps: float = 1e-5
+    widths: tuple[int, ...] = ()
+
+    def stage_width(self, stage: int) -> int:
+        """The width of the blocks of a stage, of which a bottleneck's output has four times as many channels."""
+        if not self.widths:
+            return self.width << stage
+        if len(self.widths) != len(self.blocks):
+            raise ArgumentError(
+                "a ResNet has one width for each stage", expected=f"{len(self.blocks)} widths", received=self.widths
+            )
+        return self.widths[stage] // (4 if self.bottleneck else 1)
 
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> Conv2d:
         """A convolution as this network has them."""
@@ -156,8 +170,8 @@ class ResNet(Module):
             blocks = []
             for position in range(count):
                 stride = 2 if stage and not position else 1
-                blocks.append(block(config, inputs, width << stage, stride))
-                inputs = (width << stage) * block.expansion
+                blocks.append(block(config, inputs, config.stage_width(stage), stride))
+                inputs = config.stage_width(stage) * block.expansion
             setattr(self, f"layer{stage + 1}", Sequential(*blocks))
         setattr(self, self.head, Linear(inputs, config.classes))
         self._draw()
@@ -174,6 +188,25 @@ class ResNet(Module):
         stem = "conv1.0.weight" if config.stem else "conv1.weight"
         found: dict[str, Any] = sizes(shapes, classes=(head, 0), channels=(stem, 1))
         return replace(config, **found)
+
+    @classmethod
+    def resized(cls, config: ResNetConfig, shapes: Mapping[str, Any]) -> ResNetConfig:
+        """The configuration with the number of blocks and the widths of a state dict too."""
+        blocks: dict[int, int] = {}
+        for name in shapes:
+            found = re.fullmatch(r"layer([1-9])\.(\d{1,3})\.conv1\.weight", name)
+            if found:
+                blocks[int(found[1])] = max(blocks.get(int(found[1]), 0), int(found[2]) + 1)
+        in_order = sorted(blocks) == list(range(1, len(blocks) + 1)) and sum(blocks.values()) < len(shapes)
+        norm, times = ("bn3", 4) if config.bottleneck else ("bn2", 1)
+        ends = sizes(shapes, **{f"{stage}": (f"layer{stage}.0.{norm}.weight", 0) for stage in blocks})
+        width = sizes(shapes, width=("bn1.weight", 0)).get("width", config.width)
+        if not in_order or len(ends) != len(blocks) or any(n % times for n in ends.values()):
+            return config
+        widths = tuple(ends[str(stage)] for stage in sorted(blocks))
+        usual = widths == tuple((width << stage) * times for stage in range(len(widths)))
+        depths = tuple(blocks[stage] for stage in sorted(blocks))
+        return replace(cls.fit(config, shapes), blocks=depths, width=width, widths=() if usual else widths)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Draw convolutions as torchvision and He et al. (2015) do: normal, by the number of outputs."""

@@ -20,9 +20,10 @@ from zoonet.ops.errors import (
     StateDictError,
     UnsupportedFormatError,
 )
+from zoonet.weights.families import family_of
 from zoonet.weights.names import in_our_names
 from zoonet.weights.source import WEIGHTS as FOLDER_WEIGHTS
-from zoonet.zoo import architectures, graphs, hugging_face, keras_files
+from zoonet.zoo import architectures, graphs, hugging_face, keras_files, recognition
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module, compare_shapes
 from zoonet.zoo.sources import Located, locate
@@ -66,7 +67,7 @@ def save(model: Model, path: pathlib.Path, **options: Any) -> None:
             loading.save(model, path)
             return
     if isinstance(model.network, graphs.GraphNetwork):
-        _save_graph(model.network, path)
+        _save_graph(model, model.network, path)
         return
     if model.architecture == "own":
         write(formats.Checkpoint(_on_cpu(model.network)), None, path)
@@ -99,13 +100,8 @@ def save_beside(model: Model, path: pathlib.Path) -> None:
         model.save(path.with_suffix(".onnx") if is_graph else path)
 
 
-def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
+def _save_graph(model: Model, network: graphs.GraphNetwork, path: pathlib.Path) -> None:
     """A Keras model in the kind of file that it was read from or a newer one, or its weights alone."""
-    if network.new_head:
-        raise UnsupportedFormatError(
-            f"the graph has other classes than its file, and cannot be saved as {path.name!r}",
-            expected="a name that ends with .onnx",
-        )
     written = format_of_suffix(path)
     checkpoint = network.checkpoint(written.name) if written is not None else None
     kinds = {"keras": (".keras", ".weights.h5"), "keras_h5": (".keras", ".h5", ".hdf5")}
@@ -116,7 +112,12 @@ def _save_graph(network: graphs.GraphNetwork, path: pathlib.Path) -> None:
             expected=f"a name that ends with {' or '.join(suffixes)}" if suffixes else "a network of the zoo",
             fix="its weights are in model.network.state_dict(), which formats.write takes",
         )
-    formats.write(checkpoint, path)
+    from zoonet.zoo import exporting
+
+    own = exporting.describe(model).get("zoonet")
+    metadata = {key: value for key, value in checkpoint.metadata.items() if key != "zoonet"}
+    metadata |= {} if own is None else {"zoonet": json.loads(own)}
+    formats.write(formats.Checkpoint(checkpoint, metadata, checkpoint.format), path)
 
 
 def write(checkpoint: Checkpoint, config: Mapping[str, Any] | None, path: pathlib.Path) -> None:
@@ -331,6 +332,8 @@ def read(path: pathlib.Path, arch: str | None = None) -> tuple[Checkpoint, Mappi
     found: Any = (properties if isinstance(properties, dict) else checkpoint.metadata).get("zoonet")
     if found is None or checkpoint.format not in keras_files.FORMATS:  # ours say themselves which parameter is which
         checkpoint = in_our_names(checkpoint)
+    if found is None and checkpoint.format not in (*keras_files.FORMATS, "onnx", "llama2c"):
+        checkpoint = recognition.unwrapped(checkpoint)
     if found is None and beside.is_file():
         found = _read_config(beside)
     if found is None and (path.is_dir() or file.name == WEIGHTS):
@@ -387,14 +390,29 @@ def _malformed(path: pathlib.Path) -> FormatError:
     )
 
 
-def _recognised(checkpoint: Mapping[str, Any], path: pathlib.Path) -> str:
+def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
+    one = recognition.only(checkpoint)
+    if one is not None:
+        return one
     found = architectures.recognise(checkpoint)
-    if len(found) == 1:
-        return found[0]
     if found:
         raise StateDictError(
             f"the weights in {path.name} fit several architectures: {', '.join(found)}",
             fix=f'choose one, zoo.load("{path.name}", arch="{found[0]}") or --arch {found[0]}',
+        )
+    body, kin = recognition.body_of(checkpoint), family_of(checkpoint)
+    if body is not None:
+        raise StateDictError(
+            f"the weights in {path.name} have no classes",
+            received=str(body),
+            fix="take a file with the last layer, or convert these weights to train from them elsewhere",
+        )
+    if kin is not None:
+        raise StateDictError(
+            f"the weights in {path.name} do not say which network they are of",
+            expected="config.json beside them, in a folder in Hugging Face's layout",
+            received=str(kin),
+            fix="load the folder that has both",
         )
     near = architectures.closest(checkpoint)
     raise StateDictError(

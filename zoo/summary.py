@@ -84,12 +84,12 @@ def summarize(network: Module, types: Sequence[TensorType], name: str = "network
     calls: list[tuple[Module, Any, int, int]] = []
     graph: Graph | None = None
 
-    def observe(module: Module, inputs: tuple[Any, ...]) -> Any:
+    def observe(module: Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         nonlocal graph
         if graph is None:  # that of the network's own inputs; a table of positions is given none of them
-            graph = next(x for x in inputs if isinstance(x, Variable)).trace.graph
+            graph = next(x for x in trees.leaves((inputs, keywords)) if isinstance(x, Variable)).trace.graph
         first = len(graph.nodes)
-        output = module.forward(*inputs)
+        output = module.forward(*inputs, **keywords)
         calls.append((module, output, first, len(graph.nodes)))
         return output
 

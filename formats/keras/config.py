@@ -52,6 +52,7 @@ class LayerConfig:
 
     options: its configuration, with lists as tuples. layers: those of a model or wrapper, by role for a wrapper.
     inputs, outputs: of a functional model, structures of `Ref`. kind: "layer", "sequential" or "functional".
+    entry: the object in the file that the options are from.
     """
 
     class_name: str
@@ -66,6 +67,7 @@ class LayerConfig:
     outputs: Any = ()
     is_operation: bool = False
     build_shape: Any = None
+    entry: Any = None
 
     @property
     def trainable(self) -> bool:
@@ -121,6 +123,7 @@ class _Parser:
             {},
             registered=registered if isinstance(registered, str) and registered != class_name else None,
             build_shape=build.get("input_shape") if isinstance(build, dict) else None,
+            entry=config,
         )
         if "layers" in config and (class_name in _MODELS or "input_layers" in config):
             self._model(layer, config, depth)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from zoonet.ops.errors import UnsupportedFormatError
 
-__all__ = ["activation_of", "generation", "modern_options"]
+__all__ = ["activation_of", "edited", "generation", "modern_options"]
 
 _RENAMED_1 = {
     "nb_filter": "filters",
@@ -40,6 +41,7 @@ _CLASSES_1 = {
     "SeparableConvolution2D": "SeparableConv2D",
 }
 _MERGES_1 = {"sum": "Add", "mul": "Multiply", "concat": "Concatenate", "ave": "Average", "max": "Maximum", "dot": "Dot"}
+_UNITS_NAME_1 = "output_dim"
 _UNITS_1 = ("Dense", "LSTM", "GRU", "SimpleRNN")
 _IGNORED_1 = frozenset(
     {"init", "inner_init", "forget_bias_init", "weights", "input_dim", "implementation_1", "batch_input_shape", "mode"}
@@ -79,6 +81,22 @@ def modern_options(class_name: str, options: dict[str, Any], generation: int) ->
     return class_name, options
 
 
+def edited(value: Any, changes: Mapping[int, Mapping[str, Any]]) -> Any:
+    """A copy of a file's configuration with other options. changes: new options by the id of the object they are in.
+
+    An option that the file has under its old name is changed there.
+    """
+    if isinstance(value, list):
+        return [edited(item, changes) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: edited(item, changes) for key, item in value.items()}
+    for key, new in changes.get(id(value), {}).items():
+        old = _UNITS_NAME_1 if key == "units" else next((k for k, v in _RENAMED_1.items() if v == key), key)
+        made[old if old in value and key not in value else key] = list(new) if isinstance(new, tuple) else new
+    return made
+
+
 def activation_of(value: Any, generation: int) -> Any:
     """An activation as a name, or a pair of name and options; "hard_sigmoid_v2" is the one of Keras 1 and 2."""
     if value is None:
@@ -110,8 +128,8 @@ def _from_keras_1(class_name: str, options: dict[str, Any]) -> tuple[str, dict[s
     axes = axes or [options.pop(key) for key in ("nb_row", "nb_col") if key in options]
     if axes:
         options["kernel_size"] = tuple(axes)
-    if class_name in _UNITS_1 and "output_dim" in options:
-        options["units"] = options.pop("output_dim")
+    if class_name in _UNITS_1 and _UNITS_NAME_1 in options:
+        options["units"] = options.pop(_UNITS_NAME_1)
     if class_name == "BatchNormalization" and options.get("mode", 0) != 0:
         raise UnsupportedFormatError("BatchNormalization of Keras 1 with another mode than 0", received=options["mode"])
     if class_name == "Merge":

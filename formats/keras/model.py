@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from zoonet.formats.checkpoint import Checkpoint, as_lazy
 from zoonet.formats.files import check_path
 from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
-from zoonet.formats.keras.dialects import generation
+from zoonet.formats.keras.dialects import edited, generation
 from zoonet.formats.keras.modern import legacy_checkpoint, modern_checkpoint
 from zoonet.formats.keras.reader import GraphBuilder, Tensor
 from zoonet.formats.keras.slots import Slot, assign_legacy, assign_tree, walk_slots
@@ -21,10 +21,14 @@ from zoonet.formats.keras.types import InputInfo, infer_types
 from zoonet.formats.onnx.values import ValueInfo
 from zoonet.formats.registry import read
 from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
-from zoonet.ops.graph import Graph, Value
+from zoonet.ops.graph import Graph, Value, values_in
+from zoonet.ops.sets.keras.shapes import AUGMENTATIONS
 from zoonet.ops.types import TensorType, as_dtype, is_floating
 
 __all__ = ["KerasModel", "from_checkpoint", "load"]
+
+#: What of a file's metadata is the configuration of its model.
+_CONFIGS = ("config", "model_config")
 
 
 @dataclass(eq=False)
@@ -35,9 +39,11 @@ class KerasModel:
     state is what training does not change by gradients: moving statistics, and weights of frozen layers.
     training: the same model in training, over the same constants; its last outputs are `updates` (names of the state
     that they replace), and its last input is a random key if `random`. notes: what the file says that is not kept.
+    stateful: layers that carry their state from one call to the next in Keras; here each call begins with zeros, as
+    Keras's first one after loading does.
     channels_last: the first input is pictures (N, H, W, C). probabilities: the first output is a softmax.
     source, stored: the file, and the name of each weight in it. tree, slots: its configuration, and the weights of each
-    layer.
+    layer. owners: the layer of a node of `graph`, by its id.
     """
 
     name: str
@@ -58,20 +64,29 @@ class KerasModel:
     stored: dict[str, str] = field(default_factory=dict)
     tree: LayerConfig | None = None
     slots: list[Slot] = field(default_factory=list)
+    stateful: tuple[str, ...] = ()
+    owners: dict[int, LayerConfig] = field(default_factory=dict)
 
-    def checkpoint(self, arrays: Mapping[str, Any], format_name: str | None = None) -> Checkpoint:
+    def checkpoint(
+        self, arrays: Mapping[str, Any], format_name: str | None = None, graph: Graph | None = None
+    ) -> Checkpoint:
         """The file that the model was read from with other arrays, for `formats.write`: after training, say.
 
         arrays: by name, as in `arrays`; those left out stay as they are. format_name: "keras" or "keras_weights" for
-        what Keras 3 has in the place of a legacy file, "keras_h5" for a .keras file as a whole .h5. What belongs to an
-        optimizer is left out. Raises UnsupportedFormatError for weights of Keras 1 in their own format, which keeps
-        them otherwise.
+        what Keras 3 has in the place of a legacy file, "keras_h5" for a .keras file as a whole .h5. graph: a copy of
+        the model's own with other options of layers, as those of a head for other classes, which the file then says.
+        What belongs to an optimizer is left out. Raises UnsupportedFormatError for weights of Keras 1 in their own
+        format, which keeps them otherwise, and for a new shape of a weight that no option of its layer says.
         """
-        if format_name in ("keras", "keras_weights") and self.source.format == "keras_h5" and self.tree is not None:
-            return modern_checkpoint(self.tree, self.slots, arrays)
-        if format_name == "keras_h5" and self.source.format == "keras" and self.tree is not None:
-            return legacy_checkpoint(self.tree, self.slots, arrays, self.source.metadata["config"], self.version)
-        tensors: dict[str, Any] = dict(self.source)
+        changes = {} if graph is None else self._changes(graph)
+        self._check_shapes(arrays, changes)
+        source, tree = self.source, self.tree
+        metadata = {key: edited(value, changes) if key in _CONFIGS else value for key, value in source.metadata.items()}
+        if format_name in ("keras", "keras_weights") and source.format == "keras_h5" and tree is not None:
+            return modern_checkpoint(tree, self.slots, arrays, changes)
+        if format_name == "keras_h5" and source.format == "keras" and tree is not None:
+            return legacy_checkpoint(tree, self.slots, arrays, metadata["config"], self.version)
+        tensors: dict[str, Any] = dict(source)
         for name, array in arrays.items():
             if name not in self.stored:
                 raise UnsupportedFormatError(
@@ -79,10 +94,35 @@ class KerasModel:
                 )
             tensors[self.stored[name]] = as_lazy(array)
         left_out = ("optimizer", "training_config")
-        metadata = {key: value for key, value in self.source.metadata.items() if key not in left_out}
+        metadata = {key: value for key, value in metadata.items() if key not in left_out}
         if isinstance(metadata.get("config"), dict):
             metadata["config"] = {k: v for k, v in metadata["config"].items() if k != "compile_config"}
-        return Checkpoint(tensors, metadata, self.source.format)
+        return Checkpoint(tensors, metadata, source.format)
+
+    def _changes(self, graph: Graph) -> dict[int, dict[str, Any]]:
+        """In which options of layers a copy of the model's graph differs from it; see `Changes`."""
+        changes: dict[int, dict[str, Any]] = {}
+        for node, own in zip(graph.nodes, self.graph.nodes, strict=True):
+            other = {
+                k: v for k, v in node.arguments.items() if not any(True for _ in values_in(v)) and v != own.arguments[k]
+            }
+            if other and (layer := self.owners.get(id(own))) is not None:
+                changes.setdefault(id(layer.entry), {}).update(other)
+        return changes
+
+    def _check_shapes(self, arrays: Mapping[str, Any], changes: Mapping[int, Any]) -> None:
+        """Raise UnsupportedFormatError for an array of another shape than the file's where no option says so."""
+        for slot in self.slots:
+            given, constant = arrays.get(slot.name), slot.constant
+            if given is None or constant is None or tuple(given.shape) == constant[0].type.shape:
+                continue
+            if id(slot.layer.entry) not in changes:
+                raise UnsupportedFormatError(
+                    f"the weight {slot.name!r} has another shape, and no option of its {slot.layer.class_name} says so",
+                    expected=list(constant[0].type.shape),
+                    received=list(given.shape),
+                    fix="write .onnx",
+                )
 
     def arrays(self) -> dict[str, Any]:
         """The weights and the state by name."""
@@ -122,12 +162,15 @@ def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasMode
     except RecursionError:
         raise FormatError(f"{file}: the configuration is nested too deeply") from None
     notes = [f"weights that no layer takes: {', '.join(unused[:5])}"] if unused else []
+    still = [layer.name for layer in _layers(model) if layer.class_name in AUGMENTATIONS]
+    if still:
+        notes.append(f"layers that change pictures in Keras's training, and not here: {', '.join(still[:5])}")
     return _built(model, slots, version, notes, checkpoint)
 
 
 def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str], checkpoint: Checkpoint) -> KerasModel:
     infos = _inputs(model)
-    graph, _ = _graph(model, slots, infos, training=False)
+    graph, inference = _graph(model, slots, infos, training=False)
     training, builder = _graph(model, slots, infos, training=True)
     named = {value.name: value for value in graph.constants}
     floating = {slot.name: slot for slot in slots if slot.name in named and is_floating(named[slot.name].type.dtype)}
@@ -162,7 +205,16 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         stored={slot.name: slot.stored for slot in slots if slot.stored is not None},
         tree=model,
         slots=slots,
+        owners=inference.owners,
+        stateful=tuple([layer.name for layer in _layers(model) if layer.options.get("stateful") is True]),
     )
+
+
+def _layers(layer: LayerConfig) -> Iterator[LayerConfig]:
+    """A layer and all below it."""
+    yield layer
+    for child in layer.layers:
+        yield from _layers(child)
 
 
 def _is_channels_first(model: LayerConfig) -> bool:

@@ -22,7 +22,11 @@ _UNKNOWN_TO_KERAS_3 = (
 _UNKNOWN_OF = {"DepthwiseConv2D": ("groups",), "DepthwiseConv1D": ("groups",), "Embedding": ("activity_regularizer",)}
 
 
-def modern_checkpoint(model: LayerConfig, slots: list[Slot], arrays: Mapping[str, Any]) -> Checkpoint:
+#: New options of layers, by the id of the object of the file (`LayerConfig.entry`) that has the old ones.
+Changes = Mapping[int, Mapping[str, Any]]
+
+
+def modern_checkpoint(model: LayerConfig, slots: list[Slot], arrays: Mapping[str, Any], changes: Changes) -> Checkpoint:
     """What `formats.write` takes to write a .keras file. arrays: weights by name, in the place of the file's own.
 
     Initialisers, regularisers and constraints are left out. Raises UnsupportedFormatError for operations of TensorFlow
@@ -33,7 +37,7 @@ def modern_checkpoint(model: LayerConfig, slots: list[Slot], arrays: Mapping[str
         tensors[slot.path] = as_lazy(arrays[slot.name] if slot.name in arrays else slot.load())
         names[slot.path.rpartition("/vars/")[0]] = slot.layer.name
     metadata = {
-        "config": _entry(model),
+        "config": _entry(model, changes),
         "keras_metadata": {"keras_version": "3.0.0", "date_saved": "1980-01-01@00:00:00"},
         "names": names,
     }
@@ -64,17 +68,17 @@ def legacy_checkpoint(
     return Checkpoint(tensors, metadata, "keras_h5")
 
 
-def _entry(layer: LayerConfig) -> dict[str, Any]:
+def _entry(layer: LayerConfig, changes: Changes) -> dict[str, Any]:
     if layer.kind == "layer":
         return {
             "module": "keras.layers",
             "class_name": layer.class_name,
-            "config": _options(layer),
+            "config": _options(layer, changes),
             "registered_name": layer.registered,
         }
     config: dict[str, Any] = {"name": layer.name, "trainable": layer.trainable}
     if layer.kind == "sequential":
-        config["layers"] = [_entry(child) for child in layer.layers]
+        config["layers"] = [_entry(child, changes) for child in layer.layers]
         first = layer.layers[0].options if layer.layers else {}
         shape = first.get("batch_input_shape", first.get("batch_shape"))
         if shape is not None and layer.layers[0].class_name != "InputLayer":
@@ -83,7 +87,9 @@ def _entry(layer: LayerConfig) -> dict[str, Any]:
                                         "registered_name": None})  # fmt: skip
         return {"module": "keras", "class_name": "Sequential", "config": config, "registered_name": None}
     functional = {child.name for child in layer.layers if child.kind == "functional"}
-    config["layers"] = [{**_entry(child), "name": child.name, "inbound_nodes": _nodes(child)} for child in layer.layers]
+    config["layers"] = [
+        {**_entry(child, changes), "name": child.name, "inbound_nodes": _nodes(child)} for child in layer.layers
+    ]
     inputs = [[ref.layer, ref.call, ref.output] for ref in references(layer.inputs)]
     outputs = [[ref.layer, ref.call + (ref.layer in functional), ref.output] for ref in references(layer.outputs)]
     config["input_layers"] = inputs[0] if len(inputs) == 1 else inputs
@@ -96,13 +102,14 @@ def _entry(layer: LayerConfig) -> dict[str, Any]:
     }
 
 
-def _options(layer: LayerConfig) -> dict[str, Any]:
+def _options(layer: LayerConfig, changes: Changes) -> dict[str, Any]:
     if layer.is_operation or layer.class_name in ("TFOpLambda", "SlicingOpLambda"):
         raise UnsupportedFormatError(
             f"the operation {layer.name!r} ({layer.class_name}) cannot be written", expected="layers of keras.layers"
         )
     unknown = (*_UNKNOWN_TO_KERAS_3, *_UNKNOWN_OF.get(layer.class_name, ()))
-    kept = {k: v for k, v in layer.options.items() if k not in unknown and not k.endswith(_LEFT_OUT)}
+    given = {**layer.options, **changes.get(id(layer.entry), {})}
+    kept = {k: v for k, v in given.items() if k not in unknown and not k.endswith(_LEFT_OUT)}
     options: dict[str, Any] = {"name": layer.name, "dtype": "float32", **_listed(kept)}
     if layer.class_name == "InputLayer":
         shape = layer.options.get("batch_shape", layer.options.get("batch_input_shape"))
@@ -117,7 +124,7 @@ def _options(layer: LayerConfig) -> dict[str, Any]:
     for key in ("activation", "recurrent_activation"):
         options.update({key: _activation(options[key], layer)} if key in options else {})
     for child, role in zip(layer.layers, layer.roles, strict=True):
-        options[role] = _entry(child)
+        options[role] = _entry(child, changes)
     return options
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from zoonet.formats.keras.config import Call, LayerConfig, Ref, references
 from zoonet.formats.keras.slots import CELLS, Slot, declared, directions, operator_name
+from zoonet.formats.keras.tensorflow import translated
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.random import random_fold_in
 from zoonet.ops.registry import Op, composite
 from zoonet.ops.sets.keras import Layer, activation_names, find_layer, is_known
-from zoonet.ops.sets.keras.arithmetic import TENSORFLOW
 from zoonet.ops.sets.keras.merging import any_mask, concatenated_mask, embedding_mask, masking_mask
 from zoonet.ops.sets.keras.recurrent import fold_time, merge_directions, unfold_time
 from zoonet.ops.types import UNKNOWN, Array
@@ -37,6 +37,8 @@ _NO_EFFECT = frozenset(
         "output_dim", "batch_size", "weights", "adjustment", "lora_alpha", "state_size", "input_spec", "cudnn",
     }
 )  # fmt: skip
+#: In the place of a mask where a layer gets none, whatever its inputs have.
+_NO_MASK = False
 _NO_EFFECT_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 
@@ -58,7 +60,7 @@ class GraphBuilder:
     """Builds the graph of one model, for inference or for training.
 
     training: layers that act otherwise in training do so; their random numbers come from `key`, a further input, and
-    the statistics that they give are in `updates`, by the name of the weight.
+    the statistics that they give are in `updates`, by the name of the weight. owners: the layer of a node, by its id.
     """
 
     def __init__(self, slots: Iterable[Slot], training: bool = False) -> None:
@@ -68,6 +70,7 @@ class GraphBuilder:
         self.updates: dict[str, Value] = {}
         self.slots: dict[int, list[Slot]] = {}
         self.values: dict[str, Value] = {}
+        self.owners: dict[int, LayerConfig] = {}
         for slot in slots:
             self.slots.setdefault(id(slot.layer), []).append(slot)
         self._calls = 0
@@ -134,7 +137,10 @@ class GraphBuilder:
             return value
 
         args = tuple(resolved(arg) for arg in call.args)
-        return self.call(layer, args, {key: resolved(value) for key, value in call.kwargs.items()})
+        kwargs = {key: resolved(value) for key, value in call.kwargs.items()}
+        if call.modern and sum(any(_flat(argument)) for argument in (*args, *kwargs.values())) > 1:
+            kwargs.setdefault("mask", _NO_MASK)  # Keras 3 hands on a mask of a layer's only tensor, tf.keras any
+        return self.call(layer, args, kwargs)
 
     # -- layers --------------------------------------------------------------------------------------------------
 
@@ -174,6 +180,8 @@ class GraphBuilder:
         for name in ("mask", "query_mask", "value_mask", "key_mask"):
             if name in kind.inputs and arguments.get(name) is None:
                 arguments[name] = self._mask_for(name, kind, tensors)
+            elif arguments.get(name) is _NO_MASK:
+                arguments[name] = None
         for slot in self.slots.get(id(layer), ()):
             arguments[slot.weight.name] = self._weight(slot)
         outputs = self._record(layer, kind, arguments, options)
@@ -240,6 +248,7 @@ class GraphBuilder:
             ordered[name] = value
         outputs = tuple(Value(UNKNOWN) for _ in range(count))
         self.graph.nodes.append(Node(op, ordered, outputs, count == 1, layer.name))
+        self.owners[id(self.graph.nodes[-1])] = layer
         if not updated:
             return outputs
         self.updates |= {slot.name: value for slot, value in zip(updated, outputs[1:], strict=True)}
@@ -323,7 +332,9 @@ class GraphBuilder:
         half = len(states) // 2
         sequences = bool(forward.options.get("return_sequences", False))
         results = [
-            self._plain(one, declared(one), (source, *given), dict(kwargs), zero_output_for_mask=sequences)
+            self._cells(one, (source, *given), dict(kwargs), zero_output_for_mask=sequences)
+            if one.class_name == "RNN"
+            else self._plain(one, declared(one), (source, *given), dict(kwargs), zero_output_for_mask=sequences)
             for one, given in ((forward, states[:half]), (backward, states[half:]))
         ]
         mode = layer.options.get("merge_mode", "concat")
@@ -338,10 +349,11 @@ class GraphBuilder:
         mask = source.mask if sequences else None
         return [*[Tensor(value, mask) for value in merged], *results[0][1:], *results[1][1:]]
 
-    def _cells(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    def _cells(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any], **fixed: Any) -> list[Tensor]:
         """RNN around known cells: one layer after the other."""
         cells = [cell for child in layer.layers for cell in (child.layers or [child])]
         outer = {k: v for k, v in layer.options.items() if k in ("go_backwards", "unroll", "zero_output_for_mask")}
+        outer |= fixed
         last = {k: v for k, v in layer.options.items() if k in ("return_sequences", "return_state")}
         [source, *states] = _sequences(layer, (args, kwargs.get("initial_state")))
         if len(cells) > 1 and (states or last.get("return_state")):
@@ -358,31 +370,14 @@ class GraphBuilder:
             how = {**outer, **(last if number == len(cells) - 1 else {"return_sequences": True})}
             if number:
                 how["go_backwards"] = False
-            tensors = self._plain(cell, kind, tuple(tensors), {}, **how)
+            given = {"mask": kwargs["mask"]} if "mask" in kwargs else {}
+            tensors = self._plain(cell, kind, tuple(tensors), given, **how)
         return tensors
 
     def _tensorflow(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """An operation of TensorFlow that a functional model of tf.keras holds."""
-        function = str(layer.options.get("function"))
-        name = TENSORFLOW.get(function)
-        if name is None:
-            raise UnsupportedFormatError(
-                f"the layer {layer.name!r} calls the TensorFlow function {function!r}, which is not supported",
-                expected=", ".join(sorted(TENSORFLOW)),
-                received=function,
-            )
-        kind = find_layer(f"ops.{name}")
-        renamed = {"x": kind.inputs[0], "y": kind.inputs[-1], "shape": "newshape", "values": "xs", "perm": "axes"}
-        renamed |= {
-            "features": kind.inputs[0],
-            "logits": kind.inputs[0],
-            "input": kind.inputs[0],
-            "tensor": kind.inputs[0],
-        }
-        given = {renamed.get(key, key): value for key, value in kwargs.items() if key != "name"}
-        if len(args) == 1 and isinstance(args[0], tuple) and not kind.many:
-            args = args[0]
-        return self._plain(LayerConfig("TFOpLambda", layer.name, {}), kind, args, given)
+        operation, given = translated(str(layer.options.get("function")), layer.name, args, kwargs)
+        return self._plain(LayerConfig("TFOpLambda", layer.name, {}), find_layer(f"ops.{operation}"), (), given)
 
 
 def _positional(kind: Layer, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -122,8 +123,8 @@ def directions(layer: LayerConfig) -> tuple[LayerConfig, LayerConfig]:
     backward = layer.below("backward_layer")
     if backward is None:
         turned = not forward.options.get("go_backwards", False)
-        options = {**forward.options, "go_backwards": turned}
-        backward = LayerConfig(forward.class_name, f"backward_{forward.name}", options, registered=forward.registered)
+        backward = copy.deepcopy(forward)
+        backward.name, backward.options["go_backwards"] = f"backward_{forward.name}", turned
         layer.layers.append(backward)
         layer.roles.append("backward_layer")
     return forward, backward

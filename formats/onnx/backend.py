@@ -38,7 +38,9 @@ class Backend(BackendBase):
         """A prepared model for a ModelProto. Raises FormatError, UnsupportedFormatError, DeviceError."""
         if not isinstance(model, onnx.ModelProto):
             raise ArgumentError("prepare takes a ModelProto", received=type(model).__name__, fix="use zoonet's load")
-        return BackendRep(from_proto(model), _device(device))
+        name = _device(device)
+        module_for(name)
+        return BackendRep(from_proto(model), name)
 
     @classmethod
     def run_model(cls, model: Any, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from zoonet.formats.onnx.tensors import TensorReader
 from zoonet.formats.onnx.values import ValueInfo, as_text, value_info
 from zoonet.formats.onnx.wire import without_weights
 from zoonet.ops.devices import to_device
-from zoonet.ops.errors import FormatError, InputError, ShapeError, UnsupportedFormatError
+from zoonet.ops.errors import FormatError, InputError, UnsafeFileError, UnsupportedFormatError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
 
@@ -52,11 +52,8 @@ class OnnxModel:
         feeds = {name: _moved(value, device) for name, value in self._feeds(inputs).items()}
         arguments = [feeds[value.name or ""] for value in self.graph.inputs]
         overridden = {self.initializers[n]: v for n, v in feeds.items() if n in self.initializers}
-        try:
-            results = evaluate_graph(self.graph, *arguments, constants={**self._constants(device), **overridden})
-            return tuple([_moved(result, device) for result in results])
-        except (MemoryError, RecursionError) as error:
-            raise ShapeError(f"the model needs more memory than there is: {error}") from error
+        results = evaluate_graph(self.graph, *arguments, constants={**self._constants(device), **overridden})
+        return tuple([_moved(result, device) for result in results])
 
     def _constants(self, device: str) -> dict[Value, Any]:
         """Constants on another device, moved once; small ones, shapes and axes mostly, stay where they are read."""
@@ -119,6 +116,10 @@ def _parse(data: bytes, name: str, tensors: TensorReader) -> OnnxModel:
     from google.protobuf.message import DecodeError
 
     proto = onnx.ModelProto()
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise FormatError(
+            "from_bytes takes the bytes of a file", received=type(data).__name__, fix="use load for a path"
+        )
     try:
         proto.ParseFromString(data)
     except (DecodeError, RecursionError) as error:
@@ -136,6 +137,10 @@ def from_proto(proto: Any, tensors: TensorReader | None = None) -> OnnxModel:
 
     Raises FormatError, UnsupportedFormatError, UnsafeFileError.
     """
+    import onnx
+
+    if not isinstance(proto, onnx.ModelProto):
+        raise FormatError("from_proto takes a ModelProto", received=type(proto).__name__, fix="use load for a path")
     if not proto.HasField("graph"):
         raise FormatError("the model has no graph", fix="the file is truncated or is not an ONNX model")
     opsets = {normal(entry.domain): int(entry.version) for entry in proto.opset_import}
@@ -144,7 +149,10 @@ def from_proto(proto: Any, tensors: TensorReader | None = None) -> OnnxModel:
     if any(version < 1 for version in opsets.values()):
         raise UnsupportedFormatError("the model uses an impossible opset", received=opsets)
     reader = GraphReader(proto, tensors or TensorReader())
-    graph, initializers = reader.read(proto.graph, opsets)
+    try:
+        graph, initializers = reader.read(proto.graph, opsets)
+    except RecursionError:
+        raise UnsafeFileError("the model's sub-graphs are nested too deep") from None
     inputs = tuple(value_info(v, optional=v.name in initializers) for v in proto.graph.input)
     return OnnxModel(
         graph=graph,

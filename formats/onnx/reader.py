@@ -16,13 +16,16 @@ from zoonet.formats.onnx.tensors import TensorReader
 from zoonet.formats.onnx.values import ValueInfo, describe_type, value_info
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 from zoonet.ops.graph import Graph, Node, Value
-from zoonet.ops.sets.onnx import Operator, find_operator
+from zoonet.ops.sets.onnx import Operator, find_operator, schema_of
 from zoonet.ops.types import UNKNOWN, TensorType
 
-#: Most nodes that calls of model-local functions may expand to.
+#: Most nodes that calls of model-local functions may expand to, and how deep they may call each other.
 _NODE_LIMIT = 200_000
+_DEPTH_LIMIT = 64
 #: Attributes of ONNX 1.0 that told a runtime where it may write in place.
 _IGNORED = frozenset({"consumed_inputs"})
+
+FunctionKey = tuple[str, str, str]
 
 
 @dataclass
@@ -79,12 +82,12 @@ class GraphReader:
 
     def __init__(self, model: Any, tensors: TensorReader) -> None:
         self.tensors = tensors
-        self.functions = {(normal(f.domain), f.name, getattr(f, "overload", "")): f for f in model.functions}
-        self.nodes = 0
-        self.active: list[tuple[str, str, str]] = []
+        self.functions = {function_key(f, f.name): f for f in model.functions}
 
     def read(self, proto: Any, opsets: dict[str, int]) -> tuple[Graph, dict[str, Value]]:
         """The graph of a GraphProto, and the values of its initializers by name."""
+        if self.functions:
+            self._check_expansion(proto)
         scope = self._graph(proto, opsets, None, {})
         initializers = {tensor.name: tensor.name for tensor in proto.initializer}
         initializers |= {tensor.values.name: "" for tensor in proto.sparse_initializer}
@@ -106,8 +109,9 @@ class GraphReader:
         for sparse in proto.sparse_initializer:
             name = sparse.values.name
             scope.define(name, self._constant(graph, self.tensors.dense(sparse), name))
+        defaults = set(scope.names)
         for info in map(value_info, proto.input):
-            if info.name not in scope.names:
+            if info.name not in defaults:
                 scope.define(info.name, graph.add_input(info.type, info.name))
         self._nodes(list(proto.node), scope)
         for output in proto.output:
@@ -131,9 +135,6 @@ class GraphReader:
             self._node(proto, scope)
 
     def _node(self, proto: Any, scope: Scope) -> None:
-        self.nodes += bool(scope.function)
-        if self.nodes > _NODE_LIMIT:
-            raise UnsafeFileError("the model's functions expand to too many nodes", expected=f"at most {_NODE_LIMIT}")
         domain = normal(proto.domain)
         label = proto.name or next(iter(proto.output), "")
         inputs = []
@@ -145,12 +146,13 @@ class GraphReader:
                     fix="the file is damaged or was written by a broken exporter",
                 )
             inputs.append(value)
-        attributes = dict(self._attributes(proto, scope))
-        function = self.functions.get((domain, proto.op_type, getattr(proto, "overload", "")))
+        attributes = self._attributes(proto, scope, label)
+        function = self.functions.get(function_key(proto, proto.op_type))
         if function is not None:
             self._call(function, inputs, attributes, proto, scope)
         elif domain == "" and proto.op_type == "Constant":
             value = self._constant_node(attributes, label, scope)
+            value.name = proto.output[0] or label  # as an initializer is called by its output
             scope.define(proto.output[0], value)
         else:
             opset = scope.opsets.get(domain, 1)
@@ -168,30 +170,9 @@ class GraphReader:
     ) -> None:
         graph = scope.frame.graph
         where = f"node {label!r} ({operator.op.name})"
-        arguments = self._inputs(operator, inputs, where)
-        for name, (attribute, origin) in attributes.items():
-            if name in _IGNORED or (operator.name == "Gradient" and name == "y"):
-                continue
-            if name not in operator.attributes:
-                raise UnsupportedFormatError(
-                    f"{where} has an attribute that the operator does not have in this opset",
-                    expected=", ".join(sorted(operator.attributes)) or "none",
-                    received=name,
-                )
-            value = self._attribute(attribute, origin, scope)
-            annotation = str(operator.op.__signature__.parameters[name].annotation)
-            if not _fits(value, annotation):
-                raise FormatError(
-                    f"{where}: the attribute {name!r} is of the wrong kind",
-                    expected=annotation,
-                    received=type(value).__name__,
-                )
-            arguments[name] = value
+        arguments = self._inputs(operator, inputs, where) | self._named(operator, attributes, where, scope)
         if operator.name == "Gradient":
             arguments["function"] = self._function_between(proto, attributes, scope)
-        missing = operator.required - arguments.keys()
-        if missing:
-            raise FormatError(f"{where} lacks the attribute {sorted(missing)[0]!r}")
         outputs = list(proto.output)
         while outputs and not outputs[-1]:
             outputs.pop()
@@ -205,6 +186,37 @@ class GraphReader:
         for name, value in zip(outputs, values, strict=True):
             if name:
                 scope.define(name, value)
+
+    def _named(self, operator: Operator, attributes: dict[str, Any], where: str, scope: Scope) -> dict[str, Any]:
+        """The attributes of a node as arguments. Raises FormatError for those of a wrong type, or that are missing."""
+        schema = schema_of(operator.domain, operator.name, operator.since)
+        declared = {} if schema is None else schema.attributes
+        arguments = {}
+        for name, (attribute, origin) in attributes.items():
+            if name in _IGNORED or (operator.name == "Gradient" and name == "y"):
+                continue
+            if name not in operator.attributes:
+                raise UnsupportedFormatError(
+                    f"{where} has an attribute that the operator does not have in this opset",
+                    expected=", ".join(sorted(operator.attributes)) or "none",
+                    received=name,
+                )
+            value = self._attribute(attribute, origin, scope)
+            annotation = str(operator.op.__signature__.parameters[name].annotation)
+            wanted = declared[name].type.name if name in declared else ""
+            plain = wanted in ("", "INT", "FLOAT", "STRING", "INTS", "FLOATS", "STRINGS")  # the annotation tells more
+            if not _fits(value, annotation) or not (plain or attribute.type == declared[name].type.value):
+                raise FormatError(
+                    f"{where}: the attribute {name!r} is of the wrong kind",
+                    expected=annotation if plain else wanted,
+                    received=type(value).__name__,
+                )
+            arguments[name] = value
+        required = operator.required | {name for name, entry in declared.items() if entry.required}
+        missing = required & operator.attributes - arguments.keys()
+        if missing:
+            raise FormatError(f"{where} lacks the attribute {sorted(missing)[0]!r}")
+        return arguments
 
     @staticmethod
     def _inputs(operator: Operator, inputs: list[Value | None], where: str) -> dict[str, Any]:
@@ -229,15 +241,23 @@ class GraphReader:
     # -- attributes ----------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _attributes(proto: Any, scope: Scope) -> Iterator[tuple[str, tuple[Any, Scope]]]:
+    def _attributes(proto: Any, scope: Scope, label: str) -> dict[str, tuple[Any, Scope]]:
         """Attributes by name with the scope that their sub-graphs lie in; references resolved."""
+        found: dict[str, tuple[Any, Scope]] = {}
         for attribute in proto.attribute:
-            if not attribute.ref_attr_name:
-                yield attribute.name, (attribute, scope)
-                continue
-            given = next((s.attributes for s in enclosing(scope) if attribute.ref_attr_name in s.attributes), None)
-            if given is not None:
-                yield attribute.name, given[attribute.ref_attr_name]
+            where = f"node {label!r} ({proto.op_type})"
+            if attribute.name in found:
+                raise FormatError(f"{where} has the attribute {attribute.name!r} twice")
+            reference = attribute.ref_attr_name
+            if not reference:
+                found[attribute.name] = (attribute, scope)
+            elif not scope.function:
+                raise FormatError(f"{where} takes {attribute.name!r} from a function's {reference!r}, but is in none")
+            else:
+                given = next((s.attributes for s in enclosing(scope) if reference in s.attributes), None)
+                if given is not None:
+                    found[attribute.name] = given[reference]
+        return found
 
     def _attribute(self, attribute: Any, origin: Scope, scope: Scope) -> Any:
         """The Python value of an attribute; arrays as constants, graphs with the values that they capture."""
@@ -266,7 +286,7 @@ class GraphReader:
         if kind == 11:
             return graph.add_constant(self.tensors.dense(attribute.sparse_tensor), attribute.name)
         if kind == 13:
-            return describe_type(attribute.tp)[0]
+            return ValueInfo(attribute.name, *describe_type(attribute.tp))
         raise UnsupportedFormatError(f"the attribute {attribute.name!r} is of an unknown kind", received=kind)
 
     def _constant_node(self, attributes: dict[str, Any], label: str, scope: Scope) -> Value:
@@ -294,11 +314,37 @@ class GraphReader:
 
     # -- functions -----------------------------------------------------------------------------------------------
 
+    def _check_expansion(self, graph: Any) -> None:
+        """Raise FormatError for functions that call themselves, UnsafeFileError for too many nodes or too deep calls.
+
+        Nodes are counted before anything is expanded, each function once.
+        """
+        sizes: dict[FunctionKey, int] = {}
+
+        def size(nodes: Any, path: tuple[FunctionKey, ...]) -> int:
+            total = 0
+            for node in nodes_within(nodes):
+                key = function_key(node, node.op_type)
+                if key not in self.functions:
+                    continue
+                if key in path:
+                    raise FormatError(f"the model-local function {key[0]}.{key[1]} calls itself")
+                if len(path) == _DEPTH_LIMIT:
+                    raise UnsafeFileError("the model's functions call each other too deep", expected=_DEPTH_LIMIT)
+                if key not in sizes:
+                    body = self.functions[key].node
+                    sizes[key] = 1 + sum(1 for _ in nodes_within(body)) + size(body, (*path, key))
+                total += sizes[key]
+            return total
+
+        expanded = size(graph.node, ())
+        if expanded > _NODE_LIMIT:
+            raise UnsafeFileError(
+                "the model's functions expand to too many nodes", expected=f"at most {_NODE_LIMIT}", received=expanded
+            )
+
     def _call(self, function: Any, inputs: list[Value | None], attributes: Any, proto: Any, scope: Scope) -> None:
-        key = (normal(function.domain), function.name, getattr(function, "overload", ""))
         label = f"{function.domain}.{function.name}"
-        if key in self.active:
-            raise FormatError(f"the model-local function {label} calls itself")
         if len(inputs) > len(function.input) or len(proto.output) > len(function.output):
             raise FormatError(
                 f"node {proto.name!r} does not fit the function {label}",
@@ -316,9 +362,7 @@ class GraphReader:
                 inner.define(name, value)
         del lacking  # an attribute without a value leaves out those that refer to it
         absent = {name for name in function.input if name not in inner.names}
-        self.active.append(key)
         self._nodes([_without(node, absent) for node in function.node], inner)
-        self.active.pop()
         for formal, actual in zip(function.output, proto.output, strict=False):
             if not actual:
                 continue
@@ -344,6 +388,20 @@ class GraphReader:
         captured = tuple(wanted)
         graph = Graph([*(v for v in values if v is not None), *captured], [target], needed[::-1], name="gradient")
         return graph, captured
+
+
+def function_key(proto: Any, name: str) -> FunctionKey:
+    """What a model-local function is known by: domain, name and overload; of the function or of a node that calls."""
+    return normal(proto.domain), name, getattr(proto, "overload", "")
+
+
+def nodes_within(nodes: Any) -> Iterator[Any]:
+    """The nodes and those of their sub-graphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in [attribute.g] if attribute.type == 5 else attribute.graphs:
+                yield from nodes_within(graph.node)
 
 
 def enclosing(scope: Scope) -> Iterator[Scope]:

@@ -134,9 +134,13 @@ class TensorReader:
             homes.add(Path(os.path.realpath(self.model)).parent)
         if not any(real.is_relative_to(home) for home in homes):
             raise UnsafeFileError(f"{where}: external data is a link out of the model's folder", received=str(location))
-        if not real.is_file():
+        try:
+            present = real.is_file()
+        except OSError:  # a name that is too long, say
+            present = False
+        if not present:
             raise MissingFileError(
-                f"{where}: external data {location!r} is missing", fix="put it into the folder of the model"
+                f"{where}: external data {location[:200]!r} is missing", fix="put it into the folder of the model"
             )
         size = real.stat().st_size
         file = np.memmap(real, np.uint8, "r") if size else np.zeros(0, np.uint8)
@@ -147,7 +151,7 @@ class TensorReader:
 def checked_dims(dims: Any, where: str) -> tuple[int, ...]:
     """The dims as a tuple. Raises FormatError if one is negative or their product absurd."""
     shape = tuple(int(n) for n in dims)
-    if any(n < 0 for n in shape) or len(shape) > 64 or math.prod(shape) > MEMORY * 4:
+    if any(n < 0 for n in shape) or len(shape) > 64 or math.prod(n for n in shape if n) > MEMORY * 4:
         raise FormatError(f"{where} has impossible dims", received=list(shape))
     return shape
 

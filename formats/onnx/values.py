@@ -20,8 +20,9 @@ __all__ = ["ValueInfo"]
 class ValueInfo:
     """What a model declares of an input or output.
 
-    kind: "tensor", "sparse", "sequence", "optional", "map" or "unknown". dtype and shape: of a tensor (of the elements
-    for a sequence or optional); a size is an int, a name where it may vary, or None; shape None: of any rank.
+    kind: "tensor", "sparse", "sequence", "optional", "map" or "unknown"; "optional sequence" for one in the other.
+    dtype and shape: of a tensor (of the elements for a sequence or optional); a size is an int, a name where it may
+    vary, or None; shape None: of any rank.
     optional: an initializer gives the value if the caller does not.
     """
 
@@ -101,6 +102,7 @@ def describe_type(proto: Any) -> tuple[str, DType | None, tuple[int | str | None
             )
         return "tensor" if case == "tensor_type" else "sparse", DTYPES.get(tensor.elem_type), shape
     if case in ("sequence_type", "optional_type"):
-        _, dtype, shape = describe_type(getattr(proto, case).elem_type)
-        return case.removesuffix("_type"), dtype, shape
+        inner, dtype, shape = describe_type(getattr(proto, case).elem_type)
+        kind = case.removesuffix("_type")
+        return kind if inner in ("tensor", "unknown") else f"{kind} {inner}", dtype, shape
     return case.removesuffix("_type") if case else "unknown", None, None

@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from zoonet import zoo
 from zoonet.formats import onnx as reader
 from zoonet.ops.errors import (
+    DeviceError,
     DTypeError,
     FormatError,
     InputError,
@@ -52,6 +54,13 @@ def node(operator: str, inputs: str = "x", outputs: str = "y", name: str = "the_
     return helper.make_node(operator, inputs.split(), outputs.split(), name=name, **attributes)
 
 
+def with_attributes(axis: int = 1, ref: str = "") -> Any:
+    """A Softmax with two axes, or one that it takes from a function around it."""
+    made = node("Softmax", axis=1) if not ref else node("Softmax")
+    made.attribute.add(name="axis", type=onnx.AttributeProto.INT, i=axis, ref_attr_name=ref)
+    return made
+
+
 X = np.ones((2, 3), np.float32)
 
 
@@ -78,6 +87,15 @@ X = np.ones((2, 3), np.float32)
         ([node("Relu", domain="my.company")], UnsupportedFormatError, "'the_node'.*my.company.*ai.onnx"),
         ([node("Swish")], UnsupportedFormatError, "'the_node'.*Swish.*opset 17 does not have.*24"),
         ([node("If", then_branch=helper.make_graph([], "g", [], [port("a")]))], FormatError, "lacks|nothing"),
+        ([node("If", then_branch=1, else_branch="a")], FormatError, "'the_node'.*branch.*wrong kind.*GRAPH"),
+        ([node("ConstantOfShape", value=3)], FormatError, "'the_node'.*'value'.*wrong kind.*TENSOR"),
+        ([node("Cast")], FormatError, "'the_node'.*lacks the attribute 'to'"),
+        ([node("LRN")], FormatError, "'the_node'.*lacks the attribute 'size'"),
+        ([node("MaxPool")], FormatError, "'the_node'.*lacks the attribute 'kernel_shape'"),
+        ([node("RandomNormal", "")], FormatError, "'the_node'.*lacks the attribute 'shape'"),
+        ([node("NonMaxSuppression", "x x")], ShapeError, "'the_node'.*scores .N, classes, boxes"),
+        ([with_attributes(axis=0)], FormatError, "'the_node'.*'axis' twice"),
+        ([with_attributes(ref="axis")], FormatError, "'the_node'.*from a function's 'axis'"),
     ],
 )
 def test_broken_graphs(nodes: list, error: type[Exception], message: str) -> None:
@@ -102,12 +120,40 @@ def test_functions_that_call_themselves_or_grow_without_bound() -> None:
     for functions, message in (
         ([function("f1", "f1", 1)], "calls itself"),
         ([leaf, *(function(f"f{i}", f"f{i - 1}", 10) for i in range(1, 9))], "too many nodes"),
+        ([leaf, *(function(f"f{i}", f"f{i - 1}", 2) for i in range(1, 60))], "too many nodes.*at most 200000"),
+        ([leaf, *(function(f"f{i}", f"f{i - 1}", 1) for i in range(1, 1000))], "too deep"),
     ):
+        start = time.perf_counter()
         call = helper.make_node(functions[-1].name, ["x"], ["y"], domain="own")
         model = model_of([call], functions=functions)
         model.opset_import.append(helper.make_opsetid("own", 1))
         with pytest.raises(FormatError, match=message):
             reader.run_model(model, [X])
+        assert time.perf_counter() - start < 2
+
+
+def test_inputs_of_one_name() -> None:
+    with pytest.raises(FormatError, match="'x' is defined twice"):
+        reader.run_model(model_of([node("Relu")], "x x"), [X])
+
+
+def test_what_is_no_model() -> None:
+    for call, wrong in ((reader.from_bytes, "text"), (reader.from_proto, "text"), (reader.from_bytes, None)):
+        with pytest.raises(FormatError, match="takes"):
+            call(wrong)
+    with pytest.raises(DeviceError):
+        reader.prepare(model_of([node("Relu")]), "FPGA")
+
+
+def test_memory_that_is_not_there_is_an_error_of_the_node(tmp_path: pathlib.Path) -> None:
+    model = model_of([node("Add", "x w")], [port("x", FLOAT, [1 << 22, 1])], weights={"w": np.ones((1, 1 << 22))})
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((1, 1 << 22), np.float32), "w"))
+    x = np.ones((1 << 22, 1), np.float32)
+    with pytest.raises(ShapeError, match=r"'the_node'.*more memory than there is"):
+        reader.run_model(model, [x])
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ShapeError, match="more memory than there is"):
+        zoo.load(tmp_path / "m.onnx").run(x)
 
 
 # -- what is given at run time ---------------------------------------------------------------------------------------
@@ -221,6 +267,7 @@ def external(**entries: str) -> TensorProto:
         ({"location": "data", "offset": "x"}, FormatError),
         ({"location": "data", "offset": "9" * 50}, FormatError),
         ({"location": "data", "length": "8"}, FormatError),
+        ({"location": "a" * 5000}, MissingFileError),
     ],
 )
 def test_external_data(entries: dict, error: type[Exception], tmp_path: pathlib.Path) -> None:
@@ -238,6 +285,7 @@ def test_external_data(entries: dict, error: type[Exception], tmp_path: pathlib.
 @pytest.mark.parametrize(
     "tensor",
     [
+        TensorProto(name="w", data_type=FLOAT, dims=[1 << 40, 1 << 40, 0], raw_data=b""),
         TensorProto(name="w", data_type=FLOAT, dims=[1 << 62, 4], raw_data=b"\0" * 16),
         TensorProto(name="w", data_type=FLOAT, dims=[-1], raw_data=b""),
         TensorProto(name="w", data_type=FLOAT, dims=[3], raw_data=b"\0" * 11),

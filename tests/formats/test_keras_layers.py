@@ -191,6 +191,10 @@ LAYERS: dict[str, Case] = {
         (3, 4),
     ),
     "rnn of a cell": (lambda: L.RNN(L.LSTMCell(4), return_sequences=True), (6, 3)),
+    "bidirectional rnn of cells": (
+        lambda: L.Bidirectional(L.RNN([L.LSTMCell(3), L.GRUCell(2)], return_sequences=True)),
+        (6, 3),
+    ),
     "rnn of cells": (lambda: L.RNN([L.GRUCell(4), L.LSTMCell(5)]), (6, 3)),
 }
 
@@ -331,6 +335,9 @@ MASKED: dict[str, Callable[[Any], Any]] = {
     "concatenated": lambda x: L.GlobalAveragePooling1D()(L.Concatenate()([x, L.Dense(5)(x)])),
     "normalised": lambda x: L.LSTM(3)(L.LayerNormalization()(L.BatchNormalization()(x))),
     "time distributed": lambda x: L.LSTM(3)(L.TimeDistributed(L.Dense(4))(x)),
+    "spatial dropout": lambda x: L.LSTM(3)(L.SpatialDropout1D(0.3)(x)),
+    "cells in both directions": lambda x: L.Bidirectional(L.RNN(L.LSTMCell(3), return_sequences=True))(x),
+    "with a first state": lambda x: L.LSTM(5)(L.GRU(5, return_sequences=True)(x, initial_state=x[:, 0])),
     "lost in a convolution": lambda x: L.LSTM(3)(L.Conv1D(4, 1)(x)),
 }
 

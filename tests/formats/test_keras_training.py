@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ ATTENTIONS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture
-def same_masks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def same_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keras's dropout and ours take the same masks."""
 
     def theirs(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> Any:
@@ -128,7 +128,6 @@ def same_masks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(keras.src.backend.random, "dropout", theirs)
     monkeypatch.setattr(common, "kept", lambda key, shape, rate, like: masks_of(tuple(shape), rate))
-    yield
 
 
 @pytest.mark.parametrize("name", ATTENTIONS)
@@ -142,3 +141,22 @@ def test_what_attention_drops(name: str, tmp_path: pathlib.Path, same_masks: Non
     theirs = model(x, training=True).detach().numpy()
     keras_oracles.close(network.train()(x), theirs, "training")
     assert np.abs(theirs - model(x, training=False).detach().numpy()).max() > 1e-3
+
+
+def test_stateful_layers_begin_at_zero(tmp_path: pathlib.Path) -> None:
+    """As Keras's first call after loading, and it is said; Keras's second call goes on from there."""
+    layers = [L.LSTM(3, stateful=True, return_sequences=True, name="first"), L.GRU(2, stateful=True, name="second")]
+    model = keras_oracles.scrambled(keras.Sequential([keras.Input(batch_shape=(2, 4, 3)), *layers]))
+    x = floats(2, 4, 3)
+    for suffix in (".keras", ".h5"):
+        path = keras_oracles.saved(model, tmp_path, suffix)
+        loaded = keras.models.load_model(path)
+        expected = loaded(x).detach().numpy()
+        with pytest.warns(UserWarning, match="first, second: stateful in Keras; here each call begins with states of"):
+            ours = zoo.load(path)
+        keras_oracles.close(ours(x), expected, suffix)
+        keras_oracles.close(ours(x), expected, suffix)
+        assert np.abs(loaded(x).detach().numpy() - expected).max() > 1e-3
+        loaded.layers[0].reset_state(), loaded.layers[1].reset_state()
+        keras_oracles.close(ours(x), loaded(x).detach().numpy(), "after reset_state")
+        assert "stateful" in ours.card.notes

@@ -15,22 +15,10 @@ from zoonet import zoo
 from zoonet.formats import onnx as onnx_format
 from zoonet.ops.errors import UnsupportedFormatError, ZoonetError
 
-#: Cases that cannot be written, and why.
-REFUSED = {
-    "test_if_opt": "the attribute 'type'",
-    "test_gradient_of_add": "the operator Gradient",
-    "test_gradient_of_add_and_mul": "the operator Gradient",
-}
-#: Cases that are written with types, of optional values, that onnx's own inference does not accept.
-MISTYPED = ("node/test_loop16_seq_none", "node/test_optional_get_element_optional_sequence")
-
-
-def _marks(index: int, name: str) -> list[pytest.MarkDecorator]:
-    marks = [] if index % 8 == 0 else [pytest.mark.slow]
-    return [*marks, pytest.mark.xfail(strict=True, reason="types of optional values")] if name in MISTYPED else marks
-
-
-CASES = [pytest.param(name, marks=_marks(index, name)) for index, name in enumerate(sorted(cases()))]
+CASES = [
+    pytest.param(name, marks=[] if index % 8 == 0 or "gradient" in name or "opt" in name else pytest.mark.slow)
+    for index, name in enumerate(sorted(cases()))
+]
 
 
 def rewritten(model: onnx_format.OnnxModel) -> onnx.ModelProto:
@@ -63,10 +51,6 @@ def test_each_case_survives(name: str) -> None:
         model = onnx_format.from_proto(original)
     except ZoonetError as error:
         pytest.skip(f"not imported: {str(error)[:60]}")
-    if case.name in REFUSED:
-        with pytest.raises(UnsupportedFormatError, match=REFUSED[case.name]):
-            rewritten(model)
-        return
     written = rewritten(model)
     if passes_the_checker(original):
         onnx.checker.check_model(written, full_check=True)

@@ -169,3 +169,24 @@ def test_what_a_keras_model_loses_is_said(tmp_path: pathlib.Path) -> None:
     assert copy.relative > 0
     assert copy.agrees
     assert "the graph: this format keeps weights alone" in zoo.convert(tmp_path / "a.keras", tmp_path / "a.npz").lost
+
+
+def test_bare_weights_become_a_legacy_file_that_keras_takes_by_names(tmp_path: pathlib.Path) -> None:
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, name="zz")(inputs))
+    x = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(layers.Dropout(0.1)(layers.Reshape((36, 4))(x)))
+    x = layers.GRU(3)(layers.MultiHeadAttention(2, 3, dropout=0.1)(x, x))
+    model = keras_oracles.scrambled(keras.Model(inputs, layers.Dense(2)(x)))
+    model.save_weights(tmp_path / "a.weights.h5")
+    report = zoo.convert(tmp_path / "a.weights.h5", tmp_path / "a.h5")
+    assert report.lost == ["the order of layers, so that Keras takes them by names: load_weights(file, by_name=True)"]
+    assert report.compared == report.tensors == len(model.weights)
+    empty = keras.models.clone_model(model)
+    empty.load_weights(tmp_path / "a.h5", by_name=True)
+    for ours, theirs in zip(empty.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    outer = keras.Sequential([keras.Input((4,)), keras.Sequential([keras.Input((4,)), layers.Dense(2)])])
+    outer.save_weights(tmp_path / "b.weights.h5")
+    with pytest.raises(UnsupportedFormatError, match="not of a layer of the model itself"):
+        zoo.convert(tmp_path / "b.weights.h5", tmp_path / "b.h5")

@@ -83,15 +83,6 @@ def test_weights_of_timm(tmp_path: pathlib.Path) -> None:
     assert relative(model(x), theirs(torch.from_numpy(x)).detach().numpy()) <= 1e-5
 
 
-def test_names_of_another_depth_stay() -> None:
-    from zoonet.weights.mobilenet_names import is_timm_mobilenet_v2
-
-    names = ["conv_stem.weight", "blocks.0.0.conv_dw.weight", "blocks.6.0.conv_pwl.weight"]
-    assert is_timm_mobilenet_v2(names)
-    assert not is_timm_mobilenet_v2([*names, "blocks.1.2.conv_pw.weight"])  # mobilenetv2_110d
-    assert not is_timm_mobilenet_v2([*names, "blocks.1.0.se.conv_reduce.weight"])
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_training_mode(name: str) -> None:
     x = np.random.default_rng(1).standard_normal((4, 3, 64, 64), np.float32)

@@ -10,7 +10,7 @@ import typer
 
 from zoonet import formats
 from zoonet.ops.errors import ArgumentError, ZoonetError
-from zoonet.zoo import architectures, graphs
+from zoonet.zoo import architectures, graphs, recognition
 from zoonet.zoo.commands.card import catalog_entry, catalog_facts
 from zoonet.zoo.commands.output import console, facts_text, plain
 from zoonet.zoo.results import printable
@@ -135,23 +135,19 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
     checkpoint, config = read(path)
     described = formats.describe(weights_file(path))
     named = arch or str(config.get("architecture", ""))
-    found = [named] if named else architectures.recognise(checkpoint)
+    one = named or recognition.only(checkpoint)
     looks, classes = "", None
-    if len(found) == 1:
-        network = architectures.fitted(found[0], checkpoint, changes_of(found[0], config))
+    if one:
+        network = architectures.fitted(one, checkpoint, changes_of(one, config))
         classes = getattr(network.config, "classes", None)  # type: ignore[attr-defined]
-        looks = "" if named else _recognised(found[0], [tensor.name for tensor in described.tensors], classes)
-    elif found:
-        looks = " or ".join(found) + " (ambiguous: --arch decides)"
-    else:
-        near = architectures.closest(checkpoint)
-        looks = "no architecture of the zoo" + (f"; nearest {near}" if near else "")
+    if not named:
+        looks = recognition.describe(checkpoint, [tensor.name for tensor in described.tensors])
     return {
         **(vars(read_card(config["card"], path.name)) if "card" in config else {}),
         "file": described.path,
         "format": described.format,
         "file size": described.file_size,
-        "architecture": found[0] if len(found) == 1 else None,
+        "architecture": one,
         "classes": classes,
         **graph_facts(path),
         "looks like": looks,
@@ -165,15 +161,6 @@ def file_facts(path: pathlib.Path, arch: str | None) -> dict[str, Any]:
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes} for t in described.tensors
         ],
     }
-
-
-def _recognised(architecture: str, names: list[str], classes: int | None) -> str:
-    """What a bare state dict was recognised as: "resnet50, torchvision names, 37 classes"."""
-    from zoonet.weights.vocabularies import vocabulary_of
-
-    vocabulary = vocabulary_of(architecture, names)
-    parts = [architecture, f"{vocabulary} names" if vocabulary else "", f"{classes} classes" if classes else ""]
-    return ", ".join(part for part in parts if part)
 
 
 def graph_facts(path: pathlib.Path) -> dict[str, Any]:

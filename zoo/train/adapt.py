@@ -153,9 +153,16 @@ def _last_layer(network: GraphNetwork) -> list[tuple[str, int]]:
 
 
 def _set_units(network: GraphNetwork, weights: set[Value], classes: int) -> None:
-    """Tell the layers of these weights how many outputs they have, where they say it, as Keras's do."""
+    """Tell the layers of these weights how many outputs they have, where they say it, as Keras's do, and layers after
+    them that put the classes in a shape."""
+    old = network.config.classes
     for graph in (network._graph, getattr(network, "_training_graph", None)):
+        after = False
         for node in graph.nodes if graph is not None else ():
+            target = node.arguments.get("target_shape")
+            if after and isinstance(target, tuple) and target[-1:] == (old,):
+                node.arguments["target_shape"] = (*target[:-1], classes)
+            after = after or not weights.isdisjoint(node.inputs)
             for size in ("units", "filters"):
                 if size in node.arguments and not weights.isdisjoint(node.inputs):
                     node.arguments[size] = classes
@@ -209,5 +216,4 @@ def graph_with_classes(network: GraphNetwork, classes: int, seed: int) -> Module
     output = network.config.outputs[0]
     ports = (replace(output, shape=(*(output.shape or ())[:-1], classes)), *network.config.outputs[1:])
     network.config = replace(network.config, outputs=ports)
-    network.new_head = True
     return network

@@ -86,8 +86,9 @@ class Settings:
     function (outputs, targets) -> number, written in zoonet.ops.
     clip: largest norm of the gradients; clip_value: largest number in them. accumulate: batches per step. ema: decay of
     a running mean of the weights, which is then measured and kept. precision: "float32", or "bfloat16" or "float16" to
-    compute in (parameters stay as they are; float16 scales the loss). checkpointing: the blocks of the network are
-    computed again for their gradients, which takes a third more time and far less memory.
+    compute in (parameters stay as they are; float16 scales the loss). gradient_checkpointing:
+    the blocks of the network (or the modules that fit patterns of names) are computed again for their gradients, which
+    takes a third more time and far less memory.
     balance: classes are drawn equally often. last: "keep", "drop" or "pad" an unfull batch. corrupt: "skip" or "raise"
     for files that cannot be read. metric: what decides which epoch was best, such as "accuracy" or "loss". patience:
     epochs without a better one after which training stops. seed: of everything random. workers: threads that prepare
@@ -114,7 +115,7 @@ class Settings:
     accumulate: int = 1
     ema: float | None = None
     precision: str = "float32"
-    checkpointing: bool = False
+    gradient_checkpointing: bool | Names = False
     balance: bool = False
     last: str = "keep"
     corrupt: str = "skip"

@@ -15,6 +15,7 @@ from zoonet.ops.types import as_dtype, is_floating
 from zoonet.zoo.modules import Module, functional_call, keyed_by, observed_by
 from zoonet.zoo.train.objective import Objective
 from zoonet.zoo.train.recompute import recomputing
+from zoonet.zoo.train.updates import Names
 
 __all__ = ["Gradients", "first_not_finite"]
 
@@ -39,10 +40,10 @@ class Gradients:
         objective: Objective,
         precision: str = "float32",
         device: str = "cpu",
-        checkpointing: bool = False,
+        checkpointing: bool | Names = False,
     ) -> None:
         self.network, self.objective, self.device = network, objective, device
-        self._observer = recomputing(network) if checkpointing else None
+        self._observer = recomputing(network, checkpointing) if checkpointing else None
         self._low = None if precision == "float32" else as_dtype(precision)
         self._programs: dict[Any, Callable[..., Any]] = {}
 
@@ -111,8 +112,8 @@ def first_not_finite(
     names = {id(module): name for name, module in network.named_modules()}
     found: list[str] = []
 
-    def observe(module: Module, given: tuple[Any, ...]) -> Any:
-        outputs = module.forward(*given)
+    def observe(module: Module, given: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        outputs = module.forward(*given, **keywords)
         below = bool(found)
         if not below and not all(map(_finite, trees.leaves(outputs))):
             found.append(names.get(id(module), "") or type(module).__name__)

@@ -123,7 +123,7 @@ class Trainer:
         self.best_state: dict[str, Array] = {}
         self.waited = 0
         self.gradients = Gradients(
-            self.network, parts.objective, settings.precision, model.device, settings.checkpointing
+            self.network, parts.objective, settings.precision, model.device, settings.gradient_checkpointing
         )
         self.schedule = make_schedule(settings, self.per_epoch)
         self._start(parts, settings)

@@ -113,8 +113,6 @@ class _Rewriter:
             raise UnsupportedFormatError(
                 f"the operator {node.op.name} is not one of ONNX", fix="export the function that makes the graph"
             )
-        if entry.name == "Gradient":  # its sub-graph is a part of the graph around it, read again
-            raise UnsupportedFormatError("the operator Gradient cannot be written", fix="export the gradient itself")
         opset = self.opsets.get(entry.domain, 1)
         if find_operator(entry.domain, entry.name, opset).op is not entry.op:
             raise UnsupportedFormatError(
@@ -131,11 +129,25 @@ class _Rewriter:
             names.pop()
         outputs = [self.names.get(v) or self.take(v, v.name) if v.name else "" for v in node.outputs]
         written = helper.make_node(entry.name, names, outputs, name=as_text(node.name), domain=entry.domain)
-        for key in sorted(entry.attributes):
-            attribute = self._attribute(entry, key, node.arguments[key])
+        given = {key: node.arguments[key] for key in entry.attributes}
+        if entry.name == "Gradient":
+            given = self._gradient(node)
+        for key in sorted(given):
+            attribute = self._attribute(entry, key, given[key])
             if attribute is not None:
                 written.attribute.append(attribute)
         return written
+
+    def _gradient(self, node: Node) -> dict[str, Any]:
+        """The attributes of Gradient: its sub-graph is a part of the graph around it, which it tells by names."""
+        function, _ = node.arguments["function"]
+        count = len(node.arguments["xs"])
+        total = count + len(node.arguments["zs"] or ())
+        if function.outputs[0] not in self.names:
+            raise UnsupportedFormatError("Gradient is of a value that the graph does not compute")
+        names = [self.name(value) for value in function.inputs[:total]]
+        found = {"xs": tuple(names[:count]), "zs": tuple(names[count:]), "y": self.names[function.outputs[0]]}
+        return {key: value for key, value in found.items() if value}
 
     def _attribute(self, entry: Operator, key: str, value: Any) -> Any:
         from onnx import AttributeProto, helper
@@ -150,7 +162,8 @@ class _Rewriter:
             return helper.make_attribute(key, self._subgraph(*value))
         if isinstance(value, tuple) and value and isinstance(value[0], Value):
             return helper.make_attribute(key, [tensor("", _on_cpu(self.constants[v])) for v in value])
-        annotation = str(entry.op.__signature__.parameters[key].annotation).removesuffix(" | None")
+        parameter = entry.op.__signature__.parameters.get(key)
+        annotation = "" if parameter is None else str(parameter.annotation).removesuffix(" | None")
         schema = self._schema(entry)
         declared = None if schema is None or key not in schema.attributes else schema.attributes[key].type.value
         kinds = {
@@ -168,6 +181,8 @@ class _Rewriter:
             value = value.encode("utf-8", "surrogateescape")
         elif isinstance(value, tuple) and value and isinstance(value[0], str):
             value = [item.encode("utf-8", "surrogateescape") for item in value]
+        if isinstance(value, ValueInfo):
+            return helper.make_attribute(key, value_info(value).type)
         if callable(value) or kind is None or kind == AttributeProto.TYPE_PROTO:
             raise UnsupportedFormatError(
                 f"the attribute {key!r} of {entry.name} cannot be written", received=type(value).__name__
@@ -231,18 +246,21 @@ def value_info(info: ValueInfo) -> Any:
     """What a model declares of an input or output, as a ValueInfoProto."""
     from onnx import ValueInfoProto, helper
 
-    if info.dtype is None or info.kind not in ("tensor", "sparse", "sequence", "optional"):
+    *containers, last = info.kind.split(" ")
+    if last in _CONTAINERS:
+        containers.append(last)
+    if info.dtype is None or (last not in ("tensor", "sparse") and last not in _CONTAINERS):
         return ValueInfoProto(name=info.name)
     shape = None if info.shape is None else list(info.shape)
-    number = dtype_number(info.dtype)
-    if info.kind == "sparse":
-        return helper.make_sparse_tensor_value_info(info.name, number, shape)
-    kind = helper.make_tensor_type_proto(number, shape)
-    if info.kind == "sequence":
-        kind = helper.make_sequence_type_proto(kind)
-    elif info.kind == "optional":
-        kind = helper.make_optional_type_proto(kind)
+    make = helper.make_sparse_tensor_type_proto if last == "sparse" else helper.make_tensor_type_proto
+    kind = make(dtype_number(info.dtype), shape)
+    for container in reversed(containers):
+        kind = getattr(helper, _CONTAINERS[container])(kind)
     return helper.make_value_info(info.name, kind)
+
+
+#: By the word for a container: the function of onnx.helper that makes its type.
+_CONTAINERS = {"sequence": "make_sequence_type_proto", "optional": "make_optional_type_proto"}
 
 
 def _on_cpu(array: Any) -> Any:

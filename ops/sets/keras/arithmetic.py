@@ -1,7 +1,7 @@
 """Operations of keras.ops that functional models hold in the place of layers, such as `x * 2`.
 
 Keras 3 saves them under the class of the operation (module keras.src.ops…), tf.keras as TFOpLambda under the name of
-a TensorFlow function. Both are declared here as layers named "ops.Add".
+a TensorFlow function. Both are layers named "ops.Add" here.
 """
 
 from __future__ import annotations
@@ -13,47 +13,6 @@ from typing import Any
 from zoonet import ops
 from zoonet.ops.sets.keras.registry import layer
 from zoonet.ops.types import Array
-
-__all__ = ["TENSORFLOW"]
-
-#: Functions of TensorFlow in TFOpLambda layers, and the operation of Keras that they are.
-TENSORFLOW = {
-    "math.add": "Add",
-    "__operators__.add": "Add",
-    "math.subtract": "Subtract",
-    "math.multiply": "Multiply",
-    "math.truediv": "TrueDivide",
-    "math.divide": "TrueDivide",
-    "math.pow": "Power",
-    "math.maximum": "Maximum",
-    "math.minimum": "Minimum",
-    "math.square": "Square",
-    "math.sqrt": "Sqrt",
-    "math.exp": "Exp",
-    "math.log": "Log",
-    "math.abs": "Absolute",
-    "math.negative": "Negative",
-    "math.tanh": "Tanh",
-    "math.sigmoid": "Sigmoid",
-    "nn.relu": "Relu",
-    "nn.relu6": "Relu6",
-    "nn.silu": "Silu",
-    "nn.sigmoid": "Sigmoid",
-    "nn.softmax": "Softmax",
-    "nn.gelu": "Gelu",
-    "compat.v1.nn.softmax": "Softmax",
-    "reshape": "Reshape",
-    "transpose": "Transpose",
-    "concat": "Concatenate",
-    "math.reduce_mean": "Mean",
-    "math.reduce_sum": "Sum",
-    "math.reduce_max": "Max",
-    "expand_dims": "ExpandDims",
-    "compat.v1.squeeze": "Squeeze",
-    "squeeze": "Squeeze",
-    "cast": "Cast",
-    "linalg.matmul": "Matmul",
-}
 
 
 def _declare_binary(name: str, function: Callable[[Any, Any], Array]) -> None:

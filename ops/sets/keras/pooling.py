@@ -19,7 +19,8 @@ from zoonet.ops.sets.keras.registry import layer
 from zoonet.ops.types import Array
 
 
-def _pool(x: Array, rank: int, average: bool, size: Sizes, strides: Sizes, padding: str, name: str) -> Array:
+def pool_windows(x: Array, rank: int, average: bool, size: Sizes, strides: Sizes, padding: str, name: str) -> Array:
+    """The maximum or average of each window of (N, C, …); cells of the padding do not count."""
     window = per_axis(size, rank, name, "pool_size")
     steps = window if strides is None else per_axis(strides, rank, name, "strides")
     if padding not in ("valid", "same"):
@@ -44,7 +45,7 @@ def _declare_pooling(rank: int, average: bool, *names: str) -> None:
         """The maximum or average of each window; cells of the padding do not count."""
         require_rank(inputs, rank + 2, name)
         x = to_first(inputs, data_format, name)
-        return from_first(_pool(x, rank, average, pool_size, strides, padding, name), data_format, name)
+        return from_first(pool_windows(x, rank, average, pool_size, strides, padding, name), data_format, name)
 
     layer(*names)(pool)
 

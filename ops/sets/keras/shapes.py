@@ -188,6 +188,16 @@ def center_crop(inputs: Array, /, height: int, width: int, data_format: str | No
     return resizing(inputs, height, width, "bilinear", True, data_format=data_format)
 
 
+#: Layers that change pictures at random, in training only.
+AUGMENTATIONS = (
+    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness"),
+    *("RandomHeight", "RandomWidth", "RandomHue", "RandomSaturation", "RandomSharpness", "RandomGrayscale"),
+    *("RandomColorJitter", "RandomColorDegeneration", "RandomPosterization", "RandomShear", "RandomInvert"),
+    *("RandomErasing", "RandomGaussianBlur", "RandomPerspective", "RandomElasticTransform", "MixUp", "CutMix"),
+    *("RandAugment", "AugMix"),
+)
+
+
 def _declare_augmentation(name: str) -> None:
     @layer(name, any_options=True)
     def augmentation(inputs: Array, /) -> Array:
@@ -195,14 +205,5 @@ def _declare_augmentation(name: str) -> None:
         return inputs
 
 
-for _name in (
-    "RandomFlip",
-    "RandomRotation",
-    "RandomZoom",
-    "RandomTranslation",
-    "RandomContrast",
-    "RandomBrightness",
-    "RandomHeight",
-    "RandomWidth",
-):
+for _name in AUGMENTATIONS:
     _declare_augmentation(_name)

@@ -39,6 +39,14 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     trees,
     windows,
 )
-from zoonet.ops.sets.onnx.registry import DOMAINS, Operator, Subgraph, find_operator, onnx_operator, operators
+from zoonet.ops.sets.onnx.registry import (
+    DOMAINS,
+    Operator,
+    Subgraph,
+    find_operator,
+    onnx_operator,
+    operators,
+    schema_of,
+)
 
-__all__ = ["DOMAINS", "Operator", "Subgraph", "find_operator", "onnx_operator", "operators"]
+__all__ = ["DOMAINS", "Operator", "Subgraph", "find_operator", "onnx_operator", "operators", "schema_of"]

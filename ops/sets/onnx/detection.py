@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError
+from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.onnx.common import affordable, concrete, scalar
 from zoonet.ops.sets.onnx.registry import declare
 from zoonet.ops.types import Array
@@ -27,6 +27,12 @@ def non_max_suppression(
     most = 0 if max_output_boxes_per_class is None else int(scalar(max_output_boxes_per_class, "a number of boxes"))
     overlap = 0.0 if iou_threshold is None else float(scalar(iou_threshold, "the iou_threshold"))
     places, values = concrete(boxes, "boxes to suppress"), concrete(scores, "scores of boxes")
+    if places.ndim != 3 or places.shape[2] != 4 or values.ndim != 3 or places.shape[:2] != values.shape[::2]:
+        raise ShapeError(
+            "NonMaxSuppression: boxes and scores do not fit",
+            expected="boxes (N, boxes, 4) and scores (N, classes, boxes)",
+            received=f"{places.shape} and {values.shape}",
+        )
     if center_point_box:
         centre, half = places[..., :2], places[..., 2:] / 2
         corners = np.concatenate([centre - half, centre + half], -1)

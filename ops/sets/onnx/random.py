@@ -1,12 +1,16 @@
 """Random numbers: RandomNormal, RandomUniform, Bernoulli, Multinomial.
 
-A node without a seed draws from the process's own generator, as ONNX Runtime does; with one, the same numbers each run.
+A node without a seed draws from the process's own generator, as ONNX Runtime does, or, in training, from a key; with
+one, the same numbers each run.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
 
 import numpy as np
 
@@ -18,14 +22,29 @@ from zoonet.ops.tracing import is_tracing_types
 from zoonet.ops.types import Array, DType
 
 _generator = np.random.default_rng()
+#: Keys for the calls without a seed, in order; None: from the generator.
+_keys: ContextVar[Iterator[Array] | None] = ContextVar("keys", default=None)
+
+
+@contextmanager
+def drawing_from(key: Array, start: int = 0) -> Iterator[None]:
+    """Operators without a seed draw from a key, each with the next number from `start` on, so that they trace."""
+    token = _keys.set(ops.random_fold_in(key, number) for number in count(start))
+    try:
+        yield
+    finally:
+        _keys.reset(token)
 
 
 def key_of(seed: float | None) -> Array:
-    """The key of a seed, or a new one for each call where there is none.
+    """The key of a seed, or a new one for each call where there is none; see `drawing_from`.
 
     Raises TraceError where a call without a seed would be recorded, as each run of the record would repeat it.
     """
     if seed is None:
+        keys = _keys.get()
+        if keys is not None:
+            return next(keys)
         if is_tracing_types():
             raise TraceError(
                 "a random operator without a seed gives other numbers at each run, so it cannot be traced",

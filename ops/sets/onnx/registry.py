@@ -105,6 +105,17 @@ def declare(name: str, function: Callable[..., Any], since: Sequence[int]) -> No
         onnx_operator(name, since=version)(function)
 
 
+@functools.cache
+def schema_of(domain: str, name: str, since: int) -> Any:
+    """The onnx package's OpSchema of a version of an operator; None for one that it does not know."""
+    import onnx
+
+    try:
+        return onnx.defs.get_schema(name, since, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
 @dataclass(frozen=True)
 class _Signature:
     """A version of an operator, and how many inputs it has."""
@@ -120,11 +131,8 @@ class _Signature:
         """Positions of inputs that the specification wants of one data type."""
         import onnx
 
-        try:
-            schema = onnx.defs.get_schema(self.name, self.since, self.domain)
-        except onnx.defs.SchemaError:
-            return ()
-        if len(schema.inputs) != self.count:
+        schema = schema_of(self.domain, self.name, self.since)
+        if schema is None or len(schema.inputs) != self.count:
             return ()
         places: dict[str, list[int]] = {}
         for position, entry in enumerate(schema.inputs):

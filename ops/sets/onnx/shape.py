@@ -132,6 +132,11 @@ declare("Transpose", transpose, (1, 13, 21, 23, 24, 25))
 
 def concat(inputs: Sequence[Array], axis: int) -> Array:
     """The inputs one after another along an axis."""
+    if len(inputs) > 1 and len({x.dtype for x in inputs}) == 1:  # a chain of them grows as a power of two
+        shape = list(inputs[0].shape)
+        axis = normalized_axis(axis, len(shape), "Concat")
+        shape[axis] = sum(x.shape[axis] for x in inputs if len(x.shape) == len(shape))
+        affordable(shape, inputs[0].dtype, "Concat")
     return ops.concat(tuple(inputs), axis)
 
 
