@@ -61,7 +61,15 @@ def _send(session: requests.Session, method: str, url: str, headers: Mapping[str
     """One exchange without redirects. The token goes to the hub's host only, decided anew for each URL."""
     import requests
 
-    auth = _HubAuthorization(hub_token()) if is_hub(url) else None
+    token = hub_token() if is_hub(url) else ""
+    if not (token.isascii() and token.isprintable()):
+        raise AccessDeniedError(
+            "the Hugging Face token is none",
+            expected="letters and digits, as in hf_…",
+            received="other characters",
+            fix="set HF_TOKEN anew, or unset it",
+        )
+    auth = _HubAuthorization(token) if is_hub(url) else None
     try:
         return session.request(
             method,
