@@ -22,7 +22,7 @@ from zoonet.weights.integrity import Expected, hash_file
 from zoonet.weights.registry import entries
 from zoonet.weights.settings import cache_folder, hub_cache_folder
 from zoonet.weights.source import HubReference, Source
-from zoonet.weights.store import read_record
+from zoonet.weights.store import Slot, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _belongs(file: CachedFile, target: Entry | HubReference | tuple[Source, Expe
     if isinstance(target, tuple):
         source = target[0]
         if source.kind != "hugging-face":
-            return file.source == str(source)
+            return file.path.parent == Slot(source).folder
         target = HubReference(source.location, source.revision, source.file)
     reference = HubReference.parse(file.source) if file.kind == "hugging-face" else None
     if reference is None or reference.repository != target.repository or target.file not in ("", reference.file):

@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 from zoonet.ops.errors import AccessDeniedError, DownloadError, NotAvailableError, StorageError
 from zoonet.weights.settings import Settings, hub_token, is_hub
+from zoonet.weights.source import public_url
 
 if TYPE_CHECKING:
     import requests
@@ -29,17 +30,6 @@ class Again(Exception):
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
-
-
-def public_url(url: str) -> str:
-    """A URL fit for messages and records: without password, and without a query, which may be a signature."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    if parts.port:
-        host = f"{host}:{parts.port}"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def new_session() -> requests.Session:
@@ -71,7 +61,15 @@ def _send(session: requests.Session, method: str, url: str, headers: Mapping[str
     """One exchange without redirects. The token goes to the hub's host only, decided anew for each URL."""
     import requests
 
-    auth = _HubAuthorization(hub_token()) if is_hub(url) else None
+    token = hub_token() if is_hub(url) else ""
+    if not (token.isascii() and token.isprintable()):
+        raise AccessDeniedError(
+            "the Hugging Face token is none",
+            expected="letters and digits, as in hf_…",
+            received="other characters",
+            fix="set HF_TOKEN anew, or unset it",
+        )
+    auth = _HubAuthorization(token) if is_hub(url) else None
     try:
         return session.request(
             method,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from zoonet.ops.errors import ArgumentError
 
@@ -116,8 +116,11 @@ def keras_folder() -> Path:
 
 
 def mirror() -> str:
-    """URL or directory that replaces all sources (ZOONET_MIRROR), or ""."""
-    return os.environ.get("ZOONET_MIRROR", "").strip().rstrip("/")
+    """URL or directory (also as file://…) that replaces all sources (ZOONET_MIRROR), or ""."""
+    place = os.environ.get("ZOONET_MIRROR", "").strip()
+    if place.startswith("file://"):
+        place = unquote(urlsplit(place).path)
+    return place.rstrip("/")
 
 
 def hub_token() -> str:

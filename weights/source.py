@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 # Weights of a repository, or of a folder in its layout, in the order in which they are looked for.
 WEIGHTS = (
@@ -50,6 +50,17 @@ def safe_relative(name: str) -> str:
     ):
         raise ValueError(f"{name!r} is not a plain relative file name")
     return name
+
+
+def public_url(url: str) -> str:
+    """A URL fit for messages and records: without password, and without a query, which may be a signature."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    if parts.port:
+        host = f"{host}:{parts.port}"
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +123,14 @@ class Source:
         revision = quote(self.revision, safe="")
         return f"{endpoint}/{self.location}/resolve/{revision}/{quote(self.file)}"
 
+    @property
+    def identity(self) -> str:
+        """All of the source in one text, a URL with its query and its password: not for eyes or files."""
+        return self.location if self.kind == "url" else str(self)
+
     def __str__(self) -> str:
         if self.kind == "url":
-            return self.location
+            return public_url(self.location)
         if self.kind == "package":
             return f"package://{self.location}/{self.file}"
         return str(HubReference(self.location, self.revision, self.file))

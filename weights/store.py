@@ -155,7 +155,7 @@ class Slot:
     @property
     def key(self) -> str:
         """Name of the slot's folder."""
-        return key_of(str(self.source))
+        return key_of(self.source.identity)
 
     @property
     def folder(self) -> Path:

@@ -25,13 +25,13 @@ from zoonet.weights.http import (
     is_encoded,
     new_session,
     pause,
-    public_url,
     reason_of,
     storage_error,
     whole_number,
 )
 from zoonet.weights.integrity import CHUNK, Digests, Expected, Hasher, hash_file
 from zoonet.weights.settings import Progress, Settings
+from zoonet.weights.source import public_url
 from zoonet.weights.writing import HashedFile
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 # Bytes that must arrive before the count of fruitless attempts starts anew.
 PROGRESS_BYTES = 1 << 20
-# Bytes that are read at once: what a socket holds, not more, since larger buffers cost time of their own.
-_PIECE = 1 << 17
+# Bytes that are read at once, if so many have arrived: fewer, larger reads take a tenth less of the processor.
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,12 +270,16 @@ def _three(config: Mapping[str, Any], key: str, default: tuple[float, ...], wher
 # -- timm --------------------------------------------------------------------------------------------------------
 
 
+#: timm's names of networks that have another name here.
+_TIMM_NAMES = {"mobilenetv2_100": "mobilenet_v2"}
+
+
 def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
     """timm's config.json: architecture and pretrained_cfg (older files have its entries at the top).
 
     An architecture that the zoo lacks raises UnsupportedFormatError with the nearest.
     """
-    name = config["architecture"]
+    name = _TIMM_NAMES.get(config["architecture"], config["architecture"])
     if name not in architectures.names():
         raise UnsupportedFormatError(
             f"config.json: timm's {architectures.shortened(name)!r} is not in the zoo",

@@ -91,12 +91,19 @@ def _of_catalog(entry: weights.Entry) -> Listed:
         entry.task,
         entry.architecture,
         "catalog",
-        entry.parameters,
+        _parameters(entry),
         entry.metrics[0].text.partition(" on ")[0] if entry.metrics else "",
         entry.licence,
         entry.bytes_or_estimate,
         where_cached(entry),
     )
+
+
+def _parameters(entry: weights.Entry) -> int | None:
+    """The published number of parameters, or that of the network where none is published."""
+    if entry.parameters is None and entry.format != "onnx" and entry.architecture in architectures.names():
+        return architectures.parameters(entry.architecture)
+    return entry.parameters
 
 
 def where_cached(entry: weights.Entry) -> str:

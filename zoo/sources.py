@@ -118,14 +118,13 @@ def _is_folder(name: str) -> bool:
 def name_of(reference: str) -> tuple[str, str]:
     """A short name of a reference, and its full text without a password or a query."""
     from zoonet import weights
-    from zoonet.weights.http import public_url
 
     target = weights.resolve(reference)
     if isinstance(target, weights.HubReference):
         return target.repository, str(target)
     assert isinstance(target, tuple), "names of the catalog do not come here"
     file = target[0]
-    return file.file_name, public_url(file.location) if file.kind == "url" else str(file)
+    return file.file_name, str(file)
 
 
 def _from_catalog(name: str) -> Entry:

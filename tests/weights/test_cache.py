@@ -203,11 +203,12 @@ class TestMirror:
         place = {"sha256": SHA256, "host and port": "files.example:81/folder/model.bin"}.get(
             layout, "files.example/folder/model.bin"
         )
-        mirror = tmp_path / "mirror"
+        mirror = tmp_path / "a mirror"
         (mirror / place).parent.mkdir(parents=True)
         (mirror / place).write_bytes(DATA)
+        as_text = mirror.as_uri() if layout == "host" else str(mirror)
         other_host.add(f"/m/{place.replace(':', '%3A')}", DATA)
-        monkeypatch.setenv("ZOONET_MIRROR", f"{other_host.url}/m/" if over_http else str(mirror))
+        monkeypatch.setenv("ZOONET_MIRROR", f"{other_host.url}/m/" if over_http else as_text)
         if not over_http:
             monkeypatch.setenv("ZOONET_OFFLINE", "1")
         path = weights.fetch(entry, settings=quick)

@@ -344,6 +344,28 @@ class TestSources:
         assert "hunter2" not in str(caught.value)
         assert "secret" not in str(caught.value)
 
+    def test_nothing_else_shows_them(
+        self, server: Any, quick: Settings, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither warnings nor the list of the cache nor what lies in it, and they still tell files apart."""
+        url = server.add("/first.bin", DATA).replace("http://", "http://user:hunter2@") + "?signature=secret"
+        with pytest.warns(weights.UnverifiedWarning) as caught:
+            path = weights.fetch(url, settings=quick)
+        written = "".join(
+            file.read_text(errors="replace") for file in clean_environment.rglob("*") if file.is_file() and file != path
+        )
+        listed = weights.cache.list(url)
+        assert [file.path for file in listed] == [path]
+        shown = f"{caught[0].message}{written}{listed}"
+        monkeypatch.setenv("ZOONET_OFFLINE", "1")
+        with pytest.raises(OfflineError) as offline:
+            weights.fetch(url + "2", settings=quick)
+        shown += str(offline.value)
+        assert "first.bin" in shown
+        assert "hunter2" not in shown
+        assert "secret" not in shown
+        assert weights.cache.list(url + "2") == ()
+
 
 CHILD = """
 import sys, json

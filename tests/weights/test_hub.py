@@ -216,6 +216,15 @@ class TestToken:
         assert all("authorization" not in seen.headers for seen in hub.content_host.seen)
         assert "hf_secret_token" not in caplog.text
 
+    @pytest.mark.parametrize("token", ["hf_a\nX-Evil: 1", "hf_ä", "hf_\u200babc"])
+    def test_that_is_none(self, hub: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+        monkeypatch.setenv("HF_TOKEN", token)
+        hub.add("org/name", COMMIT, FILES)
+        with pytest.raises(AccessDeniedError, match="set HF_TOKEN anew") as caught:
+            weights.fetch("org/name", settings=quick)
+        assert "hf_a" not in str(caught.value)
+        assert not hub.server.seen
+
     def test_not_to_other_urls(self, other_host: Any, quick: Settings) -> None:
         url = other_host.add("/model.bin", LARGE)
         weights.fetch(f"{url}#sha256={SHA256}", settings=quick)

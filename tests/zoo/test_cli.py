@@ -100,7 +100,7 @@ def test_list_fits_a_narrow_terminal(capfd: Capture, monkeypatch: pytest.MonkeyP
     assert len(headings) == len(set(headings)) > 5
     only = run(capfd, "list", "resnet50*", "--task", "image-classification", "--pretrained").splitlines()
     row = next(line for line in only if line.startswith("  resnet50.tv2_in1k "))
-    assert row.split() == ["resnet50.tv2_in1k", "25.6", "M", "80.9", "top-1", "103", "MB"]  # torchvision's numbers
+    assert row.split() == ["resnet50.tv2_in1k", "25.6", "M", "80.9", "top-1", "103", "MB", "unknown"]  # torchvision's
     long = [i for i, line in enumerate(lines) if line == "  distilbert-base-uncased-finetuned-sst-2-english"]
     assert "Apache-2.0" in lines[long[0] + 1]
 

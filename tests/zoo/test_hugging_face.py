@@ -137,6 +137,15 @@ def test_folders_of_timm(tmp_path: pathlib.Path, photo: Image.Image, name: str) 
     np.testing.assert_allclose(model.preprocessing(photo), transform(photo).numpy(), atol=1e-5)
 
 
+def test_a_folder_of_timm_whose_network_has_another_name_here(tmp_path: pathlib.Path) -> None:
+    network = timm.create_model("mobilenetv2_100.ra_in1k", pretrained=False).eval()
+    timm.models._hub.save_for_hf(network, tmp_path, safe_serialization=True)
+    model = zoo.load(tmp_path)
+    assert (model.architecture, model.preprocessing.resize) == ("mobilenet_v2", 256)
+    expected = network(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(model(X), expected, atol=1e-5 * np.abs(expected).max())
+
+
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a layer type that there is not": ({"layer_type": "deep"}, "basic or bottleneck"),
     "depths that are no numbers": ({"depths": ["3"]}, "depths"),

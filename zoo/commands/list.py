@@ -75,7 +75,7 @@ def _row(entry: Listed, wide: bool) -> tuple[str, ...]:
         count_text(entry.parameters),
         f"{float(accuracy):.1f} {_SHORT.get(metric, metric)}" if accuracy else "",
         size_text(entry.size),
-        "" if entry.licence == "unknown" else entry.licence.partition(" (")[0],
+        entry.licence.partition(" (")[0],
         "yes" if entry.cached else "",
     )
 
