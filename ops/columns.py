@@ -21,8 +21,10 @@ from zoonet.ops.windows import Windows
 FORWARD_BYTES = 4 << 20
 ACCUMULATE_BYTES = 16 << 20
 GPU_BYTES = 256 << 20
-#: Images are joined in one product until it has this many columns, fewer being slow.
-JOINED_COLUMNS = 512
+#: Images are joined in one product until it has this many columns, or this many numbers in them, fewer being slow.
+JOINED_COLUMNS, JOINED_NUMBERS = 512, 1 << 18
+#: Numbers per tap below which columns are copied from one view of all taps: calls cost more than their work there.
+_FEW = 1 << 15
 
 
 def _scratch_bytes(xp: Any, accumulate: bool) -> int:
@@ -49,6 +51,10 @@ def _chunks(images: int, windows: Windows, bytes_per_row: int, bound: int, joine
 def fill_columns(columns: Array, images: Array, windows: Windows, start: int, stop: int) -> None:
     """Columns (..., *kernel, n, rows, *rest of output) from images (..., n, *input), zero in the padding."""
     rank = len(windows.kernel)
+    whole = start == 0 and stop == windows.output[0]
+    if whole and isinstance(images, np.ndarray) and prod(images.shape[:-rank]) * prod(windows.output) < _FEW:
+        columns[...] = _window_view(images, windows)
+        return
     lead = (slice(None),) * (images.ndim - rank - 1)
     every = slice(None)
     sizes = (stop - start, *windows.output[1:])
@@ -60,6 +66,30 @@ def fill_columns(columns: Array, images: Array, windows: Windows, start: int, st
             if part.start > 0 or part.stop < size:
                 target[(..., slice(0, part.start), *rest)] = 0
                 target[(..., slice(part.stop, size), *rest)] = 0
+
+
+def _window_view(images: Array, windows: Windows) -> Array:
+    """Windows of images (..., n, *input) as a view (..., *kernel, n, *output); of a padded copy where they go out."""
+    rank = len(windows.kernel)
+    lead = images.shape[:-rank]
+    axes = zip(windows.output, windows.stride, windows.kernel, windows.dilation, strict=True)
+    reached = [(out - 1) * stride + (size - 1) * dilation + 1 for out, stride, size, dilation in axes]
+    inside = all(b == 0 and n >= r for b, n, r in zip(windows.before, windows.input, reached, strict=True))
+    if not inside:
+        sizes = [max(r, b + n) for b, n, r in zip(windows.before, windows.input, reached, strict=True)]
+        padded = np.zeros((*lead, *sizes), images.dtype)
+        place: tuple[Any, ...] = tuple([slice(b, b + n) for b, n in zip(windows.before, windows.input, strict=True)])
+        padded[(..., *place)] = images
+        images = padded
+    steps = images.strides[-rank:]
+    taps = [step * dilation for step, dilation in zip(steps, windows.dilation, strict=True)]
+    moves = [step * stride for step, stride in zip(steps, windows.stride, strict=True)]
+    return np.lib.stride_tricks.as_strided(
+        images,
+        (*lead[:-1], *windows.kernel, lead[-1], *windows.output),
+        (*images.strides[: -rank - 1], *taps, images.strides[-rank - 1], *moves),
+        writeable=False,
+    )
 
 
 def _grouped(x: Array, groups: int) -> Array:
@@ -81,7 +111,8 @@ def convolve(xp: Any, x: Array, weight: Array, bias: Array | None, windows: Wind
     offset = None if bias is None else bias.reshape(groups, outputs, 1)
     bytes_per_row = groups * depth * rest * out.dtype.itemsize
     scratch = product = None
-    for n0, n1, r0, r1 in _chunks(count, windows, bytes_per_row, _scratch_bytes(xp, False), JOINED_COLUMNS):
+    joined = max(JOINED_COLUMNS, JOINED_NUMBERS // (groups * depth))
+    for n0, n1, r0, r1 in _chunks(count, windows, bytes_per_row, _scratch_bytes(xp, False), joined):
         size = (n1 - n0) * (r1 - r0) * rest
         if scratch is None:
             scratch = xp.empty(groups * depth * size, out.dtype)

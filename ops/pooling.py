@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-def _windows(
+def pooling_windows(
     name: str,
     shape: Sequence[int | None],
     kernel: PerAxis,
@@ -75,7 +75,7 @@ def max_pool_into(
     out: Array | None = None,
 ) -> Array:
     """The body of max_pool, written to `out` where it is given."""
-    windows, _ = _windows("max_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    windows, _ = pooling_windows("max_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
     if out is None:
         out = xp.empty((*x.shape[:2], *windows.output), x.dtype)
     return reduce_windows(xp, x, window_taps(windows), xp.maximum, lowest(x.dtype), out)
@@ -122,7 +122,7 @@ def _(
     dilation: PerAxis,
     ceil_mode: bool,
 ) -> TensorType:
-    windows, _ = _windows("max_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    windows, _ = pooling_windows("max_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
     return TensorType((*x.shape[:2], *windows.output), require_real("max_pool", x.dtype))
 
 
@@ -137,6 +137,32 @@ def _(
     dilation: PerAxis,
     ceil_mode: bool,
 ) -> Any:
+    return max_pool_gradient(gy, x, kernel, stride, padding, dilation, ceil_mode)
+
+
+@composite(
+    name="max_pool.gradient",
+    samples=[
+        sample(floats(2, 3, 3, 3), distinct(2, 3, 6, 7), 2),
+        sample(floats(2, 2, 3, 2), distinct(2, 2, 6, 5), (2, 3), (2, 2)),
+        sample(floats(2, 2, 3, 4), distinct(2, 2, 6, 7), 3, 2, 1),
+        sample(floats(2, 2, 3), distinct(2, 2, 9), 3),
+        sample(floats(1, 2, 2, 2, 1), distinct(1, 2, 4, 5, 3), (2, 2, 3)),
+    ],
+)
+def max_pool_gradient(
+    gy: Array,
+    x: Array,
+    kernel: PerAxis,
+    stride: PerAxis | None = None,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """The gradient of max_pool by x: gy (N, C, positions...) at the first maximum of each window of x.
+
+    Arguments and errors as for max_pool. -> (N, C, spatial...), dtype of gy.
+    """
     _, indices = max_pool_with_indices(x, kernel, stride, padding, dilation, ceil_mode)
     return scatter_spatial(gy, indices, tuple(x.shape[2:]))
 
@@ -156,7 +182,7 @@ def max_pool_with_indices(
     Arguments and errors as for max_pool. Of equal maxima the first counts. x: (N, C, spatial...) -> two arrays
     (N, C, positions...). Source: torch.nn.functional.max_pool2d with return_indices.
     """
-    windows, _ = _windows("max_pool_with_indices", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    windows, _ = pooling_windows("max_pool_with_indices", x.shape, kernel, stride, padding, dilation, ceil_mode)
     return max_with_indices(xp, x, window_taps(windows), windows.output)
 
 
@@ -169,7 +195,7 @@ def _(
     dilation: PerAxis,
     ceil_mode: bool,
 ) -> tuple[TensorType, TensorType]:
-    windows, _ = _windows("max_pool_with_indices", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    windows, _ = pooling_windows("max_pool_with_indices", x.shape, kernel, stride, padding, dilation, ceil_mode)
     shape = (*x.shape[:2], *windows.output)
     return TensorType(shape, require_real("max_pool_with_indices", x.dtype)), TensorType(shape, int64)
 
@@ -378,7 +404,7 @@ def avg_pool(
     Raises ShapeError, ArgumentError or DTypeError where the arguments do not fit.
     Source: torch.nn.functional.avg_pool2d; ONNX AveragePool.
     """
-    windows, pairs = _windows("avg_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    windows, pairs = pooling_windows("avg_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
     x = xp.asarray(x, dtype=promote([x], floating=True))
     out = xp.empty((*x.shape[:2], *windows.output), x.dtype)
     reduce_windows(xp, x, window_taps(windows), xp.add, 0, out)
@@ -398,7 +424,7 @@ def _(
     dilation: PerAxis,
 ) -> TensorType:
     _check_divisor(divisor)
-    windows, _ = _windows("avg_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    windows, _ = pooling_windows("avg_pool", x.shape, kernel, stride, padding, dilation, ceil_mode)
     require_real("avg_pool", x.dtype)
     return TensorType((*x.shape[:2], *windows.output), promote([x], floating=True))
 
@@ -435,7 +461,7 @@ def avg_pool_gradient(
 ) -> Array:
     """The gradient of avg_pool by x: (N, C, positions...) -> (N, C, spatial...)."""
     shape = (*gy.shape[:2], *spatial)
-    windows, pairs = _windows("avg_pool", shape, kernel, stride, padding, dilation, ceil_mode)
+    windows, pairs = pooling_windows("avg_pool", shape, kernel, stride, padding, dilation, ceil_mode)
     shares = gy.copy()
     _divide(xp, shares, average_divisors(windows, pairs, count_include_pad, divisor))
     return spread_windows(xp, shares, windows)

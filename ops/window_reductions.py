@@ -30,7 +30,7 @@ def window_taps(windows: Windows) -> list[Taps]:
     return axes
 
 
-def _blocks(xp: Any, x: Array) -> Iterator[tuple[slice, slice]]:
+def image_blocks(xp: Any, x: Array) -> Iterator[tuple[slice, slice]]:
     """Images and channels of x in blocks; all at once on the GPU."""
     images, channels = x.shape[:2]
     if xp is not np:
@@ -59,7 +59,7 @@ def reduce_windows(
 ) -> Array:
     """Write to out (N, C, *output) what combine, a ufunc, makes of each window of x (N, C, *input)."""
     sizes = out.shape[2:]
-    for images, channels in _blocks(xp, x):
+    for images, channels in image_blocks(xp, x):
         values = x[images, channels]
         for axis, pairs in enumerate(taps):
             shape = (*values.shape[: 2 + axis], sizes[axis], *values.shape[3 + axis :])
@@ -78,7 +78,7 @@ def spread_windows(xp: Any, gy: Array, windows: Windows) -> Array:
     """The transpose of summing over windows: (N, C, *output) -> (N, C, *input)."""
     out = xp.empty((*gy.shape[:2], *windows.input), gy.dtype)
     axes = window_taps(windows)
-    for images, channels in _blocks(xp, out):
+    for images, channels in image_blocks(xp, out):
         values = gy[images, channels]
         for axis in reversed(range(len(axes))):
             shape = (*values.shape[: 2 + axis], windows.input[axis], *values.shape[3 + axis :])
@@ -98,7 +98,7 @@ def max_with_indices(xp: Any, x: Array, taps: Sequence[Taps], sizes: Sequence[in
     """
     values = xp.empty((*x.shape[:2], *sizes), x.dtype)
     indices = xp.empty(values.shape, np.int64)
-    for images, channels in _blocks(xp, x):
+    for images, channels in image_blocks(xp, x):
         best, places = x[images, channels], None
         for axis in reversed(range(len(taps))):
             best, places = _max_along(xp, best, places, taps[axis], axis, sizes[axis], x.shape[2:])

@@ -6,6 +6,7 @@ from collections.abc import Container
 from typing import Any
 
 from zoonet.ops.graph import Graph, Value
+from zoonet.ops.operands import type_of
 from zoonet.ops.registry import Op
 from zoonet.ops.tracing import Abstract, Variable, run_node, tracing_types
 
@@ -17,18 +18,18 @@ class _Inlining(Abstract):
         self.keep = keep
 
     def call(self, op: Op[..., Any], arguments: dict[str, Any]) -> Any:
-        if op.is_composite and not self._kept(op):
+        if op.is_composite and not self._kept(op, arguments):
             return op.expand(arguments)
         return super().call(op, arguments)
 
-    def _kept(self, op: Op[..., Any]) -> bool:
+    def _kept(self, op: Op[..., Any], arguments: dict[str, Any]) -> bool:
         if self.keep is not None:
             return op.name in self.keep
-        return any(kernel.device == self.device for kernel in op.kernels)
+        return op.find_kernel(self.device, op.map_operands(arguments, type_of)) is not None
 
 
 def expand_composites(graph: Graph, device: str = "cpu", keep: Container[str] | None = None) -> Graph:
-    """A graph without composites, except those that have a kernel for the device; or those named in `keep`, if given.
+    """A graph without composites, except those with a kernel for the device and types; or those in `keep`, if given.
 
     before: %1 = layer_norm(%x, shape=(8,)); return %1
     after:  %1 = mean(%x, axis=-1); %2 = subtract(%x, %1); …; return %9

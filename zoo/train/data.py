@@ -73,7 +73,7 @@ class Data:
         """How many samples each class has."""
         if self.labels is None:
             return {}
-        found = np.bincount(self.targets, minlength=len(self.labels))
+        found = np.bincount(classes_of(self.targets), minlength=len(self.labels))
         return dict(zip(self.labels, map(int, found), strict=True))
 
 
@@ -243,9 +243,15 @@ def split(data: Data, share: float, seed: int = 0, *, stratified: bool = True) -
 
 
 def _classes(data: Data) -> list[np.ndarray[Any, Any]]:
-    if data.targets is not None and data.targets.ndim == 1 and data.targets.dtype.kind == "i":
-        return [np.flatnonzero(data.targets == c) for c in np.unique(data.targets)]
-    return [np.arange(len(data))]
+    if data.targets is None or (data.targets.ndim == 1) != (data.targets.dtype.kind == "i"):
+        return [np.arange(len(data))]
+    classes = classes_of(data.targets)
+    return [np.flatnonzero(classes == c) for c in np.unique(classes)]
+
+
+def classes_of(targets: Array) -> Array:
+    """Classes as they are, and of rows of probabilities (N, classes) the likeliest."""
+    return targets.argmax(1) if targets.dtype.kind == "f" and targets.ndim == 2 else targets
 
 
 def fingerprint(data: Data) -> str:
@@ -268,6 +274,7 @@ def fingerprint(data: Data) -> str:
 
 def class_weights(targets: Array) -> Array:
     """A probability per sample with which each class is drawn equally often."""
-    counts = Counter(targets.tolist())
-    weights = np.array([1 / counts[t] for t in targets.tolist()])
+    classes = classes_of(targets).tolist()
+    counts = Counter(classes)
+    weights = np.array([1 / counts[t] for t in classes])
     return weights / math.fsum(weights)

@@ -15,7 +15,7 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo.results import printable
 from zoonet.zoo.train import metrics
-from zoonet.zoo.train.data import Data
+from zoonet.zoo.train.data import Data, classes_of
 from zoonet.zoo.train.history import import_pyplot, save_figure
 from zoonet.zoo.train.loader import Loader
 from zoonet.zoo.train.objective import Objective, first
@@ -169,6 +169,7 @@ def evaluation(
     result = Evaluation(measured, len(targets))
     if not objective.classes or outputs.ndim != 2:
         return result
+    targets = classes_of(targets)
     count = outputs.shape[1]
     scores = objective.scores(outputs)
     predicted = scores.argmax(1)

@@ -10,8 +10,9 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import InputError
+from zoonet.ops.types import is_floating
 from zoonet.zoo.train import metrics
-from zoonet.zoo.train.data import Data
+from zoonet.zoo.train.data import Data, classes_of
 
 __all__ = ["Objective", "make_objective"]
 
@@ -56,6 +57,8 @@ class Objective:
         if self.name == "cross_entropy":
             if self.probabilities:
                 y = ops.log(ops.maximum(y, np.asarray(_TINY, y.dtype)))
+            if is_floating(targets.dtype):
+                targets = ops.cast(targets, y.dtype)
             return ops.cross_entropy(y, targets, label_smoothing=self.smoothing if training else 0.0)
         if tuple(y.shape) != tuple(targets.shape):
             y = ops.reshape(y, tuple(targets.shape))
@@ -71,7 +74,12 @@ class Objective:
             return
         y = first(outputs)
         shape, wanted = tuple(y.shape), tuple(targets.shape)
-        if self.name == "cross_entropy":
+        if self.name == "cross_entropy" and targets.dtype.kind == "f":
+            if shape != wanted:
+                raise InputError(
+                    "outputs and probabilities of classes differ in shape", expected=list(wanted), received=list(shape)
+                )
+        elif self.name == "cross_entropy":
             if len(shape) < 2 or shape[0] != wanted[0] or shape[2:] != wanted[1:]:
                 raise InputError(
                     "the network's outputs are no scores of classes",
@@ -92,6 +100,7 @@ class Objective:
     def measure(self, outputs: Array, targets: Array, loss: float) -> dict[str, float]:
         """Metrics of all outputs (N, …) against all targets."""
         found = {"loss": loss}
+        targets = classes_of(targets) if self.classes else targets
         if self.classes and outputs.ndim == 2:
             found["accuracy"] = metrics.accuracy(outputs, targets)
             if outputs.shape[1] > 5:
@@ -138,8 +147,11 @@ def make_objective(
     if callable(loss):
         return Objective(getattr(loss, "__name__", "own"), function=loss)
     whole = data.targets.dtype.kind in "iu"
+    soft = data.targets.ndim == 2 and not whole and loss == "cross_entropy"
     name = loss if loss != "auto" else "cross_entropy" if whole else "mse"
     if name == "cross_entropy":
+        if soft:
+            return Objective(name, data.targets.shape[1], smoothing, probabilities)
         if not whole:
             raise InputError(
                 "classes are needed for cross entropy",

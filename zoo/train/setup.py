@@ -45,6 +45,8 @@ def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Obje
     """The objective for a model and data, which knows how the network is called."""
     if loss == "auto" and _decides_by_one_output(model, data):
         loss, data = "bce", replace(data, labels=None)
+    if loss == "auto" and takes_pictures(model) and data.targets.dtype.kind == "f" and data.targets.ndim == 2:
+        loss = "cross_entropy"  # against probabilities of classes
     ended = ends_in_sigmoid(model.network) if loss == "bce" else ends_in_softmax(model.network)
     objective = make_objective(loss, data, smoothing, ended)
     if not takes_texts(model):
@@ -156,15 +158,51 @@ def _validation(source: Any, validation: Any, opened: Callable[[Any], Data]) -> 
 
 
 def with_classes_of_rows(model: Model, data: Data, loss: Any) -> Data:
-    """The data with classes in the place of one-hot rows (N, classes), where classes are wanted."""
+    """The data with integers in the place of classes in another form, where classes are wanted.
+
+    These are one-hot rows (N, classes), and floats (N,) or (N, 1) that are whole. Rows of probabilities stay. Raises
+    InputError for other floats.
+    """
     targets = data.targets
-    if targets is None or targets.ndim != 2 or targets.shape[1] < 2:
+    if targets is None or (loss != "cross_entropy" and (loss != "auto" or not takes_pictures(model))):
         return data
-    if loss != "cross_entropy" and (loss != "auto" or not takes_pictures(model)):
+    if targets.ndim == 2 and targets.shape[1] > 1:
+        if np.isin(targets, (0, 1)).all() and (targets.sum(1) == 1).all():
+            return replace(data, targets=targets.argmax(1).astype(np.int64))
+        if targets.dtype.kind == "f":
+            _check_probabilities(targets)
         return data
-    if not (np.isin(targets, (0, 1)).all() and (targets.sum(1) == 1).all()):
+    if targets.dtype.kind != "f" or targets.ndim > 2:
         return data
-    return replace(data, targets=targets.argmax(1).astype(np.int64))
+    column = targets.reshape(-1)
+    if (column != np.floor(column)).any():
+        raise InputError(
+            "the targets are numbers, and classes are needed",
+            expected="labels, whole numbers from 0, or rows of probabilities",
+            received=f"{float(column[column != np.floor(column)][0]):.6g}",
+            fix=_NUMBERS,
+        )
+    if column.size and column.min() < 0:
+        raise InputError("a class is negative", expected="classes from 0", received=float(column.min()))
+    return replace(data, targets=column.astype(np.int64))
+
+
+_NUMBERS = "for numbers, give loss='mse', and a network with as many outputs: zoo.create(name, classes=1)"
+
+
+def _check_probabilities(rows: Any) -> None:
+    """Raise InputError where rows are no probabilities."""
+    wrong = np.flatnonzero(((rows < 0) | (rows > 1)).any(1))
+    if len(wrong):
+        expected, row = "rows of probabilities, each from 0 to 1", rows[wrong[0]]
+    else:
+        wrong = np.flatnonzero(np.abs(rows.sum(1) - 1) > 1e-3)
+        if not len(wrong):
+            return
+        expected, row = "rows of probabilities that sum to 1", rows[wrong[0]]
+    raise InputError(
+        "the targets are no probabilities of classes", expected=expected, received=row[:5].tolist(), fix=_NUMBERS
+    )
 
 
 def readable(data: Data, pictures: bool, corrupt: str, skipped: list[str]) -> Data:
@@ -197,19 +235,13 @@ def _check(model: Model, data: Data) -> None:
                 received=repr(data.labels[int(classes[0])]) if data.labels else int(classes[0]),
                 fix="add a folder (or labels) for another class",
             )
-    if takes_pictures(model) and data.targets.dtype.kind == "f":
-        raise InputError(
-            "a classifier of pictures is trained on classes",
-            expected="labels, or integers",
-            received=f"targets of {data.targets.dtype}",
-        )
 
 
 def fit_head(
     model: Model, data: Data, objective: Objective, settings: Settings, notes: list[str]
 ) -> tuple[str, ...] | None:
     """Give the model a head for the classes of the data; the labels that targets are to be indices of."""
-    if not objective.classes or data.targets.ndim != 1:
+    if not objective.classes or data.targets.ndim != (2 if data.targets.dtype.kind == "f" else 1):
         return None
     pictures = hasattr(model.task, "labels")
     most = max(1000, 2 * len(data), int(getattr(getattr(model.network, "config", None), "classes", 0) or 0))

@@ -297,10 +297,14 @@ class Trainer:
     def _mixed(self, inputs: Array, targets: Array, place: int) -> tuple[Array, Array]:
         """The batch under MixUp and CutMix, where these are asked for."""
         augmentation, objective = self.parts.augmentation, self.parts.objective
-        if not (augmentation.mixup or augmentation.cutmix) or objective.name != "cross_entropy" or targets.ndim != 1:
+        if not (augmentation.mixup or augmentation.cutmix) or objective.name != "cross_entropy":
+            return inputs, targets
+        soft = targets.dtype.kind == "f"
+        if targets.ndim != (2 if soft else 1):
             return inputs, targets
         rng = np.random.default_rng([self.settings.seed, 3, place])
-        return mix(inputs, one_hot(targets, objective.classes, inputs.dtype), augmentation, rng)
+        rows = targets if soft else one_hot(targets, objective.classes, inputs.dtype)
+        return mix(inputs, rows, augmentation, rng)
 
     def _fail(self, what: str, inputs: Array, key: Array, gradients: dict[str, Array]) -> None:
         where = first_not_finite(self.network, self.parts.objective, inputs, key, gradients)

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from train_data import shapes
 
 from zoonet import ops, zoo
 from zoonet.ops.errors import ArgumentError, FileError, InputError, UnsupportedFormatError
 from zoonet.zoo.cli import main
+from zoonet.zoo.train.augment import Augmentation
 from zoonet.zoo.train.data import open_data
 
 QUIET: dict[str, Any] = {"progress": False, "run": False, "epochs": 1}
@@ -38,6 +40,66 @@ def test_one_hot_rows_are_classes(small: Any) -> None:
         for targets in (y, np.eye(3)[y], np.eye(3, dtype=np.int64)[y])
     ]
     assert losses[0] == losses[1] == losses[2]
+
+
+def test_whole_floats_and_columns_of_them_are_classes(small: Any) -> None:
+    x, y = shapes(24)
+    columns = (y, y.astype(np.float64), y.astype(np.float32)[:, None])
+    losses = [small(classes=3).train((x, c), seed=1, validation=None, **QUIET)["loss"] for c in columns]
+    assert losses[0] == losses[1] == losses[2]
+    model = small(classes=3)
+    assert model.evaluate((x, y.astype(np.float32)))["accuracy"] == model.evaluate((x, y))["accuracy"]
+
+
+def test_rows_of_probabilities_are_soft_labels_as_torch_s(small: Any) -> None:
+    x, y = shapes(24)
+    soft = (0.7 * np.eye(3)[y] + 0.1).astype(np.float32)
+    model = small(classes=3)
+    scores = torch.from_numpy(np.asarray(model(np.stack([model.preprocessing(Image.fromarray(p)) for p in x]))))
+    expected = float(torch.nn.functional.cross_entropy(scores, torch.from_numpy(soft)))
+    result = model.evaluate((x, soft))
+    assert result["loss"] == pytest.approx(expected, rel=1e-5)
+    assert result["accuracy"] == model.evaluate((x, y))["accuracy"]
+    assert result.confusion.sum() == 24
+    augment = Augmentation(mixup=0.4)
+    history = small(classes=10).train((x, soft), batch=8, balance=True, augment=augment, **QUIET | {"epochs": 6})
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+    assert 0 <= history.best["val_accuracy"] <= 1
+    own = zoo.wrap(lambda p, x: ops.matmul(x, p["w"]), {"w": np.zeros((3, 3), np.float32)})
+    assert own.train((soft, soft), loss="cross_entropy", validation=None, **QUIET)["loss"][-1] < 1.1
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (np.linspace(0, 1, 24), "numbers"),
+        (np.full((24, 3), 0.5), "sum to 1"),
+        (np.tile([1.5, -0.5, 0.0], (24, 1)), "from 0 to 1"),
+        (np.arange(24.0) % 2 - 1, "from 0"),
+    ],
+)
+def test_numbers_for_a_classifier_of_pictures_are_refused(small: Any, targets: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        small(classes=3).train((shapes(24)[0], targets), validation=None, **QUIET)
+    assert "classes=1" in str(caught.value) or "classes from 0" in str(caught.value)
+
+
+def test_a_network_of_pictures_is_trained_on_numbers_if_it_is_asked_for(small: Any) -> None:
+    x, y = shapes(24)
+    history = small(classes=1).train((x, y / 3 + 0.1), loss="mse", lr=0.003, **QUIET | {"epochs": 3})
+    assert "val_rmse" in history.epochs[-1]
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+
+
+def test_numbers_for_a_network_of_one_s_own_are_regression() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3)).astype(np.float32)
+    for y in (x @ [1.0, 2.0, 3.0], np.round(x @ [1.0, 2.0, 3.0]), x[:, :2] * 1.0):
+        width = 1 if y.ndim == 1 else 2
+        model = zoo.wrap(lambda p, x: ops.matmul(x, p["w"]), {"w": np.zeros((3, width), np.float32)})
+        history = model.train((x, y), lr=0.1, batch=16, **QUIET | {"epochs": 8})
+        assert {"val_rmse", "val_r2"} <= set(history.epochs[-1])
+        assert history.epochs[-1]["loss"] < 0.2 * history.epochs[0]["loss"]
 
 
 def test_numbers_of_numpy_and_no_validation(small: Any) -> None:
