@@ -10,9 +10,11 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.suppression import soften
 
 Array = np.ndarray[Any, Any]
-SUPPRESSIONS = ("hard", "soft", "none")
+SUPPRESSIONS = ("hard", "soft", "weighted", "none")
+_SIGMA = 0.5  # of soft suppression, as its paper has it
 
 
 @dataclass
@@ -49,7 +51,8 @@ class Selection:
 
     conf: least score. iou: boxes that overlap one of higher score by more go. classes: indices of the classes that
     are kept, or None. max_det: most detections. agnostic: boxes of different classes suppress each other.
-    suppression: "hard", "soft" (scores decay with overlap, Bodla et al., 2017; then conf decides) or "none".
+    suppression: "hard", "soft" (scores decay with overlap, Bodla et al., 2017; then conf decides), "weighted" (a box
+    that is kept becomes the mean, weighted by score, of itself and what it suppresses, as in BlazeFace) or "none".
     top_k: candidates of the highest scores that take part in suppression. multi_label: a box may have several classes.
     Raises ArgumentError for other values.
     """
@@ -129,10 +132,39 @@ def select(candidates: Candidates, selection: Selection, source: str) -> Selecte
         best = np.argpartition(-scores, selection.top_k - 1)[: selection.top_k]
         best.sort()
         rows, labels, scores, boxes = rows[best], labels[best], scores[best], boxes[best]
-    kept, scores = _suppressed(candidates, selection, boxes, scores, labels)
-    kept, scores = kept[: selection.max_det], scores[: selection.max_det]
-    points = None if candidates.keypoints is None else candidates.keypoints[rows[kept]]
-    return Selected(boxes[kept], scores.astype(np.float32, copy=False), labels[kept], points)
+    points = None if candidates.keypoints is None else candidates.keypoints[rows]
+    kept, scores_kept = _suppressed(candidates, selection, boxes, scores, labels)
+    kept, scores_kept = kept[: selection.max_det], scores_kept[: selection.max_det].astype(np.float32, copy=False)
+    found = Selected(boxes[kept], scores_kept, labels[kept], None if points is None else points[kept])
+    if selection.suppression == "weighted" and not candidates.suppressed:
+        return _blended(found, selection, boxes, scores, labels, points)
+    return found
+
+
+def _blended(
+    found: Selected, selection: Selection, boxes: Array, scores: Array, labels: Array, points: Array | None
+) -> Selected:
+    """Detections as means, weighted by score, of all candidates that they suppress; their scores are plain means.
+
+    Source: the blending of arXiv:1907.05047, as hollance/BlazeFace-PyTorch has it.
+    """
+    groups = np.zeros_like(labels) if selection.agnostic else labels
+    left = {group: np.nonzero(groups == group)[0] for group in np.unique(groups).tolist()}
+    for k in range(len(found.boxes)):
+        group = 0 if selection.agnostic else int(found.labels[k])
+        near = left[group]
+        iou = np.asarray(ops.box_iou(found.boxes[k : k + 1], boxes[near]))[0]
+        members = (iou > selection.iou) | (boxes[near] == found.boxes[k]).all(1)
+        some, left[group] = near[members], near[~members]
+        if len(some) > 1:
+            weights = scores[some] / max(float(scores[some].sum()), 1e-12)
+            found.boxes[k] = weights @ boxes[some]
+            found.scores[k] = scores[some].mean()
+            if points is not None and found.keypoints is not None:
+                found.keypoints[k] = np.tensordot(weights, points[some], 1)
+    order = np.argsort(-found.scores, kind="stable")
+    keypoints = None if found.keypoints is None else found.keypoints[order]
+    return Selected(found.boxes[order], found.scores[order], found.labels[order], keypoints)
 
 
 def _confident(candidates: Candidates, selection: Selection, source: str) -> tuple[Array, Array, Array]:
@@ -216,15 +248,12 @@ def _free(boxes: Array, groups: Array, left: Array, kept: Array, iou: float) -> 
 
 
 def _softly(selection: Selection, boxes: Array, scores: Array, groups: Array) -> tuple[Array, Array]:
-    indices, values = [np.zeros(0, np.int64)], [np.zeros(0, scores.dtype)]
-    for group in np.unique(groups):
-        members = np.nonzero(groups == group)[0]
-        members = members[np.argsort(-scores[members], kind="stable")[: 10 * selection.max_det]]
-        found, decayed = ops.soft_nms(
-            boxes[members], scores[members], iou_threshold=float(selection.iou), score_threshold=float(selection.conf)
-        )
-        indices.append(members[found])
-        values.append(decayed)
-    kept, decayed = np.concatenate(indices), np.concatenate(values)
-    order = np.argsort(-decayed, kind="stable")
-    return kept[order], decayed[order]
+    """The max_det boxes of the highest scores after Gaussian decay within their groups, best first."""
+
+    def decay(iou: Array) -> Array:
+        result: Array = np.exp(-(iou**2) / _SIGMA)
+        return result
+
+    groups = np.unique(groups, return_inverse=True)[1]
+    kept, decayed = soften(np, boxes, scores, groups, decay, float(selection.conf), selection.max_det)
+    return kept, decayed
