@@ -10,7 +10,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
-from zoonet.ops.suppression import soften
+from zoonet.ops.suppression import descending, soften
 
 Array = np.ndarray[Any, Any]
 SUPPRESSIONS = ("hard", "soft", "weighted", "none")
@@ -194,7 +194,7 @@ def _suppressed(
     """Indices of the boxes that remain, and their scores, best first."""
     groups = np.zeros_like(labels) if selection.agnostic else labels
     if candidates.suppressed or selection.suppression == "none":
-        order = np.argsort(-scores, kind="stable")
+        order = descending(np, scores)
         return order, scores[order]
     if selection.suppression == "soft":
         return _softly(selection, boxes, scores, groups)
@@ -205,46 +205,16 @@ def _suppressed(
 def _best_kept(boxes: Array, scores: Array, groups: Array, selection: Selection) -> Array:
     """What suppression keeps, best first: at least the max_det first of it, or all.
 
-    Whether a box is kept depends on those of higher score alone. So the best decide among themselves, what overlaps
-    those that are kept goes, and only where they are too few the next ones are looked at.
+    Whether a box is kept depends on those of higher score alone: so the best are enough, if enough of them are kept.
     """
-    left = np.argsort(-scores, kind="stable")
-    kept = left[:0]
-    while len(left):
-        part, left = left[: 4 * selection.max_det], left[4 * selection.max_det :]
-        new = part[ops.batched_nms(boxes[part], scores[part], groups[part], float(selection.iou))]
-        kept = np.concatenate([kept, new])
-        if len(kept) >= selection.max_det:
-            break
-        left = left[_free(boxes, groups, left, new, float(selection.iou))]
-    return kept
-
-
-def _free(boxes: Array, groups: Array, left: Array, kept: Array, iou: float) -> Array:
-    """Places in `left` of the boxes that overlap none of `kept` in their group by more than iou, ascending.
-
-    A pass over what is left for each of kept; what is gone is taken out every few passes.
-    """
-    places = np.argsort(groups[left], kind="stable")
-    members = groups[left][places]
-    columns = np.ascontiguousarray(boxes[left][places].T)
-    areas = (columns[2] - columns[0]) * (columns[3] - columns[1])
-    for first in range(0, len(kept), 8):
-        free = np.ones(len(places), bool)
-        some = kept[first : first + 8]
-        starts, ends = (np.searchsorted(members, groups[some], side).tolist() for side in ("left", "right"))
-        for k, start, end in zip(some.tolist(), starts, ends, strict=True):
-            x1, y1, x2, y2 = columns[:, start:end]
-            a, b, c, d = boxes[k]
-            shared = np.maximum(np.minimum(x2, c) - np.maximum(x1, a), 0)
-            shared *= np.maximum(np.minimum(y2, d) - np.maximum(y1, b), 0)
-            union = areas[start:end] + (c - a) * (d - b) - shared
-            free[start:end] &= ~(shared / union > np.float64(iou))
-        if not free.all():
-            places, members, areas, columns = places[free], members[free], areas[free], columns[:, free]
-        if not len(places):
-            break
-    return np.sort(places)
+    order: Array = descending(np, scores)
+    some = 4 * selection.max_det
+    while True:
+        part = order[:some]
+        kept: Array = part[ops.batched_nms(boxes[part], scores[part], groups[part], float(selection.iou))]
+        if len(kept) >= selection.max_det or some >= len(order):
+            return kept
+        some *= 8
 
 
 def _softly(selection: Selection, boxes: Array, scores: Array, groups: Array) -> tuple[Array, Array]:
