@@ -5,7 +5,6 @@ Boxes are corners (x1, y1, x2, y2) on the last axis; see boxes.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import isnan
 from typing import Any
 
@@ -16,14 +15,10 @@ from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
 from zoonet.ops.registry import op
 from zoonet.ops.samples import fixed, float_values, sample
 from zoonet.ops.scattering import check_indices
+from zoonet.ops.suppression import descending, greedy, soften
 from zoonet.ops.types import FLOATING, INTEGER, Array, TensorType, int64, kind_of
 
 __all__ = ["batched_nms", "nms", "soft_nms"]
-
-#: Most pairs of boxes that are compared at one time.
-_PAIRS = 1 << 17
-#: Most bands that boxes are sorted into.
-_BANDS = 256
 
 
 def _check_scored(name: str, boxes: TensorType, scores: TensorType) -> None:
@@ -45,162 +40,24 @@ def _check_fraction(name: str, parameter: str, value: float) -> None:
         raise ArgumentError(f"{name}: {parameter} is out of range", expected="0 to 1", received=value)
 
 
-def _threshold(threshold: float, dtype: Any) -> Any:
-    """The largest number of the dtype that is not above the threshold: comparing with either gives the same."""
-    rounded = dtype.type(threshold)
-    return np.nextafter(rounded, dtype.type(-1)) if float(rounded) > threshold else rounded
-
-
-def _descending(xp: Any, scores: Any) -> Any:
-    """The order of scores from high to low: NaN first, of equal ones the first one first."""
-    reverse = xp.argsort(scores[::-1], kind="stable" if xp is np else None)[::-1]
-    return len(scores) - 1 - reverse
-
-
-def _along(xp: Any, low: Any, high: Any, threshold: float) -> tuple[Any, Any]:
-    """Centers of intervals, from 0, and how far from each the center of another may be.
-
-    Two intervals whose IoU exceeds t have centers closer than (a + b) / 2 · (1 - t) / (1 + t), a and b being their
-    lengths, of which neither exceeds the other by more than 1 / t.
-    """
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    centers, lengths = (low + high) / 2, high - low
-    longest = lengths.max() if threshold == 0 else xp.minimum(lengths.max(), lengths / threshold)
-    reach = (lengths + longest) * (0.5001 * (1 - threshold) / (1 + threshold))
-    return centers - centers.min(), reach + xp.abs(centers) * 1e-12
-
-
-def _bands(xp: Any, centers: Any, reach: Any) -> tuple[Any, int]:
-    """Each interval's band of the axis, and how many there are: what overlaps lies in one or in neighbours."""
-    extent, height = float(centers.max()), float(reach.max())
-    height = max(height, extent / _BANDS)
-    if not 3 * height < extent < 1e200:
-        return xp.zeros(len(centers)), 1
-    bands = xp.floor(centers / height)
-    return bands, int(bands.max()) + 1
-
-
-def _pairs(xp: Any, first: Any, counts: Any) -> tuple[Any, Any]:
-    """Pairs (i, j) for j in first[i], …, first[i] + counts[i] - 1, as two arrays."""
-    ends = xp.cumsum(counts)
-    total = int(ends[-1])
-    owners = xp.cumsum(xp.bincount(ends[:-1], minlength=total + 1)[:total])
-    return owners, xp.arange(total) + (first + counts - ends)[owners]
-
-
-class _Candidates:
-    """Boxes that may still be kept, sorted by group, band of one axis and center along the other.
-
-    rank: the place of each in the order of scores.
-    """
-
-    def __init__(self, xp: Any, corners: list[Any], rank: Any, groups: Any, threshold: float) -> None:
-        self.xp, self.threshold = xp, threshold
-        spans = [_along(xp, corners[axis], corners[axis + 2], threshold) for axis in (0, 1)]
-        shares = [float(reach.mean()) / max(float(centers.max()), 1e-300) for centers, reach in spans]
-        axis = int(shares[1] < shares[0])
-        other = 1 - axis
-        centers, reach = spans[axis]
-        bands, count = _bands(xp, *spans[other])
-        step = float(centers.max()) + 2 * float(reach.max()) + 1
-        keys = centers if count == 1 else centers + bands * step
-        if groups is not None:
-            keys = keys + groups * (float(count + 1) * step)  # a band is empty between groups
-        reach = reach + keys * 1e-12
-        self.moves = (-step, 0.0, step) if count > 1 else (0.0,)
-        order = xp.argsort(keys)
-        across = [corners[other], corners[other + 2], corners[axis], corners[axis + 2]]
-        areas = (corners[2] - corners[0]) * (corners[3] - corners[1])
-        self.columns = [column[order] for column in (*across, areas, keys, reach, rank)]
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-    def keep(self, chosen: Any) -> None:
-        self.columns = [column[chosen] for column in self.columns]
-
-    def leaders(self) -> tuple[Any, Any, Any]:
-        """Places of the boxes of highest scores, as many as may be compared at once, with the ranges near each.
-
-        best: (n,); first and counts of the ranges: (bands, n).
-        """
-        xp, (keys, reach, rank) = self.xp, self.columns[5:]
-        best = xp.argsort(rank)[: max(64, _PAIRS // 32)]
-        low, high = keys[best] - reach[best], keys[best] + reach[best]
-        first = xp.stack([xp.searchsorted(keys, low + move) for move in self.moves])
-        counts = xp.stack([xp.searchsorted(keys, high + move, "right") for move in self.moves]) - first
-        many = max(1, int(xp.searchsorted(xp.cumsum(counts.sum(0)), _PAIRS)))
-        return best[:many], first[:, :many], counts[:, :many]
-
-    def overlaps(self, best: Any, first: Any, counts: Any) -> tuple[Any, Any]:
-        """Pairs (i, place) of a leader best[i] and a box of lower score that it overlaps by more than the threshold."""
-        xp, (low, high, start, stop, areas, _, _, rank) = self.xp, self.columns
-        i, j = _pairs(xp, first.reshape(-1), counts.reshape(-1))
-        i = i % len(best)
-        near = (xp.minimum(high[best][i], high[j]) > xp.maximum(low[best][i], low[j])) & (rank[best][i] < rank[j])
-        i, j = i[near], j[near]
-        k = best[i]
-        across = xp.minimum(high[k], high[j]) - xp.maximum(low[k], low[j])
-        along = xp.maximum(xp.minimum(stop[k], stop[j]) - xp.maximum(start[k], start[j]), 0)
-        intersection = across * along
-        iou = intersection / (areas[k] + areas[j] - intersection)
-        over = iou > _threshold(self.threshold, iou.dtype)
-        return i[over], j[over]
-
-
-def _resolve(xp: Any, count: int, above: Any, below: Any) -> Any:
-    """Which of `count` boxes greedy choice keeps, where above[p] suppresses below[p] if it is itself kept.
-
-    In each round the boxes that no undecided one is above are kept, and what they suppress goes.
-    """
-    kept = xp.ones(count, bool)
-    while len(above):
-        blocked = xp.zeros(count, bool)
-        blocked[below] = True
-        free = ~blocked[above]
-        gone = xp.zeros(count, bool)
-        gone[below[free]] = True
-        kept &= ~gone
-        open_ = ~(free | gone[above] | gone[below])
-        above, below = above[open_], below[open_]
-    return kept
-
-
-def _rounds(xp: Any, candidates: _Candidates) -> Iterator[Any]:
-    """Ranks of kept boxes: the boxes of highest scores decide among themselves, then suppress others, and so on."""
-    while len(candidates):
-        best, first, counts = candidates.leaders()
-        i, j = candidates.overlaps(best, first, counts)
-        place = xp.full(len(candidates), -1)
-        place[best] = xp.arange(len(best))
-        among = place[j] >= 0
-        kept = _resolve(xp, len(best), i[among], place[j[among]])
-        yield candidates.columns[-1][best[kept]]
-        left = xp.ones(len(candidates), bool)
-        left[best] = False
-        left[j[kept[i]]] = False
-        candidates.keep(left)
+def _numbers(xp: Any, groups: Any) -> Any:
+    """Groups as integers from 0, not many more than there are."""
+    groups = groups.astype(np.int64)
+    if not len(groups):
+        return groups
+    low, high = int(groups.min()), int(groups.max())
+    return groups - low if high - low < 1 << 20 else xp.unique(groups, return_inverse=True)[1].reshape(-1)
 
 
 def _suppress(xp: Any, boxes: Any, scores: Any, groups: Any, threshold: float) -> Any:
-    order = _descending(xp, scores)
+    order = descending(xp, scores)
     if not boxes.size:
         return order
-    boxes = boxes[order]
+    boxes = boxes.take(order, 0)
     if boxes.dtype.kind in "iu":
         boxes = boxes.astype(np.float64)
-    corners = [boxes[:, i] for i in range(4)]
-    areas = (corners[2] - corners[0]) * (corners[3] - corners[1])
-    proper = (corners[2] > corners[0]) & (corners[3] > corners[1]) & (areas > 0) & (areas < xp.inf)
-    rank = xp.nonzero(proper)[0]
-    kept = ~proper  # a box without an area overlaps nothing
-    if len(rank):
-        if groups is not None:
-            groups = xp.unique(groups, return_inverse=True)[1].reshape(-1)[order][rank]
-        candidates = _Candidates(xp, [c[rank] for c in corners], rank, groups, threshold)
-        for ranks in _rounds(xp, candidates):
-            kept[ranks] = True
-    return order[kept]
+    groups = None if groups is None else _numbers(xp, groups).take(order)
+    return order[greedy(xp, boxes, groups, threshold)]
 
 
 SCATTERED = float_values(
@@ -295,31 +152,11 @@ def soft_nms(
     boxes: [N, 4] corners; scores: [N], floating -> [n] and [n], where n depends on the contents.
     Raises ShapeError, DTypeError or ArgumentError. Source: arXiv:1704.04503.
     """
-    dtype = scores.dtype
-    x1, y1, x2, y2 = (boxes[:, i] for i in range(4))
-    areas = (x2 - x1) * (y2 - y1)
-    left, current = xp.arange(len(scores)), scores
-    chosen, values = [], []
-    while True:
-        alive = current > score_threshold
-        left, current = left[alive], current[alive]
-        if not len(left):
-            break
-        top = int(current.argmax())
-        best = left[top]
-        chosen.append(left[top : top + 1])
-        values.append(current[top : top + 1])
-        others = xp.arange(len(left)) != top
-        left, current = left[others], current[others]
-        width = xp.minimum(x2[left], x2[best]) - xp.maximum(x1[left], x1[best])
-        height = xp.minimum(y2[left], y2[best]) - xp.maximum(y1[left], y1[best])
-        shared = xp.maximum(width, 0) * xp.maximum(height, 0)
-        iou = xp.where(shared > 0, shared / xp.where(shared > 0, areas[left] + areas[best] - shared, 1), 0)
-        factor = xp.exp(-(iou**2) / sigma) if method == "gaussian" else xp.where(iou > iou_threshold, 1 - iou, 1)
-        current = current * factor.astype(dtype)
-    if not chosen:
-        return xp.empty(0, np.int64), xp.empty(0, dtype)
-    return xp.concatenate(chosen), xp.concatenate(values)
+
+    def decay(iou: Any) -> Any:
+        return xp.exp(-(iou**2) / sigma) if method == "gaussian" else xp.where(iou > iou_threshold, 1 - iou, 1)
+
+    return soften(xp, boxes, scores, None, decay, score_threshold, len(scores))
 
 
 @soft_nms.type

@@ -10,9 +10,11 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.suppression import descending, soften
 
 Array = np.ndarray[Any, Any]
-SUPPRESSIONS = ("hard", "soft", "none")
+SUPPRESSIONS = ("hard", "soft", "weighted", "none")
+_SIGMA = 0.5  # of soft suppression, as its paper has it
 
 
 @dataclass
@@ -49,7 +51,8 @@ class Selection:
 
     conf: least score. iou: boxes that overlap one of higher score by more go. classes: indices of the classes that
     are kept, or None. max_det: most detections. agnostic: boxes of different classes suppress each other.
-    suppression: "hard", "soft" (scores decay with overlap, Bodla et al., 2017; then conf decides) or "none".
+    suppression: "hard", "soft" (scores decay with overlap, Bodla et al., 2017; then conf decides), "weighted" (a box
+    that is kept becomes the mean, weighted by score, of itself and what it suppresses, as in BlazeFace) or "none".
     top_k: candidates of the highest scores that take part in suppression. multi_label: a box may have several classes.
     Raises ArgumentError for other values.
     """
@@ -129,10 +132,39 @@ def select(candidates: Candidates, selection: Selection, source: str) -> Selecte
         best = np.argpartition(-scores, selection.top_k - 1)[: selection.top_k]
         best.sort()
         rows, labels, scores, boxes = rows[best], labels[best], scores[best], boxes[best]
-    kept, scores = _suppressed(candidates, selection, boxes, scores, labels)
-    kept, scores = kept[: selection.max_det], scores[: selection.max_det]
-    points = None if candidates.keypoints is None else candidates.keypoints[rows[kept]]
-    return Selected(boxes[kept], scores.astype(np.float32, copy=False), labels[kept], points)
+    points = None if candidates.keypoints is None else candidates.keypoints[rows]
+    kept, scores_kept = _suppressed(candidates, selection, boxes, scores, labels)
+    kept, scores_kept = kept[: selection.max_det], scores_kept[: selection.max_det].astype(np.float32, copy=False)
+    found = Selected(boxes[kept], scores_kept, labels[kept], None if points is None else points[kept])
+    if selection.suppression == "weighted" and not candidates.suppressed:
+        return _blended(found, selection, boxes, scores, labels, points)
+    return found
+
+
+def _blended(
+    found: Selected, selection: Selection, boxes: Array, scores: Array, labels: Array, points: Array | None
+) -> Selected:
+    """Detections as means, weighted by score, of all candidates that they suppress; their scores are plain means.
+
+    Source: the blending of arXiv:1907.05047, as hollance/BlazeFace-PyTorch has it.
+    """
+    groups = np.zeros_like(labels) if selection.agnostic else labels
+    left = {group: np.nonzero(groups == group)[0] for group in np.unique(groups).tolist()}
+    for k in range(len(found.boxes)):
+        group = 0 if selection.agnostic else int(found.labels[k])
+        near = left[group]
+        iou = np.asarray(ops.box_iou(found.boxes[k : k + 1], boxes[near]))[0]
+        members = (iou > selection.iou) | (boxes[near] == found.boxes[k]).all(1)
+        some, left[group] = near[members], near[~members]
+        if len(some) > 1:
+            weights = scores[some] / max(float(scores[some].sum()), 1e-12)
+            found.boxes[k] = weights @ boxes[some]
+            found.scores[k] = scores[some].mean()
+            if points is not None and found.keypoints is not None:
+                found.keypoints[k] = np.tensordot(weights, points[some], 1)
+    order = np.argsort(-found.scores, kind="stable")
+    keypoints = None if found.keypoints is None else found.keypoints[order]
+    return Selected(found.boxes[order], found.scores[order], found.labels[order], keypoints)
 
 
 def _confident(candidates: Candidates, selection: Selection, source: str) -> tuple[Array, Array, Array]:
@@ -162,7 +194,7 @@ def _suppressed(
     """Indices of the boxes that remain, and their scores, best first."""
     groups = np.zeros_like(labels) if selection.agnostic else labels
     if candidates.suppressed or selection.suppression == "none":
-        order = np.argsort(-scores, kind="stable")
+        order = descending(np, scores)
         return order, scores[order]
     if selection.suppression == "soft":
         return _softly(selection, boxes, scores, groups)
@@ -173,58 +205,25 @@ def _suppressed(
 def _best_kept(boxes: Array, scores: Array, groups: Array, selection: Selection) -> Array:
     """What suppression keeps, best first: at least the max_det first of it, or all.
 
-    Whether a box is kept depends on those of higher score alone. So the best decide among themselves, what overlaps
-    those that are kept goes, and only where they are too few the next ones are looked at.
+    Whether a box is kept depends on those of higher score alone: so the best are enough, if enough of them are kept.
     """
-    left = np.argsort(-scores, kind="stable")
-    kept = left[:0]
-    while len(left):
-        part, left = left[: 4 * selection.max_det], left[4 * selection.max_det :]
-        new = part[ops.batched_nms(boxes[part], scores[part], groups[part], float(selection.iou))]
-        kept = np.concatenate([kept, new])
-        if len(kept) >= selection.max_det:
-            break
-        left = left[_free(boxes, groups, left, new, float(selection.iou))]
-    return kept
-
-
-def _free(boxes: Array, groups: Array, left: Array, kept: Array, iou: float) -> Array:
-    """Places in `left` of the boxes that overlap none of `kept` in their group by more than iou, ascending.
-
-    A pass over what is left for each of kept; what is gone is taken out every few passes.
-    """
-    places = np.argsort(groups[left], kind="stable")
-    members = groups[left][places]
-    columns = np.ascontiguousarray(boxes[left][places].T)
-    areas = (columns[2] - columns[0]) * (columns[3] - columns[1])
-    for first in range(0, len(kept), 8):
-        free = np.ones(len(places), bool)
-        some = kept[first : first + 8]
-        starts, ends = (np.searchsorted(members, groups[some], side).tolist() for side in ("left", "right"))
-        for k, start, end in zip(some.tolist(), starts, ends, strict=True):
-            x1, y1, x2, y2 = columns[:, start:end]
-            a, b, c, d = boxes[k]
-            shared = np.maximum(np.minimum(x2, c) - np.maximum(x1, a), 0)
-            shared *= np.maximum(np.minimum(y2, d) - np.maximum(y1, b), 0)
-            union = areas[start:end] + (c - a) * (d - b) - shared
-            free[start:end] &= ~(shared / union > np.float64(iou))
-        if not free.all():
-            places, members, areas, columns = places[free], members[free], areas[free], columns[:, free]
-        if not len(places):
-            break
-    return np.sort(places)
+    order: Array = descending(np, scores)
+    some = 4 * selection.max_det
+    while True:
+        part = order[:some]
+        kept: Array = part[ops.batched_nms(boxes[part], scores[part], groups[part], float(selection.iou))]
+        if len(kept) >= selection.max_det or some >= len(order):
+            return kept
+        some *= 8
 
 
 def _softly(selection: Selection, boxes: Array, scores: Array, groups: Array) -> tuple[Array, Array]:
-    indices, values = [np.zeros(0, np.int64)], [np.zeros(0, scores.dtype)]
-    for group in np.unique(groups):
-        members = np.nonzero(groups == group)[0]
-        members = members[np.argsort(-scores[members], kind="stable")[: 10 * selection.max_det]]
-        found, decayed = ops.soft_nms(
-            boxes[members], scores[members], iou_threshold=float(selection.iou), score_threshold=float(selection.conf)
-        )
-        indices.append(members[found])
-        values.append(decayed)
-    kept, decayed = np.concatenate(indices), np.concatenate(values)
-    order = np.argsort(-decayed, kind="stable")
-    return kept[order], decayed[order]
+    """The max_det boxes of the highest scores after Gaussian decay within their groups, best first."""
+
+    def decay(iou: Array) -> Array:
+        result: Array = np.exp(-(iou**2) / _SIGMA)
+        return result
+
+    groups = np.unique(groups, return_inverse=True)[1]
+    kept, decayed = soften(np, boxes, scores, groups, decay, float(selection.conf), selection.max_det)
+    return kept, decayed

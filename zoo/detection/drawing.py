@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import os
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,18 +45,21 @@ def draw_boxes(
 
     width, font_size: in pixels; by the size of the picture where None. points: (n, K, 2) or None.
     """
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
     result = image.convert("RGB") if image.mode != "RGB" else image.copy()
     side = (result.width * result.height) ** 0.5
-    width = max(1, round(side / 260)) if width is None else width
-    font = ImageFont.load_default(max(9, round(side / 42)) if font_size is None else font_size)
+    width = max(1 + (side >= 150), round(side / 260)) if width is None else width
+    font = font_for("".join(texts), max(9, round(side / 42)) if font_size is None else font_size)
     draw = ImageDraw.Draw(result)
+    texts = [_shown(draw, text, font, result.width - 2 * (width + 1)) for text in texts]
     order = range(len(texts) - 1, -1, -1)
     for i in order:
         _outline(draw, boxes[i], colors[i], width)
         for x, y in () if points is None else points[i].tolist():
             draw.ellipse((x - width, y - width, x + width, y + width), fill=colors[i], outline=ink_on(colors[i]))
+    if font_size is None and draw.textbbox((0, 0), "Ag", font=font, anchor="la")[3] > 0.4 * result.height:
+        return result  # text would hide the picture
     taken: list[tuple[float, float, float, float]] = []
     places = []
     for i in range(len(texts)):  # the best first, so that they get the best places
@@ -66,6 +71,78 @@ def draw_boxes(
         draw.rectangle((left, top, right - 1, bottom - 1), fill=colors[i])
         draw.text((left + width + 1, top + 1), texts[i], fill=ink_on(colors[i]), font=font, anchor="la")
     return result
+
+
+#: Fonts with more characters than Pillow's own, in the order of trying; those that are installed.
+_FONTS = (
+    "DejaVuSans.ttf",
+    "Arial Unicode.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKsc-Regular.otf",
+    "arialuni.ttf",
+    "msgothic.ttc",
+    "msyh.ttc",
+    "malgun.ttf",
+    "AppleSDGothicNeo.ttc",
+    "Hiragino Sans GB.ttc",
+    "wqy-microhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "unifont.ttf",
+    "arial.ttf",
+)
+
+
+def font_for(text: str, size: int) -> Any:
+    """A font with most characters of a text: Pillow's own, else one that is installed or comes with matplotlib."""
+    from PIL import ImageFont
+
+    own = ImageFont.load_default(size)
+    needed = "".join(sorted({c for c in text if ord(c) > 126}))
+    best, least = own, len(_lacking(needed, own))
+    for name in _FONTS if least else ():
+        try:
+            font = ImageFont.truetype(name, size)
+        except (OSError, ImportError):
+            font = _matplotlib_font(name, size)
+        if font is not None and (count := len(_lacking(needed, font))) < least:
+            best, least = font, count
+        if not least:
+            break
+    return best
+
+
+def _matplotlib_font(name: str, size: int) -> Any:
+    from importlib.util import find_spec
+
+    from PIL import ImageFont
+
+    spec = find_spec("matplotlib")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        try:
+            return ImageFont.truetype(os.path.join(folder, "mpl-data", "fonts", "ttf", name), size)
+        except (OSError, ImportError):
+            continue
+    return None
+
+
+def _lacking(text: str, font: Any) -> str:
+    """The characters of a text that a font draws as it draws what no font has."""
+    nothing = bytes(font.getmask("\U0010fffe"))
+    return "".join(c for c in text if bytes(font.getmask(c)) == nothing)
+
+
+def _shown(draw: Any, text: str, font: Any, room: float) -> str:
+    """A text with what the font lacks in plain letters or as "?", on one line, cut to the room that there is."""
+    text = " ".join(text.split())
+    for c in _lacking("".join({c for c in text if ord(c) > 126}), font):
+        plain = unicodedata.normalize("NFKD", c.casefold() if c.islower() else c).encode("ascii", "ignore").decode()
+        text = text.replace(c, plain or "?")
+    if draw.textlength(text, font=font) <= room:
+        return text
+    while text and draw.textlength(text + "...", font=font) > room:
+        text = text[:-1]
+    return text + "..."
 
 
 def _outline(draw: Any, box: Any, color: Color, width: int) -> None:

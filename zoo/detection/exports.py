@@ -96,7 +96,7 @@ def _find(config: GraphConfig, metadata: Mapping[str, Any], operators: frozenset
     if any(port.shape is None for port in config.outputs):
         return None
     size = _size(config, metadata)
-    if "stride" in metadata and "names" in metadata and metadata.get("task", "detect") == "detect":
+    if "names" in metadata and ("stride" in metadata or "task" in metadata):
         return _ultralytics(config, metadata, size)
     return (
         _finished(config, size)
@@ -117,20 +117,33 @@ def _size(config: GraphConfig, metadata: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _ultralytics(config: GraphConfig, metadata: Mapping[str, Any], size: tuple[int, int]) -> Recognised | None:
-    """YOLOv5 and later, told by metadata: pictures are RGB, 0 to 1, in the middle of grey padding."""
+    """YOLOv5 and later, told by metadata: pictures are RGB, 0 to 1, in the middle of grey padding.
+
+    Of networks that also give masks or points the boxes are read; those that give turned boxes or no boxes are not.
+    """
     shape = config.outputs[0].shape or ()
     labels = names_of(metadata)
+    more = _further(metadata)
     usual = DetectionPreprocessing(size=size)
-    if len(shape) != 3 or not labels:
+    if len(shape) != 3 or not labels or more is None:
         return None
     classes = len(labels)
-    if shape[2] == 6 and shape[1] != classes + 4 and _is_finished(metadata, classes, shape[1], size):
+    if shape[2] == 6 + more and shape[1] != classes + 4 + more and _is_finished(metadata, classes, shape[1], size):
         return Recognised(RowsDecoder(classes), usual, labels)
-    if shape[2] == classes + 5:
+    if shape[2] == classes + 5 + more:
         return Recognised(YoloDecoder(classes), usual, labels)
-    if shape[1] == classes + 4:
+    if shape[1] == classes + 4 + more:
         return Recognised(YoloDecoder(classes, objectness=False, channels_first=True), usual, labels)
     return None
+
+
+def _further(metadata: Mapping[str, Any]) -> int | None:
+    """How many numbers follow the scores of a box: of its mask or its points; None where it is no upright box."""
+    task = str(metadata.get("task", "detect"))
+    if task == "pose":
+        points = [int(n[:4]) for n in re.findall(r"\d+", str(metadata.get("kpt_shape", "[17, 3]")))[:2]]
+        return points[0] * points[1] if len(points) == 2 else None
+    return {"detect": 0, "segment": 32}.get(task)
 
 
 def _is_finished(metadata: Mapping[str, Any], classes: int, rows: int | str | None, size: tuple[int, int]) -> bool:

@@ -13,7 +13,7 @@ from zoonet.ops.errors import ArgumentError, FormatError, InputError, ZoonetErro
 from zoonet.ops.types import TensorType
 from zoonet.zoo.architectures import defaults
 from zoonet.zoo.classification import checked_pictures, default_labels, floating_dtype
-from zoonet.zoo.detection.candidates import Candidates, Decoder, Selection, class_indices, select
+from zoonet.zoo.detection.candidates import SUPPRESSIONS, Candidates, Decoder, Selection, class_indices, select
 from zoonet.zoo.detection.decoders import decoder_config, decoder_from
 from zoonet.zoo.detection.preprocessing import DetectionPreprocessing, Placement
 from zoonet.zoo.detection.results import Detections
@@ -32,7 +32,7 @@ class ObjectDetection:
     """Pictures in, boxes out.
 
     preprocessing: what turns a picture into the network's input. labels: the names of the classes. decoder: what makes
-    candidates of the network's outputs. conf, iou: thresholds for `run` where it is not told any.
+    candidates of the network's outputs. conf, iou, suppression: what `run` does where it is not told any.
     """
 
     name = "object-detection"
@@ -46,12 +46,14 @@ class ObjectDetection:
         *,
         conf: float = 0.25,
         iou: float = 0.45,
+        suppression: str = "hard",
     ) -> None:
         self.preprocessing = preprocessing
         self.labels = tuple(labels)
         self.decoder = decoder
         self.conf = conf
         self.iou = iou
+        self.suppression = suppression
 
     @classmethod
     def from_config(
@@ -87,7 +89,9 @@ class ObjectDetection:
                 f"{file}: the labels do not fit", expected=f"{decoder.classes} labels", received=len(labels)
             )
         conf, iou = (_threshold(config, key, value) for key, value in zip(("conf", "iou"), thresholds, strict=True))
-        return cls(preprocessing, labels, decoder, conf=conf, iou=iou)
+        suppression = config.get("suppression", getattr(network, "suppression", "hard"))
+        suppression = suppression if suppression in SUPPRESSIONS else "hard"
+        return cls(preprocessing, labels, decoder, conf=conf, iou=iou, suppression=suppression)
 
     def to_config(self) -> dict[str, Any]:
         """Plain data: preprocessing, labels, thresholds, and the decoder, for a network that is saved as a graph."""
@@ -96,6 +100,7 @@ class ObjectDetection:
             "labels": list(self.labels),
             "conf": self.conf,
             "iou": self.iou,
+            "suppression": self.suppression,
         }
         decoder = decoder_config(self.decoder)
         return config | ({} if decoder is None else {"decoder": decoder})
@@ -110,7 +115,7 @@ class ObjectDetection:
         classes: Any = None,
         max_det: int = 300,
         agnostic: bool = False,
-        suppression: str = "hard",
+        suppression: str | None = None,
         top_k: int = 30_000,
         multi_label: bool = True,
         batch: int = 8,
@@ -121,8 +126,9 @@ class ObjectDetection:
         source: see `find_pictures`. conf: least score; usually 0.25, and what the weights say. iou: a box that overlaps
         one of the same class and higher score by more is dropped; usually 0.45. classes: names or indices, only these.
         max_det: most objects in a picture. agnostic: boxes of different classes suppress each other. suppression:
-        "hard", "soft" or "none". top_k: candidates that take part in suppression. multi_label: a box may have several
-        classes, else its best one only. batch: pictures at a time. progress: called with (done, total).
+        "hard", "soft", "weighted" or "none" (see `Selection`); usually "hard". top_k: candidates that take part in it.
+        multi_label: a box may have several classes, else its best one only. batch: pictures at a time. progress: called
+        with (done, total).
         Raises InputError, FormatError, MissingFileError or ArgumentError.
         """
         if not isinstance(batch, int) or batch < 1:
@@ -133,7 +139,7 @@ class ObjectDetection:
             class_indices(classes, self.labels),
             max_det,
             agnostic,
-            suppression,
+            self.suppression if suppression is None else suppression,
             top_k,
             bool(multi_label),
         )

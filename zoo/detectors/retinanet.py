@@ -79,8 +79,15 @@ class RetinaNet(Module):
 
     @classmethod
     def fit(cls, config: RetinaNetConfig, shapes: Mapping[str, Any]) -> RetinaNetConfig:
-        """The configuration with as many classes as the arrays of a state dict have."""
+        """The configuration with as many classes as the arrays of a state dict have.
+
+        torchvision sets eps to 0 for its published weights of the first version, whose batch norms were frozen: they
+        count no batches.
+        """
         count = sizes(shapes, count=("head.classification_head.cls_logits.bias", 0)).get("count", 0)
+        frozen = "backbone.body.bn1.weight" in shapes and not any("num_batches_tracked" in name for name in shapes)
+        if frozen and not config.group_norm:
+            config = replace(config, eps=0.0)
         return replace(config, classes=count // 9) if count and count % 9 == 0 else config
 
     def reset(self, rng: np.random.Generator) -> None:

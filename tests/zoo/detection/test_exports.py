@@ -111,6 +111,34 @@ def test_yolov8_by_metadata_with_its_licence(tmp_path: pathlib.Path, capfd: Any)
         zoo.load(export(tmp_path / "own.onnx", {"output0": turned}, V8 | {"license": "MIT"}))
 
 
+@pytest.mark.parametrize(
+    ("task", "more", "extra"),
+    [
+        ("segment", 32, {}),
+        ("pose", 6, {"kpt_shape": "[2, 3]"}),
+        ("pose", 51, {}),
+        ("obb", 1, None),
+        ("classify", 0, None),
+    ],
+)
+def test_yolov8_of_other_tasks_gives_its_boxes_or_is_refused(
+    task: str, more: int, extra: dict[str, str] | None, tmp_path: pathlib.Path
+) -> None:
+    """What follows the scores, coefficients of masks or points, is not taken for scores of further classes."""
+    value = rows(CELLS, 4 + 2 + more)
+    value[0, 3, 5], value[0, 3, 6:] = 0.75, 0.9
+    metadata = {"names": "{0: 'cat', 1: 'hen'}", "stride": "32", "task": task, **(extra or {})}
+    path = export(tmp_path / "a.onnx", {"output0": value.transpose(0, 2, 1).copy()}, metadata)
+    if extra is None:
+        assert zoo.load(path).task.name == "arrays"
+        with pytest.raises(FormatError, match="are not those of a detector"):
+            zoo.load(path, task="detection")
+        return
+    found = zoo.load(path).run(PICTURE)
+    assert [(d.name, round(d.score, 2)) for d in found] == [("hen", 0.75)]
+    np.testing.assert_allclose(found.boxes, [[20, 35, 40, 45]], atol=1e-4)
+
+
 def test_dynamic_sizes_come_from_metadata(tmp_path: pathlib.Path) -> None:
     value = np.zeros((1, 7, CELLS), np.float32)
     model = zoo.load(export(tmp_path / "v8.onnx", {"output0": value}, V8 | {"imgsz": "[96, 192]"}, size="n"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from zoonet import zoo
+from zoonet.zoo.detection.candidates import Candidates, Selection, select
 from zoonet.zoo.detectors.blazeface import anchors_of
 
 F = torch.nn.functional
@@ -100,3 +101,26 @@ def test_blazeface_has_the_outputs_of_torch(assets: pathlib.Path) -> None:
     for ours, theirs in zip(zoo.load(path)(x.numpy()), expected, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
     np.testing.assert_allclose(anchors_of(), np.load(assets / "blazeface" / "anchors.npy"), atol=1e-7)
+
+
+def test_weighted_suppression_by_hand() -> None:
+    """Boxes of weights 3/4 and 1/4 become one of a mean score; one elsewhere, and one of another class, stay."""
+    boxes = np.array([[0, 0, 8, 8], [2, 0, 10, 8], [20, 20, 30, 30], [0, 0, 8, 8]], np.float32)
+    points = boxes.reshape(4, 2, 2) + 1
+    scores, labels = np.array([0.75, 0.25, 0.6, 0.3], np.float32), np.array([0, 0, 0, 1])
+    candidates = Candidates(boxes, scores, labels, keypoints=points)
+    found = select(candidates, Selection(conf=0.2, iou=0.3, suppression="weighted"), "")
+    np.testing.assert_allclose(found.boxes, [[20, 20, 30, 30], [0.5, 0, 8.5, 8], [0, 0, 8, 8]], rtol=1e-6)
+    np.testing.assert_allclose(found.scores, [0.6, 0.5, 0.3], rtol=1e-6)
+    assert found.labels.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(found.keypoints[1], [[1.5, 1], [9.5, 9]], rtol=1e-6)
+    merged = select(candidates, Selection(conf=0.2, iou=0.3, suppression="weighted", agnostic=True), "")
+    assert merged.scores.tolist() == pytest.approx([0.6, 1.3 / 3])
+
+
+def test_blazeface_blends_and_says_so_in_its_files(tmp_path: pathlib.Path) -> None:
+    model = zoo.create("blazeface", seed=0)
+    assert model.task.suppression == "weighted"
+    model.save(tmp_path / "face.onnx")
+    assert zoo.load(tmp_path / "face.onnx").task.suppression == "weighted"
+    assert zoo.create("yolox_nano", seed=None).task.suppression == "hard"

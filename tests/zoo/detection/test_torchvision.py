@@ -99,6 +99,27 @@ def test_outputs_anchors_and_detections(name: str, detection: Any, monkeypatch: 
         assert near.min() < 0.05
 
 
+@SLOW
+def test_frozen_norms_of_published_weights(detection: Any, tmp_path: pathlib.Path) -> None:
+    """torchvision loads RetinaNet's first weights into frozen batch norms, and sets their eps to 0."""
+    utils = importlib.import_module("torchvision.models.detection._utils")
+    misc = importlib.import_module("torchvision.ops.misc")
+    extract = importlib.import_module("torchvision.models.detection.backbone_utils")._resnet_fpn_extractor
+    blocks = importlib.import_module("torchvision.ops.feature_pyramid_network").LastLevelP6P7(256, 256)
+    body = importlib.import_module("torchvision.models").resnet50(norm_layer=misc.FrozenBatchNorm2d)
+    original = detection.RetinaNet(extract(body, 3, returned_layers=[2, 3, 4], extra_blocks=blocks), 5)
+    utils.overwrite_eps(original, 0.0)
+    torch.nn.init.uniform_(body.bn1.running_var, 1e-5, 1e-4)  # so that an eps of 1e-5 would show
+    torch.save(original.state_dict(), tmp_path / "w.pth")
+    model = zoo.load(tmp_path / "w.pth")
+    assert (model.architecture, model.network.config.eps) == ("retinanet_resnet50_fpn", 0.0)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = original.eval().head(list(original.backbone(x).values()))
+    scale = float(expected["cls_logits"].abs().max())
+    np.testing.assert_allclose(model(x.numpy())[0], expected["cls_logits"].numpy(), atol=2e-4 * scale)
+
+
 def _anchors(name: str, size: tuple[int, int], expected: Any) -> None:
     from zoonet.zoo.detectors import fcos, pyramid, retinanet, ssdlite
 
