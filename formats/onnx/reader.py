@@ -170,9 +170,10 @@ class GraphReader:
     ) -> None:
         graph = scope.frame.graph
         where = f"node {label!r} ({operator.op.name})"
-        arguments = self._inputs(operator, inputs, where) | self._named(operator, attributes, where, scope)
+        arguments = self._inputs(operator, inputs, where)
         if operator.name == "Gradient":
             arguments["function"] = self._function_between(proto, attributes, scope)
+        arguments |= self._named(operator, attributes, where, scope)
         outputs = list(proto.output)
         while outputs and not outputs[-1]:
             outputs.pop()
@@ -213,7 +214,7 @@ class GraphReader:
                 )
             arguments[name] = value
         required = operator.required | {name for name, entry in declared.items() if entry.required}
-        missing = required & operator.attributes - arguments.keys()
+        missing = required & operator.attributes - arguments.keys() - {"function"}
         if missing:
             raise FormatError(f"{where} lacks the attribute {sorted(missing)[0]!r}")
         return arguments

@@ -17,8 +17,8 @@ from zoonet.ops.sets.onnx.common import affordable, concrete, integers
 from zoonet.ops.sets.onnx.microsoft import declared
 from zoonet.ops.sets.onnx.microsoft_attention import embed_layer_norm
 from zoonet.ops.sets.onnx.normalization import dropout
-from zoonet.ops.sets.onnx.quantization import dequantized
-from zoonet.ops.sets.onnx.recurrent import lstm
+from zoonet.ops.sets.onnx.quantization import dequantized, dynamic_quantize
+from zoonet.ops.sets.onnx.recurrent import LstmCell, Options, recurrent
 from zoonet.ops.sets.onnx.windows import conv_transpose
 from zoonet.ops.types import Array
 
@@ -92,10 +92,7 @@ def dynamic_quantize_lstm(
     input_forget: int = 0,
     outputs: int = 1,
 ) -> tuple[Array, ...]:
-    """An LSTM whose weights (directions, size, 4 · hidden) are quantised.
-
-    The numbers that are multiplied by them stay floats, where ONNX Runtime rounds them to 8 bits.
-    """
+    """An LSTM whose weights (directions, size, 4 · hidden) are quantised; inputs and states are, for each product."""
 
     def real(weight: Array, scale: Array, zero: Array) -> Array:
         shape = (weight.shape[0], 1, -1)
@@ -103,12 +100,13 @@ def dynamic_quantize_lstm(
         whole = ops.subtract(ops.cast(weight, np.int32), ops.cast(zero, np.int32))
         return ops.swapaxes(ops.multiply(ops.cast(whole, np.float32), scale), 1, 2)
 
+    def rounding(x: Array) -> Array:
+        return dequantized(*dynamic_quantize(x, 3), 1)
+
+    options = Options(activations or (), activation_alpha or (), activation_beta or (), clip, direction, 0)
     weights = real(W, W_scale, W_zero_point), real(R, R_scale, R_zero_point)
-    result: tuple[Array, ...] = lstm(
-        X, *weights, B, sequence_lens, initial_h, initial_c, P, activation_alpha, activation_beta, activations, clip,
-        direction, hidden_size, input_forget, 0, 0, outputs,
-    )  # fmt: skip
-    return result
+    cell = LstmCell(*weights, P, bool(input_forget), options, rounding)
+    return recurrent(X, weights[0], B, sequence_lens, [initial_h, initial_c], options, cell)
 
 
 @declared("QEmbedLayerNormalization")

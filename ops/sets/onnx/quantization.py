@@ -36,14 +36,18 @@ def spread(parameter: Array, x: Array, axis: int, block: int) -> Array:
 
 
 def rounded(x: Array, zero_point: Array | None, to: DType, saturate: bool = True) -> Array:
-    """Numbers rounded to even, moved by the zero point and held within the range of an integer type, or cast."""
+    """Numbers rounded to even, moved by the zero point and held within the range of an integer type, or cast.
+
+    NaN becomes the lowest integer, as in ONNX Runtime: masks of -inf, whose scale is infinite, are quantised so.
+    """
     if kind_of(to) != INTEGER:
         return converted(x, to, saturate)
     limits = ml_dtypes.iinfo(to)  # type: ignore[no-untyped-call]
     wide = ops.cast(ops.round(ops.cast(x, np.float64)), np.float64)
     if zero_point is not None:
         wide = ops.add(wide, ops.cast(zero_point, np.float64))
-    return ops.cast(ops.clip(wide, float(limits.min), float(limits.max)), to)
+    low = np.asarray(limits.min, np.float64)
+    return ops.cast(ops.minimum(ops.where(ops.greater(wide, low), wide, low), float(limits.max)), to)
 
 
 def quantized(

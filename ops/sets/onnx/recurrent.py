@@ -174,13 +174,14 @@ class RnnCell:
 
 @dataclass(frozen=True)
 class LstmCell:
-    """Gates i, o, f, c; peepholes p for i, o, f."""
+    """Gates i, o, f, c; peepholes p for i, o, f. rounding: what inputs and states go through before each product."""
 
     W: Array
     R: Array
     P: Array | None
     coupled: bool
     options: Options
+    rounding: Function | None = None
     gates: int = 4
 
     def __call__(self, index: int, bias: Array | None) -> tuple[Callable[[Array], Array], Step]:
@@ -191,9 +192,12 @@ class LstmCell:
         peepholes = None if self.P is None else ops.split(ops.index(self.P, index), 3)
         limited = self.options.limited
 
+        def product(x: Array, weight: Array, bias: Array | None) -> Array:
+            return _linear(x if self.rounding is None else self.rounding(x), weight, bias)
+
         def step(x: Array, states: list[Array]) -> list[Array]:
             hidden, memory = states
-            i, o, forget, c = ops.split(ops.add(x, _linear(hidden, r, None)), 4, -1)
+            i, o, forget, c = ops.split(ops.add(x, product(hidden, r, None)), 4, -1)
             if peepholes is not None:
                 i = ops.add(i, ops.multiply(peepholes[0], memory))
                 forget = ops.add(forget, ops.multiply(peepholes[2], memory))
@@ -204,7 +208,7 @@ class LstmCell:
                 o = ops.add(o, ops.multiply(peepholes[1], new))
             return [ops.multiply(f(limited(o)), h(new)), new]
 
-        return lambda x: _linear(x, w, both), step
+        return lambda x: product(x, w, both), step
 
 
 @dataclass(frozen=True)
