@@ -26,6 +26,7 @@ from zoonet.ops.types import UNKNOWN, Array
 __all__ = ["GraphBuilder", "Tensor"]
 
 _CALL_LIMIT = 20_000
+_OUTPUT_LIMIT = 10_000
 _MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 #: Options that say how weights are made, stored or penalised, and not what is computed.
@@ -227,6 +228,8 @@ class GraphBuilder:
     def _record(self, layer: LayerConfig, kind: Layer, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
         """A node for the layer; its outputs."""
         op, count = kind.op, 1 if kind.outputs is None else kind.outputs(options)
+        if not 0 < count <= _OUTPUT_LIMIT:
+            raise UnsafeFileError(f"the layer {layer.name!r} gives too many outputs", expected=_OUTPUT_LIMIT)
         slots = self.slots.get(id(layer), ())
         updated: list[Slot] = []
         in_training = kind.training(options) if self.training and layer.trainable else None

@@ -134,6 +134,10 @@ def directions(layer: LayerConfig) -> tuple[LayerConfig, LayerConfig]:
     forward = layer.below("layer")
     if forward is None:
         raise FormatError(f"the layer {layer.name!r} (Bidirectional) has no layer inside")
+    if any(item.class_name == "Bidirectional" for item in _all_layers(forward)):
+        raise FormatError(
+            f"the layer {layer.name!r} (Bidirectional) has another one inside, which Keras does not allow"
+        )
     backward = layer.below("backward_layer")
     if backward is None:
         turned = not forward.options.get("go_backwards", False)

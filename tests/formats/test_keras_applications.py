@@ -39,6 +39,12 @@ SLOW = [
     ("Xception", 80, False),
     ("InceptionV3", 80, False),
     ("ConvNeXtTiny", 64, True),
+    ("MobileNetV3Large", 48, True),
+    ("InceptionResNetV2", 80, False),
+    ("EfficientNetV2S", 48, True),
+    ("DenseNet201", 48, False),
+    ("ResNet152V2", 64, False),
+    ("VGG19", 48, False),
 ]
 
 

@@ -373,6 +373,22 @@ def test_sizes_that_no_machine_has(class_name: str) -> None:
         from_checkpoint(checkpoint)
 
 
+def test_layers_of_countless_outputs_and_copies() -> None:
+    """Parts that no machine can list, and layers in both directions inside one another, 2^20 in all."""
+    layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 4, 4])]
+    call = [["x", 0, 0, {"num_or_size_splits": 2**40, "axis": 1}]]
+    config = tf_model("m", [*layers, tf_layer("TFOpLambda", "f", call, function="split")], ["x"], ["f"])
+    with pytest.raises(ZoonetError, match="'f' gives too many outputs"):
+        from_checkpoint(formats.Checkpoint({}, {"config": config}, "keras"))
+    inner: dict[str, Any] = {"class_name": "LSTM", "config": {"name": "l", "units": 2}}
+    for _ in range(19):
+        both = {"class_name": "Bidirectional", "config": {"name": "b", "layer": inner}}
+        inner = {"class_name": "RNN", "config": {"name": "r", "cell": both}}
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": [inner]}}
+    with pytest.raises(ZoonetError, match="another one inside"):
+        from_checkpoint(formats.Checkpoint({}, {"config": config}, "keras"))
+
+
 def test_sequences_that_never_end(tmp_path: pathlib.Path) -> None:
     model = keras.Sequential([keras.Input((5, 3)), L.SimpleRNN(2)])
     checkpoint = formats.read(keras_oracles.saved(model, tmp_path, ".keras"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zoonet import ops
@@ -196,6 +197,12 @@ def layer_scale(inputs: Array, gamma: Array, /, init_values: float = 1e-6, proje
     """x · gamma along the last axis. Source: Touvron et al., 2021, in Keras's ConvNeXt."""
     require_shape(gamma, (projection_dim,), "LayerScale", "gamma")
     return ops.multiply(inputs, gamma)
+
+
+@layer("CustomScaleLayer")
+def scaled_sum(inputs: Sequence[Array], /, scale: float = 1.0) -> Array:
+    """x + scale · y: how InceptionResNetV2 of keras.applications adds its branches."""
+    return ops.add(inputs[0], ops.multiply(inputs[1], float(scale)))
 
 
 @layer("StochasticDepth")
