@@ -53,8 +53,11 @@ class LazyTensor:
         """Return the array (`shape`, `dtype`, native byte order); nothing is cached.
 
         The array may be a read-only view of the mapped file: copy it before changing it.
-        Raises FormatError where the file does not hold what it declares.
+        Raises FormatError where the file does not hold what it declares, also a shape that no array can have: an empty
+        one may say any.
         """
+        if 0 in self.shape and math.prod(n or 1 for n in self.shape) * self.dtype.itemsize >= 1 << 63:
+            raise FormatError("a tensor of a shape that no array can have", received=self.shape)
         array = self._load()
         if array.shape != self.shape or array.dtype != self.dtype:
             raise FormatError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -312,6 +313,7 @@ def torch_resolver(extra_inert: tuple[str, ...] = (), unknown: set[str] | None =
     """
     general = resolver(TORCH_KNOWN, (*INERT, *extra_inert), unknown)
 
+    @lru_cache(maxsize=1024)  # a file may name one class a million times
     def resolve(module: str, name: str) -> Any:
         if module in ("torch", "torch.cuda", "torch.storage"):
             if name in TORCH:

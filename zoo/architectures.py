@@ -114,6 +114,8 @@ _DIGITS = Defaults(DigitPreprocessing(), {10: "digits"})
 _COCO = Defaults(None, {80: "coco-80", 91: "coco-91"})
 _FACE = Defaults(None, {1: "face"})
 _WIDEST = 1 << 24  # the largest number of channels, classes or words that a file may ask for
+#: More arrays than a network has; those of the largest language models are a few thousand.
+MOST_ARRAYS = 20_000
 #: The first pattern that fits an architecture's name decides.
 DEFAULTS: tuple[tuple[str, Defaults], ...] = (
     ("resnet*_keras", _KERAS),
@@ -321,7 +323,12 @@ def recognise_resized(state: Mapping[str, Any]) -> str | None:
 
 
 def possible(state: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
-    """Networks and configurations by name, of the families of whose marks a state dict has one."""
+    """Networks and configurations by name, of the families of whose marks a state dict has one.
+
+    None for more arrays than any network has: comparing them would take long.
+    """
+    if len(state) > MOST_ARRAYS:
+        return []
     return [
         (name, found)
         for family in FAMILIES

@@ -373,11 +373,14 @@ def compare_shapes(own: Mapping[str, Any], given: Mapping[str, Any]) -> Misfits:
 
 
 def sizes(shapes: Mapping[str, Any], **axes: tuple[str, int]) -> dict[str, Any]:
-    """Sizes read off the arrays of a state dict: keyword=(name, axis); those whose array is absent are left out."""
+    """Sizes read off the arrays of a state dict: keyword=(name, axis); those whose array is absent are left out.
+
+    So are sizes that no network has: an empty array may say any.
+    """
     found = {}
     for keyword, (name, axis) in axes.items():
         shape = tuple(shapes[name].shape) if name in shapes else ()
-        if len(shape) > axis and shape[axis] > 0:
+        if len(shape) > axis and 0 < shape[axis] <= 1 << 24:
             found[keyword] = int(shape[axis])
     return found
 

@@ -55,7 +55,7 @@ def unwrapped(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint without the prefix of a wrapper, and with the last layer under its own name, where that makes it a
     network of the zoo; else as it is. `Checkpoint.original_names` keeps the names of the file.
     """
-    if not checkpoint or _known(checkpoint):
+    if not 0 < len(checkpoint) <= architectures.MOST_ARRAYS or _known(checkpoint):
         return checkpoint
     for prefix, names in _variants(checkpoint):
         variant = _mapped(checkpoint, names)
@@ -164,6 +164,8 @@ def describe(checkpoint: Checkpoint, names: list[str]) -> str:
 
     names: those in the file, which tell the vocabulary.
     """
+    if len(checkpoint) > architectures.MOST_ARRAYS:
+        return "no architecture of the zoo"
     found = architectures.recognise(checkpoint)
     one = only(checkpoint)
     if one is not None:

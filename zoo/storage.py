@@ -400,7 +400,8 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
             f"the weights in {path.name} fit several architectures: {', '.join(found)}",
             fix=f'choose one, zoo.load("{path.name}", arch="{found[0]}") or --arch {found[0]}',
         )
-    body, kin = recognition.body_of(checkpoint), family_of(checkpoint)
+    small = len(checkpoint) <= architectures.MOST_ARRAYS
+    body, kin = (recognition.body_of(checkpoint), family_of(checkpoint)) if small else (None, None)
     if body is not None:
         raise StateDictError(
             f"the weights in {path.name} have no classes",

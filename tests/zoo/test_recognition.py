@@ -174,3 +174,28 @@ def test_a_number_in_a_name_makes_no_layers() -> None:
     assert found.sizes["layers"] == 1
     deep = {"layer1.0.conv1.weight": np.zeros((4, 4)), "layer1.900.conv1.weight": np.zeros((4, 4))}
     assert ResNet.resized(RESNETS["resnet50"], deep).blocks == RESNETS["resnet50"].blocks
+
+
+def test_a_narrow_terminal_and_a_huge_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    from zoonet.zoo.cli import main
+
+    size, count = 1 << 26, 80  # 5 GiB, of which none is on the disk
+    name = "model.layers.{}.some_long_name_of_a_module.projection.weight"
+    header = {
+        name.format(i): {"dtype": "F32", "shape": [size >> 14, 4096], "data_offsets": [size * i, size * (i + 1)]}
+        for i in range(count)
+    }
+    text = json.dumps(header).encode()
+    with (tmp_path / "a.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + size * count)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["show", str(tmp_path / "a.safetensors")]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert max(map(len, lines[-2 * count :])) <= 80
+    assert sum("67,108,864" in line for line in lines) == count
+    assert "5,368,709,120" in "".join(lines[:10])

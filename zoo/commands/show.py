@@ -65,17 +65,25 @@ def show(
     if summary:
         print(f"\n{summary}")
     elif tensors:
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        for title in ("tensor", "dtype", "shape"):
-            table.add_column(title, no_wrap=True)
-        table.add_column("bytes", justify="right")
-        for tensor in tensors:
-            shape = "×".join(map(str, tensor["shape"])) or "-"
-            table.add_row(printable(tensor["name"]), tensor["dtype"], shape, f"{tensor['bytes']:,}")
         print()
-        console().print(table)
+        console().print(_table(tensors))
+
+
+def _table(tensors: list[dict[str, Any]]) -> Any:
+    """One line for each tensor; where the terminal is narrow, long names go on in the next line and numbers stay."""
+    from rich.table import Table
+
+    rows = [
+        (printable(t["name"]), t["dtype"], "×".join(map(str, t["shape"])) or "-", f"{t['bytes']:,}") for t in tensors
+    ]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("tensor", overflow="fold")
+    for column, title in enumerate(("dtype", "shape", "bytes"), start=1):
+        width = max(len(title), *(len(row[column]) for row in rows))
+        table.add_column(title, no_wrap=True, min_width=width, justify="right" if title == "bytes" else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _summary(name: str, architecture: str | None, arch: str | None) -> Summary:
