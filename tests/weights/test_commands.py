@@ -173,7 +173,7 @@ def test_warnings_are_one_line(capfd: Capture, server: Any, serve: Any) -> None:
 class TestBar:
     def test_on_a_terminal(self, server: Any, python_environment: dict[str, str]) -> None:
         data = random.Random(1).randbytes(2_000_000)
-        url = server.add("/model.bin", data, "drip:200000:0.05") + f"#sha256={hashlib.sha256(data).hexdigest()}"
+        url = server.add("/model.bin", data, "drip:200000:0.2") + f"#sha256={hashlib.sha256(data).hexdigest()}"
         leader, follower = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-c", "import sys; from zoonet import zoo; print(zoo.download(sys.argv[1]))", url],
