@@ -13,6 +13,7 @@ from zoonet.zoo.commands.output import progress_bar
 from zoonet.zoo.commands.train import split_columns
 from zoonet.zoo.storage import load
 from zoonet.zoo.tasks import has_option
+from zoonet.zoo.train.history import check_picture
 
 _DATA = (
     "Pictures: a folder with a sub-folder per class, or a .csv or .json list of files and labels. Detectors: a folder "
@@ -39,6 +40,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a model on your data: metrics, a table of classes, the worst mistakes."""
+    for path in (confusion, mistakes, curves):
+        if path is not None:
+            check_picture(path)
     loaded = load(model, arch, device=device, **purpose(task, preprocessing))
     given: dict[str, Any] = {
         "batch": batch,

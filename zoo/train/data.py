@@ -254,8 +254,11 @@ def classes_of(targets: Array) -> Array:
     return targets.argmax(1) if targets.dtype.kind == "f" and targets.ndim == 2 else targets
 
 
+_ENDS = 32 << 10
+
+
 def fingerprint(data: Data) -> str:
-    """A hash of names, targets and labels, and of arrays, by which one sees that data have changed."""
+    """A hash of names, targets, labels, arrays and the ends of files, by which one sees that data have changed."""
     import hashlib
 
     digest = hashlib.sha256(repr((len(data), data.labels)).encode())
@@ -265,11 +268,22 @@ def fingerprint(data: Data) -> str:
         if isinstance(item, str | os.PathLike):
             path = pathlib.Path(item)
             digest.update(f"{path.name}:{path.stat().st_size if path.is_file() else 0}".encode(errors="replace"))
+            digest.update(_ends(path))
         elif ops.is_array(item):
             digest.update(np.ascontiguousarray(item).tobytes())
         else:
             digest.update(data.name(index).encode(errors="replace"))
     return digest.hexdigest()
+
+
+def _ends(path: pathlib.Path) -> bytes:
+    """The first and last bytes of a file, by which one sees that it is another one of the same size."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        start = file.read(_ENDS)
+        file.seek(max(file.tell(), path.stat().st_size - _ENDS))
+        return start + file.read(_ENDS)
 
 
 def class_weights(targets: Array) -> Array:

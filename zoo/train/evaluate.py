@@ -92,7 +92,8 @@ class Evaluation:
                 printable(f"  {m.name}: {m.predicted} ({m.score:.1%}), truly {m.truth}") for m in self.mistakes[:5]
             ]
         if self.skipped:
-            lines.append(f"{len(self.skipped)} samples could not be read, the first: {printable(self.skipped[0])}")
+            several = "1 sample" if len(self.skipped) == 1 else f"{len(self.skipped)} samples"
+            lines.append(f"{several} could not be read, the first: {printable(self.skipped[0])}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -106,11 +107,14 @@ class Evaluation:
         count = len(self.confusion)
         size = min(4 + 0.35 * count, 24)
         figure, axis = pyplot.subplots(figsize=(size, size))
-        axis.imshow(self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+        shares = self.confusion / np.maximum(self.confusion.sum(1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if count <= 30:
             for row, column in np.ndindex(count, count):
                 if self.confusion[row, column]:
-                    axis.text(column, row, str(self.confusion[row, column]), ha="center", va="center", fontsize=8)
+                    colour = "white" if shares[row, column] > 0.5 else "black"
+                    text = str(self.confusion[row, column])
+                    axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         if count <= 60:
             axis.set_xticks(range(count), self.labels, rotation=90)
             axis.set_yticks(range(count), self.labels)

@@ -139,7 +139,13 @@ def import_pyplot() -> Any:
 
 def check_picture(path: str | os.PathLike[str]) -> None:
     """Complain about a plot that cannot be drawn before there is anything to draw."""
-    import_pyplot()
+    known = import_pyplot().gcf().canvas.get_supported_filetypes()
+    import_pyplot().close()
+    ending = pathlib.Path(path).suffix.removeprefix(".").lower()
+    if ending and ending not in known:
+        raise ArgumentError(
+            "no picture can be drawn with this ending", expected=", ".join(sorted(known)), received=str(path)
+        )
     folder = pathlib.Path(path).parent
     if not folder.is_dir():
         raise ArgumentError("the picture cannot be drawn there", expected="an existing folder", received=str(folder))

@@ -8,6 +8,7 @@ best.safetensors, last.safetensors  models for zoo.load
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -79,6 +80,7 @@ class RunDirectory:
             raise ArgumentError(
                 f"the folder {self.path} holds a run already", fix="resume=True goes on with it; or name another run"
             )
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".{os.getpid()}.probe"
@@ -90,6 +92,12 @@ class RunDirectory:
                 received=error.strerror or error,
                 fix="choose another one: run=…",
             ) from None
+
+    def discard_if_empty(self) -> None:
+        """Remove the folders that were made for a run of which nothing came."""
+        with contextlib.suppress(OSError):
+            for path in self._made:
+                path.rmdir()
 
     def write_text(self, name: str, text: str) -> None:
         """A file, whole or as it was. Raises FileError."""

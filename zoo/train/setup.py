@@ -91,7 +91,8 @@ def set_up(
     if measured is not None:
         measured = readable(with_classes_of_rows(model, measured, settings.loss), pictures, settings.corrupt, skipped)
     if skipped:
-        notes.append(f"{len(skipped)} pictures cannot be read and are left out, the first: {skipped[0]}")
+        several = "1 picture" if len(skipped) == 1 else f"{len(skipped)} pictures"
+        notes.append(f"left out, for they cannot be read: {several}, the first: {skipped[0]}")
     _check(model, data)
     if not pictures and not takes_texts(model):
         prepare.check_arrays(data)

@@ -67,16 +67,20 @@ def train(
         folder = RunDirectory(chosen, resume=resume)
     elif resume:
         raise ArgumentError("a run without a directory cannot be resumed", fix="leave run out, or name it")
-    parts = set_up(model, source, validation, settings, columns, given.get("batch"))
-    if out is not None:
-        _try_target(model, pathlib.Path(out))
-    with reporter(progress) as shown:
-        for note in parts.notes:
-            shown.note(note)
-        trainer = Trainer(model, parts, settings, folder, shown)
-        if resume:
-            trainer.resume()
-        history = trainer.fit()
+    try:
+        parts = set_up(model, source, validation, settings, columns, given.get("batch"))
+        if out is not None:
+            _try_target(model, pathlib.Path(out))
+        with reporter(progress) as shown:
+            for note in parts.notes:
+                shown.note(note)
+            trainer = Trainer(model, parts, settings, folder, shown)
+            if resume:
+                trainer.resume()
+            history = trainer.fit()
+    finally:
+        if folder is not None:
+            folder.discard_if_empty()
     model.recompile()
     if out is not None:
         model.save(out)

@@ -285,6 +285,42 @@ def test_resume_with_another_model_or_data(folder: pathlib.Path, small: Any, tmp
     assert len(small().train(folder, epochs=2, resume=True, **options)) == 2
 
 
+def test_a_changed_picture_of_the_same_size_is_other_data(
+    folder: pathlib.Path, small: Any, tmp_path: pathlib.Path
+) -> None:
+    for path in folder.glob("*/*.png"):
+        target = tmp_path / "data" / path.parent.name / f"{path.stem}.bmp"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(target)
+    options = {"batch": 8, "run": tmp_path / "run", **QUIET}
+    small().train(tmp_path / "data", epochs=1, **options)
+    size = target.stat().st_size
+    Image.new("RGB", Image.open(target).size, "red").save(target)
+    assert target.stat().st_size == size
+    with pytest.raises(ArgumentError, match="other data"):
+        small().train(tmp_path / "data", epochs=2, resume=True, **options)
+
+
+def test_what_is_refused_leaves_no_folder_behind(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ArgumentError, match="freeze fits no"):
+        small().train(folder, run=tmp_path / "runs" / "one", freeze="nothing", **QUIET)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(ArgumentError, match="freeze fits no"):
+        small().train(folder, run=tmp_path / "kept", freeze="nothing", **QUIET)
+    assert (tmp_path / "kept").is_dir()
+
+
+@pytest.mark.parametrize("command", [["train", "--plot"], ["eval", "--confusion"], ["eval", "--mistakes"]])
+def test_a_picture_that_cannot_be_drawn_is_said_first(
+    command: list[str], folder: pathlib.Path, tmp_path: pathlib.Path, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command[0], "digits", str(folder), command[1], "curves.foo"]) == 2
+    assert "no picture can be drawn with this ending" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pictures_that_cannot_be_read_are_left_out(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> None:
     data = tmp_path / "data"
     for path in sorted(folder.rglob("*.png"))[::2]:
