@@ -97,12 +97,7 @@ def test_outputs_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    "version",
-    [
-        "published",
-        "second",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("transformers 5", "second as saved")),
-    ],
+    "version", ["published", "transformers 5", "second", pytest.param("second as saved", marks=pytest.mark.slow)]
 )
 def test_folders_of_hugging_face(version: str, tmp_path: pathlib.Path) -> None:
     """Written by transformers itself, and with the names that its modules have. Version 2 is the same network."""
