@@ -43,7 +43,7 @@ def in_our_names(checkpoint: Checkpoint) -> Checkpoint:
         return keras_mobilenet(checkpoint, found[0]) if found else checkpoint
     if any(name.removeprefix("resnet.").startswith("embedder.embedder.convolution.") for name in checkpoint):
         return transformers_resnet(checkpoint)
-    if any(name.startswith("model.encoder.aifi.") for name in checkpoint):
+    if any(name.startswith("model.encoder.aifi.") or name.endswith("_attn.n_points_scale") for name in checkpoint):
         return published_rtdetr(checkpoint)
     if any(_OLD_PYRAMID.match(name) for name in checkpoint):
         return torchvision_detector(checkpoint)
@@ -63,13 +63,16 @@ def published_rtdetr(checkpoint: Checkpoint) -> Checkpoint:
     """RT-DETR in the names of transformers 5 in those of published checkpoints.
 
     model.encoder.aifi.0.layers.0.mlp.fc1.weight -> model.encoder.encoder.0.layers.0.fc1.weight; o_proj -> out_proj.
+    Version 2 is the same network; its names of the heads lack model.decoder, and it writes down 1 / points.
     """
 
     def ours(name: str) -> str:
         name = name.replace(".o_proj.", ".out_proj.").replace("encoder.aifi.", "encoder.encoder.")
+        name = re.sub(r"^(class_embed|bbox_embed)\.", r"model.decoder.\1.", name)
         return re.sub(r"(layers\.\d+)\.mlp\.(fc\d)", r"\1.\2", name)
 
-    return Checkpoint({ours(n): t for n, t in checkpoint.items()}, checkpoint.metadata, checkpoint.format)
+    tensors = {ours(n): t for n, t in checkpoint.items() if not n.endswith("_attn.n_points_scale")}
+    return Checkpoint(tensors, checkpoint.metadata, checkpoint.format)
 
 
 _OLD_PYRAMID = re.compile(r"backbone\.fpn\.(?:inner|layer)_blocks\.\d+\.(?:weight|bias)$")

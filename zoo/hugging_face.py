@@ -130,7 +130,10 @@ def _transformers_vit(config: Mapping[str, Any], processor: Mapping[str, Any]) -
 
 
 def _transformers_rtdetr(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model_type "rt_detr": the architecture of the same sizes; pictures are stretched, from 0 to 1."""
+    """Of a model_type "rt_detr" or "rt_detr_v2", which are one network: the architecture of the same sizes.
+
+    Pictures are stretched, from 0 to 1.
+    """
     from zoonet.zoo.detection.preprocessing import DetectionPreprocessing
     from zoonet.zoo.detectors.rtdetr import RTDETRS
 
@@ -148,6 +151,8 @@ def _transformers_rtdetr(config: Mapping[str, Any], processor: Mapping[str, Any]
     for key, value in (("encoder_layers", 1), ("num_feature_levels", 3), ("decoder_n_points", 4), ("d_model", 256)):
         _only(config, key, value)
     _only(config, "learn_initial_query", False)
+    _only(config, "decoder_method", "default")
+    _only(config, "decoder_offset_scale", 0.5)
     sizes = {name: {**vars(known.backbone), **vars(known)} for name, known in RTDETRS.items()}
     found = [name for name, known in sizes.items() if known | wanted == known]
     if not found:
@@ -337,6 +342,7 @@ IMAGE_TYPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str
     "mobilenet_v2": _transformers_mobilenet,
     "resnet": _transformers_resnet,
     "rt_detr": _transformers_rtdetr,
+    "rt_detr_v2": _transformers_rtdetr,
     "vit": _transformers_vit,
     "deit": _transformers_vit,
 }

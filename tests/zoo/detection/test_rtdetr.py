@@ -26,16 +26,16 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def theirs(name: str) -> Any:
+def theirs(name: str, version: str = "") -> Any:
     resnet_parity.torchvision_and_timm()  # transformers imports torchvision here
     transformers = pytest.importorskip("transformers")
     options = dict(SIZES[name])
     backbone = transformers.RTDetrResNetConfig(**options.pop("backbone"), out_indices=[2, 3, 4])
     torch.manual_seed(0)
-    config = transformers.RTDetrConfig(
+    config = getattr(transformers, f"RTDetr{version}Config")(
         backbone_config=backbone, num_labels=7, num_queries=12, attn_implementation="eager", **options
     )
-    network = transformers.RTDetrForObjectDetection(config)
+    network = getattr(transformers, f"RTDetr{version}ForObjectDetection")(config)
     for n, p in network.named_parameters():  # weights start small or at zero, which would hide what depends on them
         if p.ndim > 1:
             torch.nn.init.normal_(p, 0, (0.1 if "bbox" in n else 1.4) / (p.numel() / p.shape[0]) ** 0.5)
@@ -96,15 +96,18 @@ def test_outputs_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert float(np.abs(gradients[n] - grads[n]).max()) / scale <= 1e-7, n
 
 
-@pytest.mark.parametrize("version", ["published", "transformers 5"])
+@pytest.mark.parametrize(
+    "version", ["published", "transformers 5", "second", pytest.param("second as saved", marks=pytest.mark.slow)]
+)
 def test_folders_of_hugging_face(version: str, tmp_path: pathlib.Path) -> None:
-    """Written by transformers itself, and with the names that its modules have."""
-    original = theirs("rtdetr_r18vd")
+    """Written by transformers itself, and with the names that its modules have. Version 2 is the same network."""
+    original = theirs("rtdetr_r18vd", "V2" if "second" in version else "")
     original.config.id2label = {k: f"thing {k}" for k in range(7)}
     original.save_pretrained(tmp_path)
     state = {n: p.detach().numpy() for n, p in original.state_dict().items()}
     own = {published(n): a for n, a in state.items()} if version == "published" else state
-    formats.write(own, tmp_path / "model.safetensors")
+    if version != "second as saved":
+        formats.write(own, tmp_path / "model.safetensors")
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false, "size": {"height": 64, "width": 96}}')
     model = zoo.load(tmp_path)
     assert (model.architecture, model.labels[6]) == ("rtdetr_r18vd", "thing 6")
