@@ -85,6 +85,7 @@ X = np.ones((2, 3), np.float32)
         ([node("Reluu")], UnsupportedFormatError, "'the_node'.*Reluu.*opset 17.*Relu"),
         ([node("FusedMatMul", "x x")], UnsupportedFormatError, "'the_node'.*com.microsoft has an operator"),
         ([node("Relu", domain="my.company")], UnsupportedFormatError, "'the_node'.*my.company.*ai.onnx"),
+        ([node("Conv", domain="com.microsoft.nchwc")], UnsupportedFormatError, "'the_node'.*ORT_ENABLE_EXTENDED"),
         ([node("Swish")], UnsupportedFormatError, "'the_node'.*Swish.*opset 17 does not have.*24"),
         ([node("If", then_branch=helper.make_graph([], "g", [], [port("a")]))], FormatError, "lacks|nothing"),
         ([node("If", then_branch=1, else_branch="a")], FormatError, "'the_node'.*branch.*wrong kind.*GRAPH"),

@@ -221,7 +221,10 @@ def find_operator(domain: str, name: str, opset: int, node: str = "") -> Operato
             f"{where}{shown} (opset {opset}), of a domain that is not supported",
             expected="one of " + ", ".join(d or "ai.onnx" for d in DOMAINS),
             received=repr(domain),
-            fix="export the model without custom operators, or with them as model-local functions",
+            fix="it was optimised by ONNX Runtime for one machine: take the model from before, or save it at the level "
+            "ORT_ENABLE_EXTENDED"
+            if domain == "com.microsoft.nchwc"
+            else "export the model without custom operators, or with them as model-local functions",
         )
     if opset > DOMAINS[domain]:
         raise UnsupportedFormatError(
