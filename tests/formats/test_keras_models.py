@@ -376,9 +376,13 @@ def test_sizes_that_no_machine_has(class_name: str) -> None:
 def test_layers_of_countless_outputs_and_copies() -> None:
     """Parts that no machine can list, and layers in both directions inside one another, 2^20 in all."""
     layers = [tf_layer("InputLayer", "x", [], batch_input_shape=[None, 4, 4])]
-    call = [["x", 0, 0, {"num_or_size_splits": 2**40, "axis": 1}]]
+    call: list[Any] = [["x", 0, 0, {"num_or_size_splits": 2**40, "axis": 1}]]
     config = tf_model("m", [*layers, tf_layer("TFOpLambda", "f", call, function="split")], ["x"], ["f"])
     with pytest.raises(ZoonetError, match="'f' gives too many outputs"):
+        from_checkpoint(formats.Checkpoint({}, {"config": config}, "keras"))
+    call[0][3]["num_or_size_splits"] = "many"
+    config = tf_model("m", [*layers, tf_layer("TFOpLambda", "f", call, function="split")], ["x"], ["f"])
+    with pytest.raises(ZoonetError, match=r"keras\.ops\.split needs the parts"):
         from_checkpoint(formats.Checkpoint({}, {"config": config}, "keras"))
     inner: dict[str, Any] = {"class_name": "LSTM", "config": {"name": "l", "units": 2}}
     for _ in range(19):

@@ -60,7 +60,11 @@ def one_hot(x: Array, /, num_classes: int, axis: int = -1, dtype: str | None = N
 
 
 def _parts(options: Mapping[str, Any]) -> int:
-    given = options["indices_or_sections"]
+    given = options.get("indices_or_sections")
+    if not isinstance(given, int | tuple):
+        raise UnsupportedFormatError(
+            "keras.ops.split needs the parts", expected="a number, or the places where they begin", received=given
+        )
     return given if isinstance(given, int) else len(given) + 1
 
 
