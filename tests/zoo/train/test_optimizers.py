@@ -191,6 +191,24 @@ def test_a_step_is_a_function_of_arrays_that_traces(optimizer: own.Optimizer) ->
         np.testing.assert_allclose(new[name], array, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", [case[0] for case in CASES] + [own.Muon(0.02)], ids=repr)
+def test_steps_are_made_in_place_over_one_flat_array(optimizer: own.Optimizer) -> None:
+    updates = Updates(optimizer, start(SHAPES, "float32"))
+    (bucket,) = updates._buckets
+    assert bucket.flat.size == bucket.gradient.size == sum(math.prod(shape) for shape in SHAPES.values())
+    seen = {name: (view, view.copy()) for name, view in updates.parameters.items()}
+    memory = [bucket.flat, bucket.gradient, *[a for n, a in updates.state().items() if n != "steps"]]
+    places = [array.__array_interface__["data"] for array in memory]
+    for _ in range(3):
+        updates.step({name: np.full_like(before, 0.1) for name, (_, before) in seen.items()})
+    again = [bucket.flat, bucket.gradient, *[a for n, a in updates.state().items() if n != "steps"]]
+    assert [array.__array_interface__["data"] for array in again] == places
+    for view, before in seen.values():
+        assert np.shares_memory(view, bucket.flat)
+        assert np.isfinite(view).all()
+        assert not np.array_equal(view, before)
+
+
 def test_state_is_plain_arrays_and_continues_bit_for_bit() -> None:
     for optimizer, _ in CASES:
         parameters = start(SHAPES, "float32")
