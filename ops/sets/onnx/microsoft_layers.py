@@ -101,8 +101,8 @@ def dynamic_quantize_lstm(
         return ops.swapaxes(ops.multiply(ops.cast(whole, np.float32), scale), 1, 2)
 
     def rounding(x: Array) -> Array:
-        whole, scale, zero_point = dynamic_quantize(x, 3)
-        return dequantized(whole, scale, zero_point, 1)
+        whole, scale, zero = dynamic_quantize(x)
+        return dequantized(whole, scale, zero, 1)
 
     options = Options(activations or (), activation_alpha or (), activation_beta or (), clip, direction, 0)
     weights = real(W, W_scale, W_zero_point), real(R, R_scale, R_zero_point)
