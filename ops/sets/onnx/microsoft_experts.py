@@ -78,19 +78,13 @@ class Mixture:
     def _hidden(self, x: Array, layers: tuple[Layer, Layer, Layer | None]) -> Array:
         first = _applied(x, layers[0])
         if self.activation != "swiglu":
-            simple = {
-                "relu": ops.relu,
-                "gelu": lambda h: ops.gelu(h, "tanh"),
-                "silu": ops.silu,
-                "identity": lambda h: h,
-            }
-            if self.activation not in simple:
+            if self.activation not in _ACTIVATIONS:
                 raise ArgumentError(
                     "unknown activation of a mixture of experts",
-                    expected=", ".join([*simple, "swiglu"]),
+                    expected=", ".join([*_ACTIVATIONS, "swiglu"]),
                     received=self.activation,
                 )
-            hidden: Array = simple[self.activation](first)
+            hidden = _ACTIVATIONS[self.activation](first)
             return hidden if layers[2] is None else ops.multiply(hidden, _applied(x, layers[2]))
         if self.fusion == 0:
             if layers[2] is None:

@@ -95,7 +95,7 @@ def crop_and_resize(
         return ops.take(ops.reshape(pixels, (-1, X.shape[1])), place, 0)  # (regions, h, w, C)
 
     if mode == "nearest":
-        y = at(ops.floor(ops.add(ys, 0.5)), ops.floor(ops.add(xs, 0.5)))
+        y = at(_nearest(ys), _nearest(xs))
     else:
         top, left = ops.floor(ys), ops.floor(xs)
         bottom, right = ops.ceil(ys), ops.ceil(xs)
@@ -118,6 +118,12 @@ def _points(rois: Array, axis: int, count: int, size: int) -> tuple[Array, Array
         points = ops.multiply(ops.multiply(ops.add(start, end), length), number(0.5, rois.dtype))
     inside = ops.logical_and(ops.greater_equal(points, number(0, rois.dtype)), ops.less_equal(points, length))
     return ops.where(inside, points, number(0, rois.dtype)), inside
+
+
+def _nearest(points: Array) -> Array:
+    """The nearest whole number, the upper one of two; a sum with 0.5 would round just below it."""
+    whole = ops.floor(points)
+    return ops.where(ops.less(ops.subtract(points, whole), 0.5), whole, ops.add(whole, 1.0))
 
 
 def _between(a: Array, b: Array, share: Array) -> Array:
