@@ -5,106 +5,38 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from zoonet import formats
 from zoonet.formats import Checkpoint, LazyTensor
-from zoonet.formats.registry import writable
+from zoonet.formats.registry import Format, writable
 from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
 from zoonet.ops.types import DType, as_dtype, is_floating
 from zoonet.weights import naming
 from zoonet.zoo import architectures, graphs, keras_files, recognition, storage
-from zoonet.zoo.benchmark import sample_inputs
-from zoonet.zoo.model import Model
 from zoonet.zoo.modules import compare_shapes
-from zoonet.zoo.sources import locate
+from zoonet.zoo.sources import Located, locate
+from zoonet.zoo.verification import (
+    PLAIN,
+    RUN_LIMIT,
+    TOLERANCES,
+    Conversion,
+    compare_graphs,
+    compare_networks,
+    compare_outputs,
+    compare_tensors,
+    lost_from,
+    outputs_of,
+    tolerance_of,
+)
 
 __all__ = ["Conversion", "convert"]
 
-#: Models with more bytes than this are compared tensor by tensor, but not run.
-RUN_LIMIT = 2 << 30
-#: Largest relative difference of outputs that counts as equal, by the number of bytes of a weight.
-TOLERANCES = {8: 1e-6, 4: 1e-4, 2: 5e-2, 1: 5e-1}
-#: Formats that keep the names of tensors as they are.
-_PLAIN = ("safetensors", "sharded", "torch", "npz")
 #: Kinds of Keras files that keep a whole model's weights under other names.
 _BETWEEN_KERAS = (("keras_h5", "keras"), ("keras_h5", "keras_weights"), ("keras", "keras_h5"))
-#: Metadata that describes the source's container, and means nothing elsewhere.
-_OF_THE_FILE = (
-    *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata", "vocabulary"),
-    "unknown_classes",
-    *("ir_version", "opsets", "producer"),
-)
-#: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
-_OF_KERAS = (
-    "config",
-    "keras_metadata",
-    "model_config",
-    "keras_version",
-    "backend",
-    "names",
-    "layer_names",
-    "weight_names",
-)
-
-
-@dataclass
-class Conversion:
-    """What a conversion did.
-
-    tensors, nbytes: how many were written. lost: what the target cannot hold. compared: tensors read back and found
-    equal to the source's (after the cast, if there was one); None if nothing was verified. changed: those of a graph
-    that were read back otherwise. absolute, relative: the
-    largest difference of the outputs of both models on sample inputs, None where they could not run; relative to the
-    largest output. tolerance: what relative may be.
-    """
-
-    source: str
-    target: str
-    source_format: str
-    target_format: str
-    architecture: str | None = None
-    tensors: int = 0
-    nbytes: int = 0
-    lost: list[str] = field(default_factory=list)
-    compared: int | None = None
-    changed: list[str] = field(default_factory=list)
-    absolute: float | None = None
-    relative: float | None = None
-    tolerance: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def agrees(self) -> bool:
-        """False where tensors were read back otherwise, or outputs differ by more than the tolerance."""
-        return not self.changed and (self.relative is None or self.relative <= self.tolerance)
-
-    def __str__(self) -> str:
-        lines = [f"{self.source} ({self.source_format}) -> {self.target} ({self.target_format})"]
-        what = f"{self.tensors} tensors, {self.nbytes:,} bytes"
-        lines.append(what + (f", architecture {self.architecture}" if self.architecture else ""))
-        lines += [f"lost: {item}" for item in self.lost]
-        if self.changed:
-            more = ", …" * (len(self.changed) > 5)
-            lines.append(f"CHANGED: not read back as written: {', '.join(self.changed[:5])}{more}")
-        if self.compared is not None:
-            lines.append(f"verified: {self.compared} tensors read back equal")
-        if self.relative is not None:
-            verdict = "agree" if self.relative <= self.tolerance else "DIFFER"
-            lines.append(
-                f"verified: outputs {verdict}, largest difference {self.absolute:.3g} (relative {self.relative:.3g}, "
-                f"tolerance {self.tolerance:.3g})"
-            )
-        return "\n".join(lines + self.notes)
-
-    __repr__ = __str__
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {**vars(self), "agrees": self.agrees}
 
 
 def convert(
@@ -134,9 +66,7 @@ def convert(
     state dict that it loads. Raises what `load` raises, UnsupportedFormatError where the target cannot hold the tensors
     or the library has no such network, DTypeError for a dtype that is not floating, ArgumentError.
     """
-    wanted = None if dtype is None else as_dtype(dtype)
-    if wanted is not None and not is_floating(wanted):
-        raise DTypeError("weights cannot be cast to this dtype", expected="a floating dtype", received=wanted.name)
+    wanted = _floating(dtype)
     if names is not None:
         _check_names(names, target)
     if arch is None and names is None and _is_folder(target) and storage.is_text_model((found := locate(source)).path):
@@ -149,44 +79,118 @@ def convert(
         return _to_onnx(source, pathlib.Path(target), arch, wanted, verify, tolerance, opset)
     if opset is not None:
         raise ArgumentError("opset is an option of ONNX", expected="a target that ends with .onnx", received=target)
-    found = locate(source)
-    output, entry = writable(pathlib.Path(os.fsdecode(target)) / storage.WEIGHTS if _is_folder(target) else target)
+    found, into_folder = locate(source), _is_folder(target)
+    output, entry = writable(pathlib.Path(os.fsdecode(target)) / storage.WEIGHTS if into_folder else target)
     file = storage.weights_file(found.path)
     if file.exists() and output.exists() and os.path.samefile(file, output):
         raise ArgumentError("source and target are the same file", received=str(output), fix="name another target")
-    checkpoint, config = storage.read_located(found, arch)
-    report = Conversion(os.fspath(source), str(output), checkpoint.format, entry.name)
-    report.architecture = architecture = arch or config.get("architecture") or recognition.only(checkpoint)
-    if arch is not None and checkpoint.format == "onnx":
-        network = architectures.fitted(arch, checkpoint)
-        checkpoint = storage.in_names_of(arch, network, checkpoint, found.path)
-    if architecture is None and (checkpoint.format, entry.name) in _BETWEEN_KERAS and graphs.importer_of(found.path):
-        return _between_keras(found.path, output, wanted, verify, tolerance, report)
-    if architecture is None and entry.name == "keras" and not isinstance(checkpoint.metadata.get("config"), dict):
+    asked = _Asked(found, output, entry, into_folder, arch, wanted, verify, tolerance, progress, names)
+    return _convert_weights(asked, os.fspath(source))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for. output: the file to write, of the format `entry`; in a folder of its own with into_folder."""
+
+    found: Located
+    output: pathlib.Path
+    entry: Format
+    into_folder: bool
+    arch: str | None
+    dtype: DType | None
+    verify: bool
+    tolerance: float | None
+    progress: Callable[[int, int], None] | None
+    names: str | None
+
+
+def _floating(dtype: Any) -> DType | None:
+    """The dtype to cast to, or None. Raises DTypeError for one that is not floating."""
+    wanted = None if dtype is None else as_dtype(dtype)
+    if wanted is not None and not is_floating(wanted):
+        raise DTypeError("weights cannot be cast to this dtype", expected="a floating dtype", received=wanted.name)
+    return wanted
+
+
+def _convert_weights(asked: _Asked, source: str) -> Conversion:
+    """Read, rename, cast, write, read back; see `convert`."""
+    path, entry = asked.found.path, asked.entry
+    checkpoint, config = storage.read_located(asked.found, asked.arch)
+    report = Conversion(source, str(asked.output), checkpoint.format, entry.name)
+    architecture = asked.arch or config.get("architecture") or recognition.only(checkpoint)
+    report.architecture = architecture
+    if asked.arch is not None and checkpoint.format == "onnx":
+        network = architectures.fitted(asked.arch, checkpoint)
+        checkpoint = storage.in_names_of(asked.arch, network, checkpoint, path)
+    if architecture is None and (checkpoint.format, entry.name) in _BETWEEN_KERAS and graphs.importer_of(path):
+        return _between_keras(asked, report)
+    checkpoint = _in_names_of_target(asked, checkpoint, architecture, report)
+    for_keras = architecture is not None and entry.name in keras_files.FORMATS
+    keeps = entry.name in PLAIN or for_keras
+    model_config = None
+    if keeps and asked.names is None and architecture is not None:
+        model_config = _model_config(architecture, checkpoint, config, path)
+    cast: Mapping[str, LazyTensor] = {name: _cast(tensor, asked.dtype) for name, tensor in checkpoint.items()}
+    metadata = {key: value for key, value in checkpoint.metadata.items() if not isinstance(value, LazyTensor)}
+    written = Checkpoint(_counted(cast, asked.progress), metadata)
+    if for_keras and model_config is not None and architecture is not None:
+        again = _write_for_keras(asked, architecture, config, model_config, written)
+    else:
+        storage.write(written, model_config, asked.output.parent if asked.into_folder else asked.output)
+        again = formats.read(asked.output)
+    report.lost = lost_from(checkpoint, again) + report.lost
+    if architecture is None and entry.name != checkpoint.format and graphs.importer_of(path):
+        report.lost.insert(0, "the graph: this format keeps weights alone")
+    if for_keras:
+        cast = _that_keras_has(cast, again, report)
+    if path.is_dir() and storage.is_text_model(path):
+        report.lost.append("the tokenizer and config.json; a target without suffix is a folder that keeps them")
+    report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
+    report.tolerance = asked.tolerance if asked.tolerance is not None else tolerance_of(checkpoint, cast)
+    if asked.verify:
+        compare_tensors(cast, again, report)
+        if architecture is not None and keeps and asked.names != "keras":
+            compare_networks(path, asked.output, architecture, report)
+        elif checkpoint.format == entry.name and graphs.importer_of(path):
+            compare_graphs(path, asked.output, report)
+    return report
+
+
+def _in_names_of_target(
+    asked: _Asked, checkpoint: Checkpoint, architecture: str | None, report: Conversion
+) -> Checkpoint:
+    """The tensors as the target is to name them. Raises UnsupportedFormatError where it cannot hold or name them."""
+    path, kind = asked.found.path, asked.entry.name
+    if architecture is None and kind == "keras" and not isinstance(checkpoint.metadata.get("config"), dict):
         raise UnsupportedFormatError(
-            f"{found.path.name} says nothing of layers of Keras, and no architecture of the zoo was recognised",
+            f"{path.name} says nothing of layers of Keras, and no architecture of the zoo was recognised",
             expected="a network of the zoo, or a whole Keras model",
             fix="name the architecture (--arch resnet50), or write .safetensors"
-            + _or_onnx(found.path)
+            + (" or .onnx" if graphs.importer_of(path) else "")
             + "; .weights.h5 takes the weights alone",
         )
-    only_by_name = architecture is None and (checkpoint.format, entry.name) == ("keras_weights", "keras_h5")
-    if only_by_name:
+    if architecture is None and (checkpoint.format, kind) == ("keras_weights", "keras_h5"):
         from zoonet.formats.keras.by_name import by_layers
 
         checkpoint = by_layers(checkpoint)
-    if names is not None:
-        if architecture is None:
-            raise UnsupportedFormatError(
-                f"the names of {found.path.name} are changed where its network is known",
-                received=recognition.describe(checkpoint, list(checkpoint)),
-                fix="name the architecture (--arch resnet50)",
-            )
-        checkpoint = naming.named(architecture, checkpoint, names)
-    for_keras = architecture is not None and entry.name in keras_files.FORMATS
-    keeps = entry.name in _PLAIN or for_keras
-    model_config = _model_config(architecture, checkpoint, config, found.path) if keeps and names is None else None
-    cast = {name: _cast(tensor, wanted) for name, tensor in checkpoint.items()}
+        report.lost.append("the order of layers, so that Keras takes them by names: load_weights(file, by_name=True)")
+    if asked.names is None:
+        return checkpoint
+    if architecture is None:
+        raise UnsupportedFormatError(
+            f"the names of {path.name} are changed where its network is known",
+            received=recognition.describe(checkpoint, list(checkpoint)),
+            fix="name the architecture (--arch resnet50)",
+        )
+    return naming.named(architecture, checkpoint, asked.names)
+
+
+def _counted(
+    tensors: Mapping[str, LazyTensor], progress: Callable[[int, int], None] | None
+) -> Mapping[str, LazyTensor]:
+    """Tensors that tell how many of them were loaded."""
+    if progress is None:
+        return tensors
     done = 0
 
     def counted(tensor: LazyTensor) -> LazyTensor:
@@ -194,42 +198,31 @@ def convert(
             nonlocal done
             array = tensor.load()
             done += 1
-            if progress is not None:
-                progress(min(done, len(cast)), len(cast))
+            progress(min(done, len(tensors)), len(tensors))
             return array
 
         return LazyTensor(tensor.shape, tensor.dtype, load, tensor.identity)
 
-    metadata = {k: v for k, v in checkpoint.metadata.items() if not isinstance(v, LazyTensor)}
-    written = Checkpoint({name: counted(tensor) for name, tensor in cast.items()}, metadata)
-    if for_keras and model_config is not None and architecture is not None:
-        network = architectures.fitted(architecture, checkpoint, storage.changes_of(architecture, config))
-        model = storage.assemble(architecture, network, config, found.path.name)
-        formats.write(keras_files.keras_checkpoint(model, written, model_config, entry.name), output)
-        again = storage.read(output)[0]
-        absent = [name for name in cast if name not in again]
-        cast = {name: tensor for name, tensor in cast.items() if name in again}
-    else:
-        storage.write(written, model_config, output.parent if _is_folder(target) else output)
-        again, absent = formats.read(output), []
-    report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
-    report.lost = _lost(checkpoint, again)
-    if architecture is None and entry.name != checkpoint.format and graphs.importer_of(found.path):
-        report.lost.insert(0, "the graph: this format keeps weights alone")
-    if only_by_name:
-        report.lost.append("the order of layers, so that Keras takes them by names: load_weights(file, by_name=True)")
+    return {name: counted(tensor) for name, tensor in tensors.items()}
+
+
+def _write_for_keras(
+    asked: _Asked, architecture: str, config: Mapping[str, Any], model_config: Mapping[str, Any], written: Checkpoint
+) -> Checkpoint:
+    """Write a network of the zoo as Keras loads it; return what is read back, under the zoo's names."""
+    network = architectures.fitted(architecture, written, storage.changes_of(architecture, config))
+    model = storage.assemble(architecture, network, config, asked.found.path.name)
+    formats.write(keras_files.keras_checkpoint(model, written, model_config, asked.entry.name), asked.output)
+    return storage.read(asked.output)[0]
+
+
+def _that_keras_has(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversion) -> Mapping[str, LazyTensor]:
+    """The tensors that have a place in a Keras file; the report names the others."""
+    absent = [name for name in cast if name not in again]
     if absent:
-        report.lost.append(f"{len(absent)} tensors that Keras does not have: {', '.join(absent[:3])}, …")
-    if found.path.is_dir() and storage.is_text_model(found.path):
-        report.lost.append("the tokenizer and config.json; a target without suffix is a folder that keeps them")
-    report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
-    if verify:
-        _compare(cast, again, report)
-        if architecture is not None and keeps and names != "keras":
-            _run_both(found.path, output, architecture, report)
-        elif checkpoint.format == entry.name and graphs.importer_of(found.path):
-            _run_graphs(found.path, output, report)
-    return report
+        named = ", ".join(absent[:3]) + ", …" * (len(absent) > 3)
+        report.lost.append(f"{len(absent)} tensors that Keras does not have: {named}")
+    return {name: tensor for name, tensor in cast.items() if name in again}
 
 
 def _check_names(names: str, target: object) -> None:
@@ -238,42 +231,32 @@ def _check_names(names: str, target: object) -> None:
         raise ArgumentError(
             "no such vocabulary of names", expected=", ".join(naming.VOCABULARIES), received=repr(names)[:100]
         )
-    if writable(os.fspath(target))[1].name not in _PLAIN:  # type: ignore[call-overload]
+    if writable(os.fspath(target))[1].name not in PLAIN:  # type: ignore[call-overload]
         raise ArgumentError(
             "names are an option of files that keep them", expected=".safetensors, .pt or .npz", received=target
         )
 
 
-def _between_keras(
-    path: pathlib.Path,
-    output: pathlib.Path,
-    dtype: DType | None,
-    verify: bool,
-    tolerance: float | None,
-    report: Conversion,
-) -> Conversion:
+def _between_keras(asked: _Asked, report: Conversion) -> Conversion:
     """A whole Keras model in the other kind of file, or the weights of a legacy one as Keras 3 has them."""
-    model = graphs.load(path, task=None, device="cpu", dtype=None, given={})
+    model = graphs.load(asked.found.path, task=None, device="cpu", dtype=None, given={})
     network = model.network
     assert isinstance(network, graphs.GraphNetwork), "what an importer makes"
     checkpoint = network.checkpoint(report.target_format)
     assert checkpoint is not None, "Keras files are written back"
-    cast = {name: _cast(tensor, dtype) for name, tensor in checkpoint.items()}
-    formats.write(Checkpoint(cast, checkpoint.metadata), output)
+    cast = {name: _cast(tensor, asked.dtype) for name, tensor in checkpoint.items()}
+    formats.write(Checkpoint(cast, checkpoint.metadata), asked.output)
     report.tensors, report.nbytes = len(cast), sum(tensor.nbytes for tensor in cast.values())
     of_training = "what it was compiled with and the state of an optimizer"
     drawn = "how weights are drawn, penalised and bounded in training, "
     report.lost = [of_training if report.source_format == "keras" else drawn + of_training]
-    report.tolerance = tolerance if tolerance is not None else _tolerance(checkpoint, cast)
-    if verify:
-        _compare(cast, formats.read(output), report)
+    report.tolerance = asked.tolerance if asked.tolerance is not None else tolerance_of(checkpoint, cast)
+    if asked.verify:
+        compare_tensors(cast, formats.read(asked.output), report)
         if report.target_format in ("keras", "keras_h5"):
-            _difference(_outputs(model), _outputs(storage.load(output, dtype=np.float32)), report)
+            again = storage.load(asked.output, dtype=np.float32)
+            compare_outputs(outputs_of(model), outputs_of(again), report)
     return report
-
-
-def _or_onnx(path: pathlib.Path) -> str:
-    return " or .onnx" if graphs.importer_of(path) else ""
 
 
 def _is_folder(target: object) -> bool:
@@ -318,7 +301,7 @@ def _to_onnx(
             report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
         else:
             original = model if dtype is None else storage.load(source, arch)  # and not what the cast left of it
-            _difference(_outputs(original), _outputs(again), report)
+            compare_outputs(outputs_of(original), outputs_of(again), report)
     return report
 
 
@@ -329,11 +312,9 @@ def _format_of(path: pathlib.Path) -> str:
 
 
 def _model_config(
-    architecture: str | None, checkpoint: Checkpoint, config: Mapping[str, Any], path: pathlib.Path
-) -> dict[str, Any] | None:
-    """What makes the target run again without naming the architecture; None where that is not known."""
-    if architecture is None:
-        return None
+    architecture: str, checkpoint: Checkpoint, config: Mapping[str, Any], path: pathlib.Path
+) -> dict[str, Any]:
+    """What makes the target run again without naming the architecture. Raises StateDictError for wrong shapes."""
     # Its arrays are zeros, which take no memory.
     network = architectures.fitted(architecture, checkpoint, storage.changes_of(architecture, config))
     misfits = compare_shapes(network.state_dict(), checkpoint)
@@ -346,85 +327,3 @@ def _cast(tensor: LazyTensor, dtype: DType | None) -> LazyTensor:
     if dtype is None or not is_floating(tensor.dtype) or tensor.dtype == dtype:
         return tensor
     return LazyTensor(tensor.shape, dtype, lambda: tensor.load().astype(dtype), tensor.identity)
-
-
-def _tolerance(checkpoint: Checkpoint, cast: Mapping[str, LazyTensor]) -> float:
-    kept = all(tensor.dtype == checkpoint[name].dtype for name, tensor in cast.items())
-    smallest = min((t.dtype.itemsize for t in cast.values() if is_floating(t.dtype)), default=4)
-    return TOLERANCES[4] if kept else TOLERANCES[smallest]
-
-
-def _lost(checkpoint: Checkpoint, again: Checkpoint) -> list[str]:
-    """What the target, read again, does not have of the source."""
-    lost, metadata = [], []
-    known = (*_OF_THE_FILE, *_OF_KERAS) if "zoonet" in checkpoint.metadata else _OF_THE_FILE
-    for key, value in checkpoint.metadata.items():
-        if key == "properties" and isinstance(value, dict) and "zoonet" in value:
-            continue  # of ONNX: the configuration, which is kept, and the same in words for others
-        if _holds_arrays(value):
-            if not _holds_arrays(again.metadata.get(key)):
-                lost.append(f"{key!r} (arrays outside of the weights, such as the state of an optimizer)")
-        elif key not in known and value not in (None, "", {}, []) and key not in again.metadata:
-            metadata.append(key)
-    if metadata:
-        lost.append("metadata " + ", ".join(metadata))
-    kept = [set(names) for names in again.ties()]
-    lost += [
-        f"that {' and '.join(names)} are one tensor: it is written {len(names)} times"
-        for names in checkpoint.ties()
-        if not any(set(names) <= group for group in kept)
-    ]
-    return lost
-
-
-def _holds_arrays(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_arrays, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_holds_arrays, value))
-    return isinstance(value, LazyTensor | np.ndarray)
-
-
-def _compare(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversion) -> None:
-    if report.target_format == "npz" and again.format == "npy":  # it has no name for its array
-        again = Checkpoint(dict(zip(cast, again.values(), strict=False)))
-    if report.target_format not in (*_PLAIN, *keras_files.FORMATS) and set(again) != set(cast):
-        report.notes.append("not verified: the target names its tensors otherwise")
-        return
-    report.compared = 0
-    for name, tensor in cast.items():
-        ours, theirs = tensor.load(), again[name].load() if name in again else None
-        if theirs is None or ours.shape != theirs.shape or ours.tobytes() != theirs.astype(ours.dtype).tobytes():
-            report.relative = report.absolute = float("inf")
-            report.notes.append(f"{name} was not read back as it was written")
-            return
-        report.compared += 1
-
-
-def _run_both(source: pathlib.Path, output: pathlib.Path, architecture: str | None, report: Conversion) -> None:
-    if report.nbytes > RUN_LIMIT:
-        report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
-        return
-    first = storage.load(source, architecture, dtype=np.float32)
-    second = storage.load(output, architecture, dtype=np.float32)
-    _difference(_outputs(first), _outputs(second), report)
-
-
-def _run_graphs(source: pathlib.Path, output: pathlib.Path, report: Conversion) -> None:
-    """A file may hold layers that zoonet does not run: a copy of its weights is a conversion all the same."""
-    try:
-        _run_both(source, output, None, report)
-    except UnsupportedFormatError as error:
-        report.notes.append(f"outputs are not compared: {error.message}")
-
-
-def _difference(ours: Any, theirs: Any, report: Conversion) -> None:
-    largest = float(np.abs(ours).max(initial=0.0))
-    difference = float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(theirs).all() else float("inf")
-    report.absolute, report.relative = difference, difference / largest if largest else difference
-
-
-def _outputs(model: Model) -> Any:
-    """The network's outputs on a sample input that is the same for every model of an architecture."""
-    result = model(*sample_inputs(model.task.example(model.network)))
-    return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)

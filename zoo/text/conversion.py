@@ -11,9 +11,9 @@ import numpy as np
 from zoonet import formats
 from zoonet.ops.errors import ArgumentError, DTypeError
 from zoonet.ops.types import as_dtype, is_floating
-from zoonet.zoo.conversion import TOLERANCES, Conversion
 from zoonet.zoo.model import Model
 from zoonet.zoo.text import loading
+from zoonet.zoo.verification import TOLERANCES, Conversion
 
 
 def convert(

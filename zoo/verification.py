@@ -1,0 +1,196 @@
+"""The proof of a conversion: what was lost, what was read back equal, and how far outputs differ."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from zoonet.formats import Checkpoint, LazyTensor
+from zoonet.ops.errors import UnsupportedFormatError
+from zoonet.ops.types import is_floating
+from zoonet.zoo import keras_files, storage
+from zoonet.zoo.benchmark import sample_inputs
+from zoonet.zoo.model import Model
+
+__all__ = [
+    "PLAIN",
+    "RUN_LIMIT",
+    "TOLERANCES",
+    "Conversion",
+    "compare_graphs",
+    "compare_networks",
+    "compare_outputs",
+    "compare_tensors",
+    "lost_from",
+    "outputs_of",
+    "tolerance_of",
+]
+
+#: Models with more bytes than this are compared tensor by tensor, but not run.
+RUN_LIMIT = 2 << 30
+#: Largest relative difference of outputs that counts as equal, by the number of bytes of a weight.
+TOLERANCES = {8: 1e-6, 4: 1e-4, 2: 5e-2, 1: 5e-1}
+#: Formats that keep the names of tensors as they are.
+PLAIN = ("safetensors", "sharded", "torch", "npz")
+#: Metadata that describes the source's container, and means nothing elsewhere.
+_OF_THE_FILE = (
+    *("zoonet", "format", "container", "prefix", "state_dict_key", "total_size", "shard_metadata", "vocabulary"),
+    "unknown_classes",
+    *("ir_version", "opsets", "producer"),
+)
+#: Metadata that describes a network of the zoo in Keras's words, besides zoonet's own.
+_OF_KERAS = (
+    "config",
+    "keras_metadata",
+    "model_config",
+    "keras_version",
+    "backend",
+    "names",
+    "layer_names",
+    "weight_names",
+)
+
+
+@dataclass
+class Conversion:
+    """What a conversion did.
+
+    tensors, nbytes: how many were written. lost: what the target cannot hold. compared: tensors read back and found
+    equal to the source's (after the cast, if there was one); None if nothing was verified. changed: those of a graph
+    that were read back otherwise. absolute, relative: the largest difference of the outputs of both models on sample
+    inputs, None where they could not run; relative to the largest output. tolerance: what relative may be.
+    """
+
+    source: str
+    target: str
+    source_format: str
+    target_format: str
+    architecture: str | None = None
+    tensors: int = 0
+    nbytes: int = 0
+    lost: list[str] = field(default_factory=list)
+    compared: int | None = None
+    changed: list[str] = field(default_factory=list)
+    absolute: float | None = None
+    relative: float | None = None
+    tolerance: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """False where tensors changed, or outputs differ by more than the tolerance or are not numbers."""
+        return not self.changed and (self.relative is None or self.relative <= self.tolerance)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} ({self.source_format}) -> {self.target} ({self.target_format})"]
+        what = f"{self.tensors} tensors, {self.nbytes:,} bytes"
+        lines.append(what + (f", architecture {self.architecture}" if self.architecture else ""))
+        lines += [f"lost: {item}" for item in self.lost]
+        if self.changed:
+            more = ", …" * (len(self.changed) > 5)
+            lines.append(f"CHANGED: not read back as written: {', '.join(self.changed[:5])}{more}")
+        if self.compared is not None:
+            lines.append(f"verified: {self.compared} tensors read back equal")
+        if self.relative is not None:
+            verdict = "agree" if self.relative <= self.tolerance else "DIFFER"
+            lines.append(
+                f"verified: outputs {verdict}, largest difference {self.absolute:.3g} (relative {self.relative:.3g}, "
+                f"tolerance {self.tolerance:.3g})"
+            )
+        return "\n".join(lines + self.notes)
+
+    __repr__ = __str__
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**vars(self), "agrees": self.agrees}
+
+
+def tolerance_of(checkpoint: Checkpoint, cast: Mapping[str, LazyTensor]) -> float:
+    """The relative difference that outputs may have: by the smallest dtype of what was cast."""
+    kept = all(tensor.dtype == checkpoint[name].dtype for name, tensor in cast.items())
+    smallest = min((t.dtype.itemsize for t in cast.values() if is_floating(t.dtype)), default=4)
+    return TOLERANCES[4] if kept else TOLERANCES[smallest]
+
+
+def lost_from(checkpoint: Checkpoint, again: Checkpoint) -> list[str]:
+    """What the target, read again, does not have of the source."""
+    lost, metadata = [], []
+    known = (*_OF_THE_FILE, *_OF_KERAS) if "zoonet" in checkpoint.metadata else _OF_THE_FILE
+    for key, value in checkpoint.metadata.items():
+        if key == "properties" and isinstance(value, dict) and "zoonet" in value:
+            continue  # of ONNX: the configuration, which is kept, and the same in words for others
+        if _holds_arrays(value):
+            if not _holds_arrays(again.metadata.get(key)):
+                lost.append(f"{key!r} (arrays outside of the weights, such as the state of an optimizer)")
+        elif key not in known and value not in (None, "", {}, []) and key not in again.metadata:
+            metadata.append(key)
+    if metadata:
+        lost.append("metadata " + ", ".join(metadata))
+    kept = [set(names) for names in again.ties()]
+    lost += [
+        f"that {' and '.join(names)} are one tensor: it is written {len(names)} times"
+        for names in checkpoint.ties()
+        if not any(set(names) <= group for group in kept)
+    ]
+    return lost
+
+
+def _holds_arrays(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_arrays, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_arrays, value))
+    return isinstance(value, LazyTensor | np.ndarray)
+
+
+def compare_tensors(cast: Mapping[str, LazyTensor], again: Checkpoint, report: Conversion) -> None:
+    """Compare every tensor that was written with what is read back, bit by bit, and report it."""
+    if report.target_format == "npz" and again.format == "npy":  # it has no name for its array
+        again = Checkpoint(dict(zip(cast, again.values(), strict=False)))
+    if report.target_format not in (*PLAIN, *keras_files.FORMATS) and set(again) != set(cast):
+        report.notes.append("not verified: the target names its tensors otherwise")
+        return
+    report.compared = 0
+    for name, tensor in cast.items():
+        ours, theirs = tensor.load(), again[name].load() if name in again else None
+        if theirs is None or ours.shape != theirs.shape or ours.tobytes() != theirs.astype(ours.dtype).tobytes():
+            report.relative = report.absolute = float("inf")
+            report.notes.append(f"{name} was not read back as it was written")
+            return
+        report.compared += 1
+
+
+def compare_networks(source: pathlib.Path, output: pathlib.Path, architecture: str | None, report: Conversion) -> None:
+    """Run the networks of both files on the same sample input, in float32, and report how far outputs differ."""
+    if report.nbytes > RUN_LIMIT:
+        report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
+        return
+    first = storage.load(source, architecture, dtype=np.float32)
+    second = storage.load(output, architecture, dtype=np.float32)
+    compare_outputs(outputs_of(first), outputs_of(second), report)
+
+
+def compare_graphs(source: pathlib.Path, output: pathlib.Path, report: Conversion) -> None:
+    """A file may hold layers that zoonet does not run: a copy of its weights is a conversion all the same."""
+    try:
+        compare_networks(source, output, None, report)
+    except UnsupportedFormatError as error:
+        report.notes.append(f"outputs are not compared: {error.message}")
+
+
+def compare_outputs(ours: Any, theirs: Any, report: Conversion) -> None:
+    """Report the largest difference of two arrays of outputs, absolute and relative to the largest of ours."""
+    largest = float(np.abs(ours).max(initial=0.0))
+    difference = float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(theirs).all() else float("inf")
+    report.absolute, report.relative = difference, difference / largest if largest else difference
+
+
+def outputs_of(model: Model) -> Any:
+    """The network's outputs on a sample input that is the same for every model of an architecture."""
+    result = model(*sample_inputs(model.task.example(model.network)))
+    return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)
