@@ -125,6 +125,7 @@ class OnnxNetwork(GraphNetwork):
             self.config.outputs if isinstance(self.config, GraphConfig) else model.outputs,
             model.opsets,
             {value: arrays[name] for name, value in self._places.items()},
+            initializers={*model.initializers.values(), *self._places.values()},
             metadata=metadata,
             description=model.description,
             ir_version=model.ir_version,

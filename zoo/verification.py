@@ -60,9 +60,9 @@ class Conversion:
     """What a conversion did.
 
     tensors, nbytes: how many were written. lost: what the target cannot hold. compared: tensors read back and found
-    equal to the source's (after the cast, if there was one); None if nothing was verified. absolute, relative: the
-    largest difference of the outputs of both models on sample inputs, None where they could not run; relative to the
-    largest output. tolerance: what relative may be.
+    equal to the source's (after the cast, if there was one); None if nothing was verified. changed: those of a graph
+    that were read back otherwise. absolute, relative: the largest difference of the outputs of both models on sample
+    inputs, None where they could not run; relative to the largest output. tolerance: what relative may be.
     """
 
     source: str
@@ -74,6 +74,7 @@ class Conversion:
     nbytes: int = 0
     lost: list[str] = field(default_factory=list)
     compared: int | None = None
+    changed: list[str] = field(default_factory=list)
     absolute: float | None = None
     relative: float | None = None
     tolerance: float = 0.0
@@ -81,18 +82,21 @@ class Conversion:
 
     @property
     def agrees(self) -> bool:
-        """False where the outputs differ by more than the tolerance, or are not numbers."""
-        return self.relative is None or self.relative <= self.tolerance
+        """False where tensors changed, or outputs differ by more than the tolerance or are not numbers."""
+        return not self.changed and (self.relative is None or self.relative <= self.tolerance)
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.source_format}) -> {self.target} ({self.target_format})"]
         what = f"{self.tensors} tensors, {self.nbytes:,} bytes"
         lines.append(what + (f", architecture {self.architecture}" if self.architecture else ""))
         lines += [f"lost: {item}" for item in self.lost]
+        if self.changed:
+            more = ", …" * (len(self.changed) > 5)
+            lines.append(f"CHANGED: not read back as written: {', '.join(self.changed[:5])}{more}")
         if self.compared is not None:
             lines.append(f"verified: {self.compared} tensors read back equal")
         if self.relative is not None:
-            verdict = "agree" if self.agrees else "DIFFER"
+            verdict = "agree" if self.relative <= self.tolerance else "DIFFER"
             lines.append(
                 f"verified: outputs {verdict}, largest difference {self.absolute:.3g} (relative {self.relative:.3g}, "
                 f"tolerance {self.tolerance:.3g})"
