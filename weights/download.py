@@ -29,7 +29,7 @@ from zoonet.weights.repository import (
     weights_in,
 )
 from zoonet.weights.settings import Progress, Settings, is_hub
-from zoonet.weights.source import HubReference, Source
+from zoonet.weights.source import HubReference, Source, plain_scheme
 from zoonet.weights.store import link_or_copy
 
 
@@ -116,6 +116,7 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
 
     Raises UnknownModelError with near names, or DownloadError for a malformed reference.
     """
+    what = plain_scheme(what)
     try:
         if what.startswith(("http://", "https://")):
             url, _, fragment = what.partition("#")

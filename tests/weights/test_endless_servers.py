@@ -81,7 +81,7 @@ def sending(first: bytes, again: bytes, wait: float) -> Iterator[str]:
 @pytest.fixture
 def brief() -> Settings:
     return Settings(
-        connect_timeout=1, read_timeout=0.2, total_timeout=60, retries=0, slow_seconds=0.2, slow_bytes=1 << 20
+        connect_timeout=1, read_timeout=0.15, total_timeout=60, retries=0, slow_seconds=0.15, slow_bytes=1 << 20
     )
 
 

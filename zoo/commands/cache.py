@@ -12,6 +12,7 @@ from zoonet import weights
 from zoonet.ops.errors import ArgumentError, UnknownModelError
 from zoonet.zoo.commands.output import progress_bar, size_text
 from zoonet.zoo.results import printable
+from zoonet.zoo.sources import check_downloadable
 
 if TYPE_CHECKING:
     from zoonet.weights.cache import CachedFile
@@ -32,7 +33,7 @@ def application() -> typer.Typer:
 
 def list_files(name: _Name = None, as_json: _Json = False) -> None:
     """List downloaded files and their sizes. Those in Hugging Face's cache are shared with other tools."""
-    files = weights.cache.list(name)
+    files = weights.cache.list(_known(name))
     if as_json:
         print(json.dumps([_facts(file) for file in files], indent=2, ensure_ascii=False))
         return
@@ -45,13 +46,13 @@ def list_files(name: _Name = None, as_json: _Json = False) -> None:
 
 def path(name: _Name = None) -> None:
     """Print where weights are. Without a name: the folder of zoonet's own cache."""
-    print(weights.cache.path(name))
+    print(weights.cache.path(_known(name)))
 
 
 def verify(name: _Name = None, as_json: _Json = False) -> None:
     """Compare the hashes of downloaded files. Reads them in full; status 1 where one is not as it should be."""
     with progress_bar("verifying") as progress:
-        outcomes = weights.cache.verify(name, progress=progress)
+        outcomes = weights.cache.verify(_known(name), progress=progress)
     wrong = [outcome for outcome in outcomes if outcome.problem is not None]
     if as_json:
         described: list[dict[str, Any]] = [
@@ -80,11 +81,17 @@ def remove(
         raise ArgumentError("name what to remove", expected="names, or --all for all of zoonet's own cache")
     chosen: list[str | None] = [*(names or ())] if names else [None]
     for name in chosen:
-        removed = weights.cache.remove(name)
+        removed = weights.cache.remove(_known(name))
         if name is not None and not removed:
             raise UnknownModelError(f"{name} is not in the cache", fix="`zoonet cache list` shows what is")
         _print_files(removed)
         print(f"removed {len(removed)} files, {size_text(sum(file.size for file in removed))}")
+
+
+def _known(name: str | None) -> str | None:
+    if name is not None:
+        check_downloadable(name)
+    return name
 
 
 def _facts(file: CachedFile) -> dict[str, Any]:
