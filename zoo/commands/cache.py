@@ -10,6 +10,7 @@ import typer
 
 from zoonet import weights
 from zoonet.ops.errors import ArgumentError, UnknownModelError
+from zoonet.weights.settings import hub_cache_folder
 from zoonet.zoo.commands.output import progress_bar, size_text
 from zoonet.zoo.results import printable
 from zoonet.zoo.sources import check_downloadable
@@ -40,7 +41,7 @@ def list_files(name: _Name = None, as_json: _Json = False) -> None:
     _print_files(files)
     # One file may stand under several revisions of a repository.
     total = sum({file.contents: file.size for file in files}.values())
-    where = f" in {weights.cache.path()}" if name is None else ""
+    where = f" in {' and '.join(_folders(files))}" if name is None else ""
     print(f"{len(files)} files, {size_text(total)}{where}")
 
 
@@ -92,6 +93,13 @@ def _known(name: str | None) -> str | None:
     if name is not None:
         check_downloadable(name)
     return name
+
+
+def _folders(files: Sequence[CachedFile]) -> list[str]:
+    """The caches that files lie in; zoonet's own where there are none."""
+    own, hub = weights.cache.path(), hub_cache_folder()
+    found = [folder for folder in (own, hub) if any(file.path.is_relative_to(folder) for file in files)]
+    return [str(folder) for folder in found or [own]]
 
 
 def _facts(file: CachedFile) -> dict[str, Any]:
