@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.zoo.layers import BatchNorm2d, Conv2d, Dropout, Linear, Sequential, kaiming_normal
+from zoonet.zoo.layers import BatchNorm2d, Conv2d, Dropout, Linear, Sequential, kaiming_normal, linear_or_none
 from zoonet.zoo.modules import Array, Module, sizes
 
 
@@ -113,7 +113,7 @@ class MobileNetV1(Module):
                 blocks.append(block(config, inputs, outputs, stride, act))
                 inputs = outputs
             setattr(self, f"stage{number}", Sequential(*blocks))
-        self.fc = Linear(inputs, config.classes)
+        self.fc = linear_or_none(inputs, config.classes)
         self._draw()
 
     @classmethod
@@ -262,10 +262,10 @@ class InvertedMobileNet(Module):
         self.features = Sequential(*layers, _conv(config, inputs, wide, 1, 1, act))  # (N, wide, H/32, W/32)
         drop = Dropout(config.dropout)
         if second:
-            self.classifier = Sequential(drop, Linear(wide, config.classes))
+            self.classifier = Sequential(drop, linear_or_none(wide, config.classes))
         else:
             last = _whole(config.last * config.last_factor)
-            self.classifier = Sequential(Linear(wide, last), ops.hardswish, drop, Linear(last, config.classes))
+            self.classifier = Sequential(Linear(wide, last), ops.hardswish, drop, linear_or_none(last, config.classes))
         self._draw()
 
     @classmethod
