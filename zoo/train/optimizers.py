@@ -249,14 +249,18 @@ class RMSprop(Optimizer):
     def update(self, xp: Any, parameter: Array, gradient: Array, slots: Slots, c: Numbers) -> tuple[Array, Slots]:
         """p ← p - rate · g / (√square + eps)."""
         gradient = self._decayed(parameter, gradient)
-        square = slots["square"] + (1 - self.alpha) * (gradient * gradient - slots["square"])
+        if self.tensorflow:
+            square = slots["square"] + (1 - self.alpha) * (gradient * gradient - slots["square"])
+        else:
+            square = self.alpha * slots["square"] + (1 - self.alpha) * gradient * gradient
         new = {"square": square}
         if self.centered:
             new["mean"] = slots["mean"] + (1 - self.alpha) * (gradient - slots["mean"])
             square = square - new["mean"] * new["mean"]
-        change = gradient / (xp.sqrt(square + self.eps) if self.tensorflow else xp.sqrt(square) + self.eps)
+        size = xp.sqrt(square + self.eps) if self.tensorflow else xp.sqrt(square) + self.eps
         if not self.momentum:
-            return parameter - c["rate"] * change, new
+            return parameter - c["rate"] * gradient / size, new
+        change = gradient / size
         if self.tensorflow:
             new["velocity"] = self.momentum * slots["velocity"] + c["rate"] * change
             return parameter - new["velocity"], new
