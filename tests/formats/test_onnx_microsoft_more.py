@@ -104,3 +104,14 @@ def test_cropped_regions(mode: str, size: tuple) -> None:
     regions = np.float32([[0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9], [-0.3, 0.4, 0.5, 1.4], [0.8, 0.7, 0.2, 0.1]])
     inputs = [floats(2, 3, 6, 9), regions, np.int32([0, 1, 1, 0]), np.int32(size)]
     compare("CropAndResize", inputs, mode=mode, extrapolation_value=2.5)
+
+
+@pytest.mark.parametrize("activation", ["silu", "swish", "sigmoid"])
+def test_gated_norm(activation: str) -> None:
+    compare("GatedRMSNorm", [floats(2, 3, 8), floats(4), floats(2, 3, 8)], activation=activation)
+    compare("GatedRMSNorm", [floats(3, 4), floats(4), floats(3, 4)], epsilon=0.1)
+
+
+def test_scaled_silu() -> None:
+    compare("ScaledSiLU", [floats(2, 3)], alpha=1.7)
+    compare("ScaledSiLU", [floats(2, 3), np.float32(0.6)], alpha=1.7)
