@@ -115,3 +115,19 @@ def test_gated_norm(activation: str) -> None:
 def test_scaled_silu() -> None:
     compare("ScaledSiLU", [floats(2, 3)], alpha=1.7)
     compare("ScaledSiLU", [floats(2, 3), np.float32(0.6)], alpha=1.7)
+
+
+@pytest.mark.parametrize("filled", [0, 3, 5])
+def test_one_step_of_decoding(filled: int) -> None:
+    """What the buffer holds behind the new token is zero here, and left as it is by ONNX Runtime."""
+    token, buffer = [floats(2, 1, 8) for _ in range(3)], [floats(2, 2, 6, 4) for _ in range(2)]
+    for past in buffer:
+        past[:, :, filled:] = 0
+    mask = (RNG.random((2, filled + 1)) < 0.7).astype(np.int32)
+    mask[:, -1] = 1
+    for chosen, bias in ((None, None), (mask, floats(24))):
+        inputs = [*token, chosen, None, *buffer, np.int32([filled]), None, None, bias]
+        compare("DecoderMaskedMultiHeadAttention", inputs, 3, num_heads=2, past_present_share_buffer=1)
+    cross = [token[0], *buffer, np.int32([[1, 1, 0, 1, 1, 1], [1, 0, 1, 1, 1, 0]])]
+    compare("DecoderMaskedMultiHeadAttention", cross, num_heads=2)
+    compare("DecoderMaskedMultiHeadAttention", cross[:3], num_heads=2, scale=0.3)
