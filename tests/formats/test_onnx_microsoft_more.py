@@ -104,3 +104,30 @@ def test_cropped_regions(mode: str, size: tuple) -> None:
     regions = np.float32([[0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9], [-0.3, 0.4, 0.5, 1.4], [0.8, 0.7, 0.2, 0.1]])
     inputs = [floats(2, 3, 6, 9), regions, np.int32([0, 1, 1, 0]), np.int32(size)]
     compare("CropAndResize", inputs, mode=mode, extrapolation_value=2.5)
+
+
+@pytest.mark.parametrize("activation", ["silu", "swish", "sigmoid"])
+def test_gated_norm(activation: str) -> None:
+    compare("GatedRMSNorm", [floats(2, 3, 8), floats(4), floats(2, 3, 8)], activation=activation)
+    compare("GatedRMSNorm", [floats(3, 4), floats(4), floats(3, 4)], epsilon=0.1)
+
+
+def test_scaled_silu() -> None:
+    compare("ScaledSiLU", [floats(2, 3)], alpha=1.7)
+    compare("ScaledSiLU", [floats(2, 3), np.float32(0.6)], alpha=1.7)
+
+
+@pytest.mark.parametrize("filled", [0, 3, 5])
+def test_one_step_of_decoding(filled: int) -> None:
+    """What the buffer holds behind the new token is zero here, and left as it is by ONNX Runtime."""
+    token, buffer = [floats(2, 1, 8) for _ in range(3)], [floats(2, 2, 6, 4) for _ in range(2)]
+    for past in buffer:
+        past[:, :, filled:] = 0
+    mask = (RNG.random((2, filled + 1)) < 0.7).astype(np.int32)
+    mask[:, -1] = 1
+    for chosen, bias in ((None, None), (mask, floats(24))):
+        inputs = [*token, chosen, None, *buffer, np.int32([filled]), None, None, bias]
+        compare("DecoderMaskedMultiHeadAttention", inputs, 3, num_heads=2, past_present_share_buffer=1)
+    cross = [token[0], *buffer, np.int32([[1, 1, 0, 1, 1, 1], [1, 0, 1, 1, 1, 0]])]
+    compare("DecoderMaskedMultiHeadAttention", cross, num_heads=2)
+    compare("DecoderMaskedMultiHeadAttention", cross[:3], num_heads=2, scale=0.3)

@@ -22,6 +22,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     maps,
     microsoft,
     microsoft_attention,
+    microsoft_decoding,
     microsoft_experts,
     microsoft_images,
     microsoft_layers,
