@@ -151,8 +151,9 @@ def test_the_first_sample_of_each_operator_in_other_opsets(opset: int, least: in
         try:
             session = session_of(export(function, *arrays, dynamic={}, opset=opset, inputs=names).proto())
         except Exception as error:  # ONNX Runtime has no kernel for every type
-            assert "NOT_IMPLEMENTED" in str(error) or "expected opset " in str(error), name
-            continue
+            if "NOT_IMPLEMENTED" in str(error) or "expected opset " in str(error):
+                continue
+            raise
         feeds = {n: np.array(a, order="C") for n, a in zip(names, arrays, strict=True)}
         found = session.run(None, {port.name: feeds[port.name] for port in session.get_inputs()})
         expected = function(*arrays)
