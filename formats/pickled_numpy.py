@@ -14,7 +14,8 @@ import numpy as np
 
 from zoonet.formats.checkpoint import Array, Checkpoint
 from zoonet.formats.files import map_file
-from zoonet.formats.pickles import Buildable, StatefulDict, Unpickler, hashable, resolver
+from zoonet.formats.pickle_names import Buildable, StatefulDict, resolver
+from zoonet.formats.pickles import Unpickler, hashable
 from zoonet.formats.state_dicts import checkpoint_from_object
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 

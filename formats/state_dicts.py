@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.checkpoint import Checkpoint, LazyTensor, as_lazy
-from zoonet.formats.pickles import Inert
+from zoonet.formats.pickle_names import Inert
 from zoonet.ops.errors import ArgumentError, FormatError, UnsafeFileError
 
 WRAPPER_KEYS = (

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoonet.formats.checkpoint import Array, Checkpoint
 from zoonet.formats.files import ZipArchive, expansion_budget, map_file
-from zoonet.formats.pickles import Known, Resolver, Unpickler
+from zoonet.formats.pickle_names import Known, Resolver
+from zoonet.formats.pickles import Unpickler
 from zoonet.formats.state_dicts import checkpoint_from_object
 from zoonet.formats.torch_objects import (
     Storage,

@@ -17,8 +17,8 @@ import numpy as np
 from zoonet.formats.checkpoint import Array, LazyTensor
 from zoonet.formats.dtypes import TORCH, TORCH_STORAGES
 from zoonet.formats.files import view_as
+from zoonet.formats.pickle_names import Buildable, Inert, InertClass, Known, Resolver, resolver
 from zoonet.formats.pickled_numpy import NUMPY, PLAIN
-from zoonet.formats.pickles import Buildable, Inert, InertClass, Known, Resolver, resolver
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 
 _MAX_RANK = 64

@@ -15,7 +15,7 @@ from zoonet.ops.errors import ArgumentError, UnsupportedFormatError
 from zoonet.weights.keras_names import to_keras_names
 from zoonet.weights.mobilenet_names import named_as
 
-__all__ = ["VOCABULARIES", "named"]
+__all__ = ["VOCABULARIES", "homes", "named"]
 
 #: What `named` takes, and what messages call it.
 VOCABULARIES = {
@@ -44,6 +44,11 @@ _HOMES = (
 )
 
 
+def homes(architecture: str) -> tuple[str, ...]:
+    """The libraries (VOCABULARIES) that have this network of the zoo with the same arrays and outputs."""
+    return next((found for pattern, found in _HOMES if re.fullmatch(pattern, architecture)), ())
+
+
 def named(architecture: str, checkpoint: Checkpoint, vocabulary: str) -> Checkpoint:
     """The parameters of an architecture of the zoo under the names, and in the layouts, of a library (VOCABULARIES).
 
@@ -51,11 +56,11 @@ def named(architecture: str, checkpoint: Checkpoint, vocabulary: str) -> Checkpo
     """
     if vocabulary not in VOCABULARIES:
         raise ArgumentError("no such vocabulary of names", expected=", ".join(VOCABULARIES), received=repr(vocabulary))
-    homes = next((found for pattern, found in _HOMES if re.fullmatch(pattern, architecture)), ())
-    if vocabulary not in homes:
+    found = homes(architecture)
+    if vocabulary not in found:
         raise UnsupportedFormatError(
             f"{VOCABULARIES[vocabulary]} has no network of which {architecture} has the arrays and gives the outputs",
-            expected=" or ".join(homes) or "a network that several libraries have",
+            expected=" or ".join(found) or "a network that several libraries have",
         )
     tensors = _renamed(architecture, checkpoint, vocabulary)
     return Checkpoint(tensors, checkpoint.metadata, checkpoint.format)

@@ -300,7 +300,7 @@ def recognise(state: Mapping[str, Any]) -> list[str]:
     names the file had (metadata "vocabulary" of a Checkpoint).
     """
     result = [name for name, (network, config) in possible(state) if fits(network, network.fit(config, state), state)]
-    return _of_vocabulary(result, state)
+    return of_vocabulary(result, state)
 
 
 def recognise_resized(state: Mapping[str, Any]) -> str | None:
@@ -318,7 +318,7 @@ def recognise_resized(state: Mapping[str, Any]) -> str | None:
                 found[sized] = [name]
             elif config == find(known[0])[1] and name not in known:
                 known.append(name)
-    named = _of_vocabulary([name for kin in found.values() for name in kin], state)
+    named = of_vocabulary([name for kin in found.values() for name in kin], state)
     return named[0] if len(named) == 1 else None
 
 
@@ -355,7 +355,7 @@ def _changed_fields(usual: Any, own: Any) -> int:
     return sum(getattr(own, f.name) != getattr(usual, f.name) for f in fields(own))
 
 
-def _of_vocabulary(names: list[str], state: Mapping[str, Any]) -> list[str]:
+def of_vocabulary(names: list[str], state: Mapping[str, Any]) -> list[str]:
     """Of architectures whose arrays have the same shapes those that belong to the vocabulary of the file's names."""
     from zoonet.weights.mobilenet_names import family_of
     from zoonet.zoo.mobilenet import OF_VOCABULARY

@@ -100,6 +100,7 @@ class ImageClassification:
         """
         if not isinstance(batch, int) or batch < 1:
             raise ArgumentError("batch is wrong", expected="a positive number of pictures", received=batch)
+        self._check_classes()
         sources = find_pictures(source)
         results = Results()
         for group, inputs in _batches(sources, self.preprocessing, batch):
@@ -131,7 +132,15 @@ class ImageClassification:
         """See `Model.evaluate`."""
         from zoonet.zoo.train.measure import evaluate
 
+        self._check_classes()
         return evaluate(model, data, batch, columns, corrupt, loss, workers, progress, preprocessed)
+
+    def _check_classes(self) -> None:
+        if not self.labels:
+            raise InputError(
+                "the network has no last layer, so it knows no classes",
+                fix="model(x) gives its features, model.train(folder) a last layer for the classes of the folder",
+            )
 
     def from_arguments(self, arguments: Sequence[str]) -> list[str]:
         """The paths of all pictures, those in folders included."""

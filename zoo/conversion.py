@@ -16,7 +16,7 @@ from zoonet.formats.registry import Format, writable
 from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
 from zoonet.ops.types import DType, as_dtype, is_floating
 from zoonet.weights import naming
-from zoonet.zoo import architectures, graphs, keras_files, recognition, storage
+from zoonet.zoo import architectures, frameworks, graphs, keras_files, recognition, storage
 from zoonet.zoo.modules import compare_shapes
 from zoonet.zoo.sources import Located, locate
 from zoonet.zoo.verification import (
@@ -24,10 +24,12 @@ from zoonet.zoo.verification import (
     RUN_LIMIT,
     TOLERANCES,
     Conversion,
+    ask_witness,
     compare_graphs,
     compare_networks,
     compare_outputs,
     compare_tensors,
+    inputs_of,
     lost_from,
     outputs_of,
     tolerance_of,
@@ -301,7 +303,9 @@ def _to_onnx(
             report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
         else:
             original = model if dtype is None else storage.load(source, arch)  # and not what the cast left of it
-            compare_outputs(outputs_of(original), outputs_of(again), report)
+            expected = outputs_of(original)
+            compare_outputs(expected, outputs_of(again), report)
+            ask_witness(frameworks.of_target(target), inputs_of(model), expected, report)
     return report
 
 

@@ -102,6 +102,19 @@ class Linear(Module):
         return ops.linear(x, self.weight, self.bias)
 
 
+class Identity(Module):
+    """x."""
+
+    def forward(self, x: Array) -> Array:
+        """The input."""
+        return x
+
+
+def linear_or_none(inputs: int, classes: int) -> Module:
+    """The last layer of a classifier; for no classes nothing, so that the network gives its features, as in timm."""
+    return Linear(inputs, classes) if classes else Identity()
+
+
 class BatchNorm2d(Module):
     """Batch normalisation over (N, H, W) of each channel (Ioffe & Szegedy, 2015): (N, C, H, W) -> the same.
 

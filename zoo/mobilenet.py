@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.zoo.layers import BatchNorm2d, Conv2d, Dropout, Linear, Sequential, kaiming_normal
+from zoonet.zoo.layers import BatchNorm2d, Conv2d, Dropout, Linear, Sequential, kaiming_normal, linear_or_none
 from zoonet.zoo.modules import Array, Module, sizes
 
 
@@ -113,7 +113,7 @@ class MobileNetV1(Module):
                 blocks.append(block(config, inputs, outputs, stride, act))
                 inputs = outputs
             setattr(self, f"stage{number}", Sequential(*blocks))
-        self.fc = Linear(inputs, config.classes)
+        self.fc = linear_or_none(inputs, config.classes)
         self._draw()
 
     @classmethod
@@ -209,6 +209,11 @@ class InvertedConfig:
     padding: str = "both"
     by_inputs: bool = False
 
+    @property
+    def last_factor(self) -> float:
+        """Multiplier of `last`: Keras's and timm's narrow networks keep all of these channels."""
+        return max(1.0, self.width) if self.by_inputs else self.width
+
 
 class InvertedResidual(Module):
     """1×1 to more channels, 3×3 or 5×5 in each, 1×1 to few; plus x where shapes allow.
@@ -257,10 +262,10 @@ class InvertedMobileNet(Module):
         self.features = Sequential(*layers, _conv(config, inputs, wide, 1, 1, act))  # (N, wide, H/32, W/32)
         drop = Dropout(config.dropout)
         if second:
-            self.classifier = Sequential(drop, Linear(wide, config.classes))
+            self.classifier = Sequential(drop, linear_or_none(wide, config.classes))
         else:
-            last = _whole(config.last * config.width)
-            self.classifier = Sequential(Linear(wide, last), ops.hardswish, drop, Linear(last, config.classes))
+            last = _whole(config.last * config.last_factor)
+            self.classifier = Sequential(Linear(wide, last), ops.hardswish, drop, linear_or_none(last, config.classes))
         self._draw()
 
     @classmethod
@@ -280,8 +285,9 @@ class InvertedMobileNet(Module):
             wide = _whole(1280 * max(1.0, width)) if second else 6 * inputs
             if found == {"stem": _whole((32 if second else 16) * width), "wide": wide, "inputs": inputs}:
                 last = sizes(shapes, last=("classifier.0.weight", 0)).get("last", 0)
-                kept = second or _whole(config.last * width) == last
-                return replace(fitted, width=width, last=config.last if kept else round(last / width))
+                wider = replace(fitted, width=width)
+                kept = second or _whole(config.last * wider.last_factor) == last
+                return wider if kept else replace(wider, last=round(last / wider.last_factor))
         return fitted
 
     def reset(self, rng: np.random.Generator) -> None:

@@ -15,7 +15,7 @@ from zoonet.weights.vocabularies import vocabulary_of
 from zoonet.zoo import architectures
 from zoonet.zoo.modules import compare_shapes
 
-__all__ = ["Body", "body_of", "describe", "only", "unwrapped"]
+__all__ = ["Body", "body_of", "describe", "only", "unwrapped", "without_head"]
 
 #: What wrappers put before the names of a network: Lightning, mmcv, timm, training scripts, other networks.
 _WRAPPERS = re.compile(
@@ -127,13 +127,16 @@ def _with_head(variant: Checkpoint, whole: Checkpoint, names: Mapping[str, str])
     return result if architecture in architectures.recognise(result) else None
 
 
-def _body(state: Mapping[str, Any]) -> tuple[str, str, list[str]] | None:
+def _body(state: Mapping[str, Any], architecture: str | None = None) -> tuple[str, str, list[str]] | None:
     """The architecture of which all but the last layer is there, the name of that layer, and the arrays left over.
 
-    Of several that which leaves least over, and nothing of its own kind: no more blocks than it has.
+    architecture: the one to look at. Of several that which leaves least over, and nothing of its own kind: no more
+    blocks than it has.
     """
-    best: tuple[str, str, list[str]] | None = None
+    found: dict[str, tuple[str, list[str]]] = {}
     for name, (network, config) in architectures.possible(state):
+        if architecture not in (None, name):
+            continue
         fit = network.fit(config, state)
         head = architectures.head_of(network, fit)
         own = architectures.shapes_of(network, fit)
@@ -141,11 +144,11 @@ def _body(state: Mapping[str, Any]) -> tuple[str, str, list[str]] | None:
         missing = {n for n in misfits.missing if not n.endswith("num_batches_tracked")}
         parts = {n.partition(".")[0] for n in own} - {head.partition(".")[0]}
         more = any(n.partition(".")[0] in parts for n in misfits.unexpected)
-        if not head or missing != {f"{head}.weight", f"{head}.bias"} or misfits.wrong or more:
-            continue
-        if best is None or len(misfits.unexpected) < len(best[2]):
-            best = name, head, misfits.unexpected
-    return best
+        if head and missing == {f"{head}.weight", f"{head}.bias"} and not misfits.wrong and not more:
+            found[name] = head, misfits.unexpected
+    kept = architectures.of_vocabulary(list(found), state)
+    best = min(kept, key=lambda name: len(found[name][1]), default=None)
+    return None if best is None else (best, *found[best])
 
 
 def body_of(checkpoint: Checkpoint) -> Body | None:
@@ -156,6 +159,21 @@ def body_of(checkpoint: Checkpoint) -> Body | None:
         if found is not None:
             outside = [name for name in checkpoint if name not in names]
             return Body(found[0], found[1], prefix, (*outside, *found[2]))
+    return None
+
+
+def without_head(checkpoint: Checkpoint, architecture: str | None = None) -> tuple[str, Checkpoint] | None:
+    """The network of which a checkpoint is everything but the last layer, and its arrays under the network's names.
+
+    architecture: the one to take, of which it must be. None where it is of no network, or has other arrays besides.
+    """
+    if len(checkpoint) > architectures.MOST_ARRAYS:
+        return None
+    for _, names in _variants(checkpoint):
+        variant = _mapped(checkpoint, names)
+        found = _body(variant, architecture) if variant is not None else None
+        if variant is not None and found is not None:
+            return (found[0], variant) if len(names) == len(checkpoint) and not found[2] else None
     return None
 
 

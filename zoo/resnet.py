@@ -19,7 +19,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.layers import BatchNorm2d, Conv2d, Linear, Sequential, kaiming_normal
+from zoonet.zoo.layers import BatchNorm2d, Conv2d, Identity, Sequential, kaiming_normal, linear_or_none
 from zoonet.zoo.modules import Array, Module, sizes
 
 
@@ -122,14 +122,6 @@ class Pad(Module):
         return ops.pad(x, ((0, 0), (self.before, self.after), (0, 0), (0, 0)))
 
 
-class Identity(Module):
-    """x."""
-
-    def forward(self, x: Array) -> Array:
-        """The input."""
-        return x
-
-
 class AveragePool(Module):
     """Means of 2×2 pixels with stride 2; the pixels of an odd edge are averaged alone (timm's ResNet-D)."""
 
@@ -151,7 +143,7 @@ def shortcut(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> Mo
 
 
 class ResNet(Module):
-    """A residual network: pictures (N, channels, H, W) -> scores (N, classes)."""
+    """A residual network: pictures (N, channels, H, W) -> scores (N, classes), features without any classes."""
 
     def __init__(self, config: ResNetConfig) -> None:
         self.config = config
@@ -173,7 +165,7 @@ class ResNet(Module):
                 blocks.append(block(config, inputs, config.stage_width(stage), stride))
                 inputs = config.stage_width(stage) * block.expansion
             setattr(self, f"layer{stage + 1}", Sequential(*blocks))
-        setattr(self, self.head, Linear(inputs, config.classes))
+        setattr(self, self.head, linear_or_none(inputs, config.classes))
         self._draw()
 
     @property

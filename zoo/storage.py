@@ -197,13 +197,13 @@ def load(
     source: a path, an embedded model's name ("digits"), a name of the catalog ("resnet50.tv_in1k"), a repository of the
     Hugging Face hub (hf://org/name[@revision], or org/name) or a file of one (hf://org/name/file), or a URL
     (https://host/file#sha256=…). What is not on this machine is downloaded and verified, once.
-    arch: the architecture of a bare state dict (its number of classes is taken from the tensors); recognised by names
-    and shapes where None. task: what the network is for, where that is not what the file says. device: 'cpu', 'cuda',
-    'cuda:N'. dtype: a floating dtype to run in; that of the file, or float32, where None. given: what the task has, in
-    the place of the file's or the architecture's own: labels and preprocessing for image classification, tokenizer (or
-    its path) for text. Raises UnknownModelError (suggests the nearest), MissingFileError, FormatError, StateDictError
-    (what is missing, unexpected, of wrong shape), DeviceError or DTypeError; DownloadError, OfflineError, StorageError
-    or IntegrityError where a download fails.
+    arch: the architecture of a bare state dict (its number of classes is taken from the tensors; one without a last
+    layer gives features); recognised by names and shapes where None. task: what the network is for, where that is not
+    what the file says. device: 'cpu', 'cuda', 'cuda:N'. dtype: a floating dtype to run in; that of the file, or
+    float32, where None. given: what the task has, in the place of the file's or the architecture's own: labels and
+    preprocessing for image classification, tokenizer (or its path) for text. Raises UnknownModelError (suggests the
+    nearest), MissingFileError, FormatError, StateDictError (what is missing, unexpected, of wrong shape), DeviceError
+    or DTypeError; DownloadError, OfflineError, StorageError or IntegrityError where a download fails.
     """
     from zoonet.ops.devices import module_for
 
@@ -221,8 +221,14 @@ def load(
         return _described(loading.load(place, task=task, device=device, dtype=dtype, given=given), found)
     checkpoint, config = read_located(found, arch)
     path = found.path
-    architecture = arch or config.get("architecture") or _recognised(checkpoint, path)
-    network = _network(architecture, checkpoint, path, changes_of(architecture, config))
+    architecture = arch or config.get("architecture")
+    changes = changes_of(architecture, config) if architecture is not None else None
+    bare = not config and (architecture is not None or recognition.only(checkpoint) is None)
+    headless = recognition.without_head(checkpoint, architecture) if bare else None
+    if headless is not None:
+        (architecture, checkpoint), changes = headless, {"classes": 0}
+    architecture = architecture or _recognised(checkpoint, path)
+    network = _network(architecture, checkpoint, path, changes)
     if dtype is not None:
         network.to(dtype=dtype)
     return assemble(architecture, network, config, path.name, task=task, device=device, given=given)
@@ -404,9 +410,9 @@ def _recognised(checkpoint: Checkpoint, path: pathlib.Path) -> str:
     body, kin = (recognition.body_of(checkpoint), family_of(checkpoint)) if small else (None, None)
     if body is not None:
         raise StateDictError(
-            f"the weights in {path.name} have no classes",
+            f"the weights in {path.name} have no classes, and arrays that the network does not know",
             received=str(body),
-            fix="take a file with the last layer, or convert these weights to train from them elsewhere",
+            fix="take a file with the last layer; or remove the other arrays to load a network that gives features",
         )
     if kin is not None:
         raise StateDictError(

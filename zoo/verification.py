@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from zoonet.formats import Checkpoint, LazyTensor
 from zoonet.ops.errors import UnsupportedFormatError
 from zoonet.ops.types import is_floating
-from zoonet.zoo import keras_files, storage
+from zoonet.zoo import frameworks, keras_files, storage
 from zoonet.zoo.benchmark import sample_inputs
 from zoonet.zoo.model import Model
 
@@ -21,10 +22,12 @@ __all__ = [
     "RUN_LIMIT",
     "TOLERANCES",
     "Conversion",
+    "ask_witness",
     "compare_graphs",
     "compare_networks",
     "compare_outputs",
     "compare_tensors",
+    "inputs_of",
     "lost_from",
     "outputs_of",
     "tolerance_of",
@@ -62,7 +65,9 @@ class Conversion:
     tensors, nbytes: how many were written. lost: what the target cannot hold. compared: tensors read back and found
     equal to the source's (after the cast, if there was one); None if nothing was verified. changed: those of a graph
     that were read back otherwise. absolute, relative: the largest difference of the outputs of both models on sample
-    inputs, None where they could not run; relative to the largest output. tolerance: what relative may be.
+    inputs, None where they could not run; relative to the largest output. originals: by the name of a library that was
+    installed and ran its own file (the source's, or the target's) the relative difference of its outputs. tolerance:
+    what these may be.
     """
 
     source: str
@@ -77,13 +82,15 @@ class Conversion:
     changed: list[str] = field(default_factory=list)
     absolute: float | None = None
     relative: float | None = None
+    originals: dict[str, float] = field(default_factory=dict)
     tolerance: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
     def agrees(self) -> bool:
         """False where tensors changed, or outputs differ by more than the tolerance or are not numbers."""
-        return not self.changed and (self.relative is None or self.relative <= self.tolerance)
+        found = [*self.originals.values(), *([] if self.relative is None else [self.relative])]
+        return not self.changed and all(difference <= self.tolerance for difference in found)
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.source_format}) -> {self.target} ({self.target_format})"]
@@ -96,14 +103,18 @@ class Conversion:
         if self.compared is not None:
             lines.append(f"verified: {self.compared} tensors read back equal")
         if self.relative is not None:
-            verdict = "agree" if self.relative <= self.tolerance else "DIFFER"
             lines.append(
-                f"verified: outputs {verdict}, largest difference {self.absolute:.3g} (relative {self.relative:.3g}, "
-                f"tolerance {self.tolerance:.3g})"
+                f"verified: outputs {self._verdict(self.relative)}, largest difference {self.absolute:.3g} (relative "
+                f"{self.relative:.3g}, tolerance {self.tolerance:.3g})"
             )
+        for library, difference in self.originals.items():
+            lines.append(f"verified: {library}'s outputs {self._verdict(difference)} (relative {difference:.3g})")
         return "\n".join(lines + self.notes)
 
     __repr__ = __str__
+
+    def _verdict(self, difference: float) -> str:
+        return "agree" if difference <= self.tolerance else "DIFFER"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -166,13 +177,22 @@ def compare_tensors(cast: Mapping[str, LazyTensor], again: Checkpoint, report: C
 
 
 def compare_networks(source: pathlib.Path, output: pathlib.Path, architecture: str | None, report: Conversion) -> None:
-    """Run the networks of both files on the same sample input, in float32, and report how far outputs differ."""
+    """Run the networks of both files on the same sample input, in float32, and report how far outputs differ.
+
+    So do the libraries that own the files, where they are installed.
+    """
     if report.nbytes > RUN_LIMIT:
         report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
         return
     first = storage.load(source, architecture, dtype=np.float32)
     second = storage.load(output, architecture, dtype=np.float32)
-    compare_outputs(outputs_of(first), outputs_of(second), report)
+    ours, theirs = outputs_of(first), outputs_of(second)
+    compare_outputs(ours, theirs, report)
+    classes = getattr(getattr(first.network, "config", None), "classes", 0)
+    if architecture is not None:
+        origin = frameworks.of_source(storage.weights_file(source), architecture, classes)
+        ask_witness(origin, inputs_of(second), theirs, report)
+        ask_witness(frameworks.of_target(output), inputs_of(first), ours, report)
 
 
 def compare_graphs(source: pathlib.Path, output: pathlib.Path, report: Conversion) -> None:
@@ -185,12 +205,36 @@ def compare_graphs(source: pathlib.Path, output: pathlib.Path, report: Conversio
 
 def compare_outputs(ours: Any, theirs: Any, report: Conversion) -> None:
     """Report the largest difference of two arrays of outputs, absolute and relative to the largest of ours."""
+    report.absolute, report.relative = _difference(ours, theirs)
+
+
+def ask_witness(witness: frameworks.Witness | None, inputs: Sequence[Any], ours: Any, report: Conversion) -> None:
+    """Report how far the outputs of another library for these inputs are from ours."""
+    if witness is None:
+        return
+    library, run = witness
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            theirs = np.asarray(run(inputs), np.float64)
+    except Exception as error:  # what another library cannot run says nothing of the conversion
+        report.notes.append(f"{library} could not run it: {type(error).__name__}: {error}"[:300])
+        return
+    report.originals[library] = _difference(ours, theirs)[1] if ours.shape == theirs.shape else float("inf")
+
+
+def _difference(ours: Any, theirs: Any) -> tuple[float, float]:
+    """The largest, absolute and relative to the largest of ours; infinite where theirs are not numbers."""
     largest = float(np.abs(ours).max(initial=0.0))
     difference = float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(theirs).all() else float("inf")
-    report.absolute, report.relative = difference, difference / largest if largest else difference
+    return difference, difference / largest if largest else difference
+
+
+def inputs_of(model: Model) -> list[Any]:
+    """Sample inputs that are the same for every model of an architecture."""
+    return sample_inputs(model.task.example(model.network))
 
 
 def outputs_of(model: Model) -> Any:
-    """The network's outputs on a sample input that is the same for every model of an architecture."""
-    result = model(*sample_inputs(model.task.example(model.network)))
+    """The network's outputs on its sample inputs, the first of several, in float64."""
+    result = model(*inputs_of(model))
     return np.asarray(result[0] if isinstance(result, tuple) else result, np.float64)

@@ -355,13 +355,11 @@ class GraphReader:
         given = dict(attributes)
         for default in function.attribute_proto:
             given.setdefault(default.name, (default, scope))
-        lacking = [name for name in function.attribute if name not in given]
         opsets = opsets_of(function.opset_import) or scope.opsets
         inner = Scope(scope.frame, opsets, attributes=given, function=label)
         for name, value in zip(function.input, inputs, strict=False):
             if value is not None:
                 inner.define(name, value)
-        del lacking  # an attribute without a value leaves out those that refer to it
         absent = {name for name in function.input if name not in inner.names}
         self._nodes([_without(node, absent) for node in function.node], inner)
         for formal, actual in zip(function.output, proto.output, strict=False):

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import pytest
 
-from zoonet.formats.pickles import Unpickler, resolver
+from zoonet.formats.pickle_names import resolver
+from zoonet.formats.pickles import Unpickler
 from zoonet.ops.errors import FormatError, UnsafeFileError, ZoonetError
 
 Attack = Callable[..., ZoonetError]

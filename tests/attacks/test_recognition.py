@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import struct
+import sys
 import time
 import zipfile
 
@@ -12,6 +13,7 @@ import pytest
 
 from zoonet import formats
 from zoonet.ops.errors import FormatError, ZoonetError
+from zoonet.zoo.cli import main
 
 
 def text(value: str) -> bytes:
@@ -19,11 +21,12 @@ def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(value)) + value.encode()
 
 
-def torch_file(path: pathlib.Path, pickle: bytes) -> pathlib.Path:
+def torch_file(path: pathlib.Path, pickle: bytes, storage: bytes = b"") -> pathlib.Path:
     """A zip archive of PyTorch around a pickle."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", pickle)
         archive.writestr("a/version", "3\n")
+        archive.writestr("a/data/0", storage)
     return path
 
 
@@ -69,6 +72,65 @@ def test_one_class_named_often(tmp_path: pathlib.Path) -> None:
     start = time.process_time()
     assert formats.read(path).metadata["unknown_classes"] == "evil.A"
     assert time.process_time() - start < 2
+
+
+STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\x00(K\x04t(K\x01t\x89ccollections\nOrderedDict\n)RtR"
+CALLED = b"csomebody_s\nfunction\n(" + text("touch executed") + b"tR"
+#: What is put in the place of a number, a storage or a tensor, and the error.
+UNKNOWN_FUNCTIONS = {
+    "alone": CALLED,
+    "in a dict": b"}" + text("w") + CALLED + b"s",
+    "a class with a state": b"csomebody_s\nKind\n)\x81}" + text("w") + b"K\x01sb",
+    "the name alone": b"csomebody_s\nfunction\n",
+    "instead of a storage": TENSOR.replace(STORAGE, CALLED),
+    "instead of the type of a storage": TENSOR.replace(b"ctorch\nFloatStorage\n", b"csomebody_s\nFloatStorage\n"),
+    "instead of the key of a storage": TENSOR.replace(text("0"), CALLED),
+    "instead of the size of a storage": TENSOR.replace(b"K\x04tQ", CALLED + b"tQ"),
+    "instead of a shape": TENSOR.replace(b"(K\x04t", CALLED),
+    "instead of a stride": TENSOR.replace(b"(K\x01t", b"(" + CALLED + b"t"),
+    "instead of an offset": TENSOR.replace(b"K\x00(K", CALLED + b"(K"),
+    "around a parameter": b"ctorch._utils\n_rebuild_parameter\n(" + CALLED + b"\x88NtR",
+    "as a builder of tensors": b"ctorch._tensor\n_rebuild_from_type_v2\n(csomebody_s\nfunction\nctorch\nTensor\n"
+    + TENSOR
+    + b"\x85NtR",
+}
+
+
+@pytest.fixture
+def somebody_s(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A package that could be imported, and says so if it is."""
+    folder = tmp_path_factory.mktemp("packages")
+    mark = folder / "imported"
+    (folder / "somebody_s.py").write_text(f"open({str(mark)!r}, 'w')\ndef function(*_): pass\nclass Kind: pass\n")
+    monkeypatch.syspath_prepend(str(folder))
+    return mark
+
+
+@pytest.mark.parametrize("name", UNKNOWN_FUNCTIONS)
+def test_unknown_functions_make_no_tensors(
+    name: str, tmp_path: pathlib.Path, attack: object, somebody_s: pathlib.Path
+) -> None:
+    path = torch_file(tmp_path / "a.pt", b"\x80\x02" + UNKNOWN_FUNCTIONS[name] + b".", bytes(16))
+    attack(path, FormatError)  # type: ignore[operator]
+    # and beside a tensor
+    path = torch_file(tmp_path / "b.pt", b"\x80\x02}" + text("w") + TENSOR + b"s.", bytes(16))
+    assert formats.read(path)["w"].load().tolist() == [0, 0, 0, 0]
+    assert not somebody_s.exists()
+    assert "somebody_s" not in sys.modules
+
+
+def test_the_note_of_what_is_unknown(
+    tmp_path: pathlib.Path, somebody_s: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = b"\x80\x02}(" + text("state_dict") + b"}" + text("w") + TENSOR + b"s" + text("args") + CALLED + b"u."
+    path = torch_file(tmp_path / "a.pt", program, bytes(16))
+    assert formats.read(path).metadata["unknown_classes"] == "somebody_s.function"
+    assert main(["show", str(path)]) == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "somebody_s.function" in shown
+    assert main(["convert", str(path), str(tmp_path / "b.safetensors")]) == 0
+    assert not somebody_s.exists()
 
 
 SHAPES = {

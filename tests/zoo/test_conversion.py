@@ -188,6 +188,65 @@ def test_a_cast_graph_is_compared_with_the_original(tmp_path: pathlib.Path) -> N
 
 
 @pytest.mark.slow
+def test_libraries_that_are_installed_are_witnesses(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import resnet_parity
+
+    try:
+        resnet_parity.torchvision_and_timm()
+    except ImportError as error:
+        pytest.skip(f"no oracle: {error}")
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    networks = {
+        "torchvision": torchvision.models.resnet18(num_classes=5),
+        "timm": timm.create_model("mobilenetv2_100", num_classes=5),
+    }
+    for library, network in networks.items():
+        torch.save({"state_dict": network.state_dict()}, tmp_path / "a.pth")
+        report = zoo.convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
+        assert list(report.originals) == [library]
+        assert 0 < report.originals[library] < 1e-5
+        assert f"verified: {library}'s outputs agree" in str(report)
+    networks["torchvision"].bn1.eps = 0.1  # as a network would be that has the same names and another arithmetic
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: networks["torchvision"])
+    torch.save(networks["torchvision"].state_dict(), tmp_path / "a.pth")
+    assert main(["convert", str(tmp_path / "a.pth"), str(tmp_path / "b.npz")]) == 1
+    assert "torchvision's outputs DIFFER" in capfd.readouterr().out
+    for name in ("torchvision", "timm"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    report = zoo.convert(tmp_path / "a.pth", tmp_path / "b.npz")
+    assert (report.originals, report.agrees) == ({}, True)
+
+
+def test_the_owners_of_written_files_are_witnesses(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = zoo.convert("digits", tmp_path / "d.onnx")
+    assert list(report.originals) == ["ONNX Runtime"]
+    assert report.originals["ONNX Runtime"] < 1e-5
+    pytest.importorskip("keras")
+    for suffix in (".keras", ".h5"):
+        report = zoo.convert("digits", tmp_path / f"d{suffix}")
+        assert list(report.originals) == ["Keras"]
+        assert report.originals["Keras"] < 1e-5
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    report = zoo.convert("digits", tmp_path / "d.onnx")
+    assert (report.originals, report.notes, report.agrees) == ({}, [], True)
+
+
+@pytest.mark.slow
+def test_keras_applications_is_a_witness_of_its_weights(tmp_path: pathlib.Path) -> None:
+    keras = pytest.importorskip("keras")
+    network = keras.applications.MobileNetV2(weights=None, classes=7)
+    network.save(tmp_path / "a.h5")
+    report = zoo.convert(tmp_path / "a.h5", tmp_path / "b.safetensors", arch="mobilenet_v2_keras")
+    assert list(report.originals) == ["keras.applications"]
+    assert 0 < report.originals["keras.applications"] < 1e-5
+
+
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_largest_tensor(tmp_path: pathlib.Path) -> None:
     count, size = 24, 16 << 20  # 24 tensors of 64 MiB
     header = {

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from zoonet import zoo
-from zoonet.ops.errors import StateDictError
+from zoonet.ops.errors import InputError, StateDictError
 from zoonet.zoo.commands.show import file_facts
 
 try:
@@ -74,16 +74,63 @@ def test_weights_of_fastai(resnet18: Any, tmp_path: pathlib.Path) -> None:
     assert looks.startswith("resnet18 under '0.' without its last layer (fc, so no classes); 9 other tensors (1.")
 
 
-def test_weights_without_a_last_layer(tmp_path: pathlib.Path) -> None:
+HEADLESS = {
+    "resnet50": "resnet50",
+    "vit_tiny_patch16_224": "vit_tiny_patch16_224",
+    "mobilenetv1_100": "mobilenetv1",
+    "mobilenetv2_100": "mobilenet_v2",
+    "mobilenetv3_small_100": "mobilenetv3_small_100",
+    "deit_tiny_distilled_patch16_224": "deit_tiny_distilled_patch16_224",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in ("resnet50", "vit_tiny_patch16_224") else n for n in HEADLESS],
+)
+def test_weights_without_a_last_layer_give_features(name: str, tmp_path: pathlib.Path) -> None:
     import timm
 
-    for name in ("resnet50", "vit_tiny_patch16_224", "mobilenetv2_100"):
-        torch.save(timm.create_model(name, num_classes=0).state_dict(), tmp_path / "h.pth")
-        looks = file_facts(tmp_path / "h.pth", None)["looks like"]
-        ours = name.replace("mobilenetv2_100", "mobilenet_v2")
-        assert looks.startswith(f"{ours} without its last layer"), looks
-        with pytest.raises(StateDictError, match="have no classes"):
-            zoo.load(tmp_path / "h.pth")
+    torch.manual_seed(0)
+    size = 224 if "vit" in name or "deit" in name else 32
+    network = timm.create_model(name, num_classes=0).eval()
+    x = np.random.default_rng(0).standard_normal((1, 3, size, size), np.float32)
+    expected = network(torch.from_numpy(x)).detach().numpy()
+    torch.save(network.state_dict(), tmp_path / "h.pth")
+    torch.save({f"backbone.{key}": tensor for key, tensor in network.state_dict().items()}, tmp_path / "p.pth")
+    looks = file_facts(tmp_path / "h.pth", None)["looks like"]
+    assert looks.startswith(f"{HEADLESS[name]} without its last layer"), looks
+    for path, arch in (("h.pth", None), ("h.pth", HEADLESS[name]), ("p.pth", None)):
+        model = zoo.load(tmp_path / path, arch)
+        assert (model.architecture, model.labels) == (HEADLESS[name], ())
+        assert model(x).shape == expected.shape
+        assert np.abs(model(x) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_what_features_are_for(tmp_path: pathlib.Path) -> None:
+    import torchvision
+
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18().eval()
+    network.fc = torch.nn.Identity()
+    torch.save(network.state_dict(), tmp_path / "h.pth")
+    model = zoo.load(tmp_path / "h.pth")
+    x = np.random.default_rng(0).standard_normal((4, 3, 32, 32), np.float32)
+    expected = network(torch.from_numpy(x)).detach().numpy()
+    with pytest.raises(InputError, match="no last layer"):
+        model.run("examples/digit.png")
+    for suffix in (".safetensors", ".onnx"):
+        model.save(tmp_path / f"m{suffix}")
+        again = np.asarray(zoo.load(tmp_path / f"m{suffix}")(x))
+        assert np.abs(again - expected).max() <= 1e-5 * np.abs(expected).max()
+    model.train((x, np.array([0, 1, 0, 1])), epochs=1, lr=1e-9, freeze="backbone", preprocessed=True)
+    assert model.labels == ("class 0", "class 1")
+    assert model(x).shape == (4, 2)
+    kept, original = model.network.state_dict(), network.state_dict()
+    np.testing.assert_array_equal(kept["layer4.1.conv2.weight"], original["layer4.1.conv2.weight"].numpy())
+    torch.save({**network.state_dict(), "head.1.scale": torch.ones(3)}, tmp_path / "o.pth")
+    with pytest.raises(StateDictError, match="arrays that the network does not know"):
+        zoo.load(tmp_path / "o.pth")
 
 
 def test_other_widths_and_depths_run(tmp_path: pathlib.Path) -> None:

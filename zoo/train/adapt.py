@@ -36,6 +36,8 @@ def head_of(network: Module) -> list[str]:
         return graph_head(network)
     if _has_classes(network):
         config = network.config  # type: ignore[attr-defined]
+        if not config.classes and "classes" in vars(config):
+            return []  # a network that gives features
         other = _remade(network, replace(config, classes=config.classes + 1), None)
         wrong = compare_shapes(network.state_dict(), other.state_dict()).wrong
         if wrong:

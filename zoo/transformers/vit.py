@@ -15,7 +15,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
-from zoonet.zoo.layers import Conv2d, LayerNorm, Linear, undrawn
+from zoonet.zoo.layers import Conv2d, LayerNorm, Linear, linear_or_none, undrawn
 from zoonet.zoo.modules import Array, Module, sizes
 from zoonet.zoo.transformers.blocks import Block, BlockConfig, Context, check_heads
 
@@ -100,16 +100,17 @@ class ViT(Module):
         self.patch_embed = PatchEmbedding(config)
         self.blocks = [Block(block) for _ in range(config.layers)]
         self.norm = LayerNorm(width, eps=config.eps)
-        self.head = Linear(width, config.classes)
+        self.head = linear_or_none(width, config.classes)
         if config.heads_mean:
-            self.head_dist = Linear(width, config.classes)
+            self.head_dist = linear_or_none(width, config.classes)
         self._draw()
 
     @classmethod
     def fit(cls, config: ViTConfig, shapes: Mapping[str, Any]) -> ViTConfig:
         """The configuration with as many classes, channels and output layers as the arrays of a state dict have."""
         fitted = sizes(shapes, classes=("head.weight", 0), channels=("patch_embed.proj.weight", 1))
-        return replace(config, heads_mean=config.distilled and "head_dist.weight" in shapes, **fitted)
+        has_both = "head_dist.weight" in shapes or not config.classes  # without classes timm takes the mean of features
+        return replace(config, heads_mean=config.distilled and has_both, **fitted)
 
     @classmethod
     def resized(cls, config: ViTConfig, shapes: Mapping[str, Any]) -> ViTConfig:

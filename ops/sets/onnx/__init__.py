@@ -23,6 +23,8 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     maps,
     microsoft,
     microsoft_attention,
+    microsoft_experts,
+    microsoft_images,
     microsoft_layers,
     microsoft_quantization,
     normalization,
