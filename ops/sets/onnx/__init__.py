@@ -14,6 +14,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     detection,
     elementwise,
     features,
+    hashing,
     images,
     indexing,
     legacy,
