@@ -236,6 +236,14 @@ def test_the_owners_of_written_files_are_witnesses(tmp_path: pathlib.Path, monke
     assert (report.originals, report.notes, report.agrees) == ({}, [], True)
 
 
+def test_darknet_and_back_is_the_same_file(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    original = assets / "yolo-fastest" / "yolo-fastest-1.1-xl.weights"
+    for between in ("a.safetensors", "shards.safetensors.index.json"):
+        zoo.convert(original, tmp_path / between, verify=False)
+        zoo.convert(tmp_path / between, tmp_path / "b.weights", verify=False)
+        assert (tmp_path / "b.weights").read_bytes() == original.read_bytes()
+
+
 def test_a_bare_state_dict_as_layers_of_keras(tmp_path: pathlib.Path) -> None:
     import h5py
 
