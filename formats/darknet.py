@@ -138,6 +138,12 @@ def _tensor(data: Array, shape: tuple[int, ...], flip: bool) -> LazyTensor:
     return LazyTensor(shape, _FLOAT.newbyteorder("="), load)
 
 
+def _pictures_seen(value: Any) -> int:
+    """The count of the header, which other formats keep as text; 0 for what is none."""
+    text = str(value)
+    return int(text) if text.isdecimal() and len(text) <= 18 else 0
+
+
 def write(
     tensors: Mapping[str, LazyTensor],
     metadata: Mapping[str, Any],
@@ -166,9 +172,8 @@ def write(
             raise FormatError(
                 f"tensor {name!r} has not the shape of the cfg", expected=shape, received=tensors[name].shape
             )
-    seen = metadata.get("seen", 0)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(struct.pack("<3iq", 0, 2, 5, seen if isinstance(seen, int) else 0))
+        stream.write(struct.pack("<3iq", 0, 2, 5, _pictures_seen(metadata.get("seen"))))
         for name in parameters:
             stream.write(np.ascontiguousarray(tensors[name].load(), _FLOAT).reshape(-1).view(np.uint8).data)
     beside = path.with_suffix(".cfg")

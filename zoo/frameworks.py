@@ -124,9 +124,10 @@ def _of_keras_applications(state: Mapping[str, Any], architecture: str, classes:
     layers: dict[str, list[Any]] = {}
     for name, tensor in state.items():
         layers.setdefault(name.partition("/")[0], []).append(tensor)
-    network = getattr(keras.applications, _IN_KERAS[architecture])(
-        weights=None, classes=classes, classifier_activation=None
-    )
+    # Pictures are prepared before the network: Keras puts it into its MobileNet v3.
+    options = {"include_preprocessing": False} if "_v3_" in architecture else {}
+    create = getattr(keras.applications, _IN_KERAS[architecture])
+    network = create(weights=None, classes=classes, classifier_activation=None, **options)
     own = {layer.name: layer for layer in network.layers if layer.weights}
     if set(own) != set(layers):
         return None

@@ -168,7 +168,10 @@ def compare_tensors(cast: Mapping[str, LazyTensor], again: Checkpoint, report: C
         return
     report.compared = 0
     for name, tensor in cast.items():
-        ours, theirs = tensor.load(), again[name].load() if name in again else None
+        key = name
+        if name not in again and report.target_format == "keras_h5":
+            key = "/".join(name.rsplit(".", 1))  # a layer and its weight
+        ours, theirs = tensor.load(), again[key].load() if key in again else None
         if theirs is None or ours.shape != theirs.shape or ours.tobytes() != theirs.astype(ours.dtype).tobytes():
             report.relative = report.absolute = float("inf")
             report.notes.append(f"{name} was not read back as it was written")

@@ -210,6 +210,20 @@ class _Tracer:
         self.positive.add(node.outputs[0])
         return self._add(node, "ReLU", {"max_value": float(node.arguments["max"])}, "relu")
 
+    def _hard(self, source: str, alpha: float, beta: float) -> str:
+        """clip(alpha · x + beta, 0, 1), in layers that mean the same in every Keras; its "hard_sigmoid" does not."""
+        scaled = self._layer("Rescaling", {"scale": alpha, "offset": beta}, [source], "rescaling")
+        return self._layer("ReLU", {"max_value": 1.0}, [scaled], "relu")
+
+    def _hardsigmoid(self, node: Node) -> str:
+        self.positive.add(node.outputs[0])
+        source = self.name_of(node.arguments["x"], "the input of hardsigmoid")
+        return self._hard(source, float(node.arguments["alpha"]), float(node.arguments["beta"]))
+
+    def _hardswish(self, node: Node) -> str:
+        source = self.name_of(node.arguments["x"], "the input of hardswish")
+        return self._layer("Multiply", {}, [source, self._hard(source, 1 / 6, 0.5)], "multiply")
+
     def _softmax(self, node: Node) -> str:
         if (
             node.arguments["axis"] not in (-1, len(node.outputs[0].type.shape) - 1)

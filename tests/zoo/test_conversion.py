@@ -236,14 +236,32 @@ def test_the_owners_of_written_files_are_witnesses(tmp_path: pathlib.Path, monke
     assert (report.originals, report.notes, report.agrees) == ({}, [], True)
 
 
+def test_darknet_and_back_is_the_same_file(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    original = assets / "yolo-fastest" / "yolo-fastest-1.1-xl.weights"
+    for between in ("a.safetensors", "shards.safetensors.index.json"):
+        zoo.convert(original, tmp_path / between, verify=False)
+        zoo.convert(tmp_path / between, tmp_path / "b.weights", verify=False)
+        assert (tmp_path / "b.weights").read_bytes() == original.read_bytes()
+
+
+def test_a_bare_state_dict_as_layers_of_keras(tmp_path: pathlib.Path) -> None:
+    import h5py
+
+    torch.save({"a.b.weight": torch.arange(6.0).reshape(2, 3), "a.b.bias": torch.ones(2)}, tmp_path / "a.pt")
+    report = zoo.convert(tmp_path / "a.pt", tmp_path / "b.h5")
+    assert (report.compared, report.agrees) == (2, True)
+    with h5py.File(tmp_path / "b.h5") as file:
+        np.testing.assert_array_equal(file["a.b/weight"], np.arange(6.0).reshape(2, 3))
+
+
 @pytest.mark.slow
 def test_keras_applications_is_a_witness_of_its_weights(tmp_path: pathlib.Path) -> None:
     keras = pytest.importorskip("keras")
-    network = keras.applications.MobileNetV2(weights=None, classes=7)
-    network.save(tmp_path / "a.h5")
-    report = zoo.convert(tmp_path / "a.h5", tmp_path / "b.safetensors", arch="mobilenet_v2_keras")
-    assert list(report.originals) == ["keras.applications"]
-    assert 0 < report.originals["keras.applications"] < 1e-5
+    for name, arch in (("MobileNetV2", "mobilenet_v2_keras"), ("MobileNetV3Small", "mobilenet_v3_small_keras")):
+        getattr(keras.applications, name)(weights=None, classes=7).save(tmp_path / "a.h5")
+        report = zoo.convert(tmp_path / "a.h5", tmp_path / "b.safetensors", arch=arch)
+        assert list(report.originals) == ["keras.applications"]
+        assert report.originals["keras.applications"] < 1e-5
 
 
 @pytest.mark.slow
