@@ -30,11 +30,17 @@ _ALIASES = {
 
 @dataclass
 class Section:
-    """One section of a .cfg: its type, its options as text, the line it starts on."""
+    """One section of a .cfg: its type, the line it starts on, the number of its layer (-1 for [net]), its options."""
 
     kind: str
     line: int
+    index: int = -1
     options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return f"cfg, line {self.line}, " + (f"layer {self.index} " if self.index >= 0 else "") + f"[{self.kind}]"
 
     def integer(self, name: str, default: int) -> int:
         """An option as an integer in the range of C's int."""
@@ -65,7 +71,7 @@ class Section:
 
     def error(self, message: str, received: str | None = None) -> FormatError:
         """An error that names this section."""
-        return FormatError(f"cfg, line {self.line}, [{self.kind}]: {message}", received=received)
+        return FormatError(f"{self.place}: {message}", received=received)
 
 
 @dataclass
@@ -90,7 +96,7 @@ def parse_cfg(text: str) -> list[Section]:
             if "]" not in line:
                 raise FormatError(f"cfg, line {number}: a section name without its bracket", received=line[:50])
             kind = line[1 : line.index("]")].strip().lower()
-            sections.append(Section(_ALIASES.get(kind, kind), number))
+            sections.append(Section(_ALIASES.get(kind, kind), number, len(sections) - 1))
             continue
         key, separator, value = line.partition("=")
         if not separator or not sections:
@@ -113,7 +119,7 @@ def layers_of(sections: list[Section]) -> list[Layer]:
     for index, section in enumerate(sections[1:]):
         rule = _RULES.get(section.kind)
         if rule is None and section.kind not in _SAME_SHAPE:
-            raise UnsupportedFormatError(f"cfg, line {section.line}: layers of type [{section.kind}] are not read")
+            raise UnsupportedFormatError(f"{section.place}: layers of this type are not read")
         output, parameters = rule(section, shape, layers) if rule else (shape, [])
         if min(output) < 1 or math.prod(output) >= _MAX_NUMBER:
             raise section.error("its output has no or too many elements", received=str(output))

@@ -99,9 +99,12 @@ def tensor_from_proto(
     shape = tuple(proto.dims)
     if any(size < 0 for size in shape) or len(shape) > 64:
         raise FormatError(f"{what} has an invalid shape", received=str(shape)[:200])
+    from zoonet.formats.onnx.tensors import check_one_field
+
     dtype = ONNX.get(proto.data_type)
     if dtype is None or proto.HasField("segment"):
         raise UnsupportedFormatError(f"{what} is of a data type that is not read", received=str(proto.data_type))
+    check_one_field(proto, what)
     count = math.prod(shape)
     per_byte = 2 if proto.data_type in ONNX_PACKED else 1
     nbytes = -(-count // per_byte) * dtype.itemsize
@@ -131,16 +134,24 @@ def tensor_from_proto(
 
 def _typed_data(proto: onnx.TensorProto, dtype: np.dtype[Any], what: str) -> Array:
     """The elements of a typed field as the bytes that raw_data would have."""
+    from zoonet.formats.onnx.tensors import check_range
+
     values = getattr(proto, _FIELDS.get(proto.data_type, "int32_data"))
     try:
         if proto.data_type in (14, 15):  # complex numbers: real and imaginary parts in turn
             array = np.array(values, "<f4" if proto.data_type == 14 else "<f8")
+        elif dtype.kind in "iu" and proto.data_type not in ONNX_PACKED:
+            array = np.array(values)
+            check_range(array, np.iinfo(dtype).min, np.iinfo(dtype).max, what)
+            array = array.astype(dtype)
         elif proto.data_type in ONNX_PACKED or dtype.itemsize == 1:
-            array = np.array(values, np.int64).astype(np.uint8)
-        elif dtype.kind in "iu":
-            array = np.array(values, dtype)
+            array = np.array(values, np.int64)
+            check_range(array, -(1 << 7), (1 << 8) - 1, what)
+            array = array.astype(np.uint8)
         elif dtype.itemsize == 2:  # the bits of float16 and bfloat16
-            array = np.array(values, np.int64).astype("<u2")
+            array = np.array(values, np.int64)
+            check_range(array, -(1 << 15), (1 << 16) - 1, what)
+            array = array.astype("<u2")
         else:
             array = np.array(values, dtype)
     except (ValueError, OverflowError, TypeError) as error:

@@ -46,7 +46,7 @@ def constants_follow() -> Iterator[None]:
 
 def is_array(value: object) -> bool:
     """True for NumPy and CuPy arrays and NumPy scalars, not for traced values or Python numbers."""
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, (np.ndarray, np.generic)):
         return True
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(value, cupy.ndarray)

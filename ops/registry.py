@@ -17,6 +17,7 @@ import numpy as np
 
 from zoonet.ops.devices import array_module, is_array, module_for
 from zoonet.ops.errors import ArgumentError, OperatorError, ShapeError, ZoonetError
+from zoonet.ops.memory import check_fits
 from zoonet.ops.operands import (
     Traced,
     Types,
@@ -355,6 +356,8 @@ class Op(Generic[P, R]):
         if self.is_composite and kernel is None:
             return _Plan(None, (), False)
         types = self.infer(typed)
+        if xp is np and not self.view:
+            check_fits(types, self.name)
         dtypes = [getattr(a, "dtype", None) for a in self.operands(arguments)]
         if self.promotes:
             common = self.common_dtype(arguments)

@@ -2,7 +2,7 @@
 
 Two boxes whose IoU exceeds t have widths and heights of which neither is more than 1 / t times the other, and centers
 that are near for such sizes. So boxes are sorted into cells by group, level of height, level of width, and row of the
-picture, and along x within a cell; what may overlap a box lies in few ranges of that order.
+picture, and within a cell into buckets along x; what may overlap a box lies in few ranges of that order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["descending", "greedy", "soften", "threshold_of"]
 #: Most pairs of boxes that are compared at one time: what fits the caches.
 _PAIRS = 1 << 15
 #: Where fewer pairs are expected, all are compared at once, else the best boxes first remove what they can.
-_FEW = 400_000
+_FEW = 600_000
 #: Pairs that each such round aims at.
-_ROUND = 300_000
+_ROUND = 450_000
 #: Boxes that a row of a cell should have at least, most rows and levels, and the bits of a place along a row.
 _FILL, _ROWS, _LEVELS, _BITS = 6, 250, 64, 16
 #: More than IoU may lose by rounding.
@@ -106,7 +106,9 @@ def _centers(xp: Any, low: Any, high: Any) -> tuple[Any, float, float]:
 class _Cells:
     """Boxes that may still be kept, sorted by cell and by center along x.
 
-    ranks: the place of each in the order of scores. table: (5, n) corners and areas. keys: cell and place along x.
+    ranks: the place of each in the order of scores. table: (5, n) corners and areas. own, along: the cell and the place
+    on x of each. starts: where each bucket begins, of each cell that has boxes; these cells are numbered by slots.
+    low, high: intervals around the centers along y, float32, that share a point where boxes are near enough.
     """
 
     def __init__(self, xp: Any, corners: list[Any], ranks: Any, groups: Any, threshold: float) -> None:
@@ -133,21 +135,48 @@ class _Cells:
         self.tall = xp.maximum(tall, 1e-300)
         self.rows = min(int(down / float(self.tall.min())) + 1, _ROWS + 1)
         own = self._cells(slice(None), self.heights.levels, self.widths.levels, self.y)
-        keys = (own << _BITS) | self._along(self.x)
-        self.keys, self.own, self.ranks = keys, own, ranks
+        self.own, self.along, self.ranks = own, self._along(self.x), ranks
         self.table = xp.stack([*corners, (x2 - x1) * (y2 - y1)])
-        self.keep(_order(xp, keys))
+        half = self.heights.lengths * (0.5 * (1 - safe) / (1 + safe)) * (1 + _ROUNDING) + (self.slack_y + down * 1e-6)
+        self.low, self.high = (self.y - half).astype(np.float32), (self.y + half).astype(np.float32)
+        self.keep(_order(xp, (own << _BITS) | self.along))
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.own)
 
     def keep(self, chosen: Any) -> None:
         """Keep some boxes, in the order given."""
-        self.keys, self.own, self.ranks = (x.take(chosen) for x in (self.keys, self.own, self.ranks))
+        self.own, self.along, self.ranks = (x.take(chosen) for x in (self.own, self.along, self.ranks))
         self.x, self.y, self.table = self.x.take(chosen), self.y.take(chosen), self.table.take(chosen, 1)
+        self.low, self.high = self.low.take(chosen), self.high.take(chosen)
         self.groups = None if self.groups is None else self.groups.take(chosen)
         self.widths.take(chosen)
         self.heights.take(chosen)
+        if len(chosen):
+            self._fill()
+
+    def _fill(self) -> None:
+        """Sort the boxes into buckets, two or more per box."""
+        xp = self.xp
+        new = xp.ones(len(self), bool)
+        new[1:] = self.own[1:] != self.own[:-1]
+        self.cells = self.own[new]
+        self.bits = min((len(self) // len(self.cells)).bit_length() + 1, _BITS)
+        buckets = ((xp.cumsum(new) - 1) << self.bits) + (self.along >> (_BITS - self.bits)) + 1
+        self.starts = xp.cumsum(xp.bincount(buckets, minlength=(len(self.cells) << self.bits) + 1))
+        count = int(self.cells[-1]) + 1
+        self.slots = None
+        if count < 8 * len(self):
+            self.slots = xp.full(count + 1, len(self.cells))
+            self.slots[self.cells] = xp.arange(len(self.cells))
+
+    def _slots(self, cells: Any) -> tuple[Any, Any]:
+        """The slots of cells, and which of them have boxes."""
+        if self.slots is not None:
+            slots = self.slots.take(self.xp.minimum(cells, len(self.slots) - 1))
+            return slots, slots < len(self.cells)
+        slots = self.xp.minimum(self.xp.searchsorted(self.cells, cells), len(self.cells) - 1)
+        return slots, self.cells.take(slots) == cells
 
     def _cells(self, chosen: Any, heights: Any, widths: Any, y: Any) -> Any:
         """The cells at y in levels of height and width, in the groups of some boxes."""
@@ -166,31 +195,37 @@ class _Cells:
         later: only what stands behind a box, so that each pair comes once.
         """
         xp, found = self.xp, []
-        x, y, own = self.x.take(chosen), self.y.take(chosen), self.own.take(chosen)
-        widths, heights = self.widths.lengths.take(chosen), self.heights.lengths.take(chosen)
-        levels_h, levels_w = self.heights.near(chosen), self.widths.near(chosen)
-        for h in levels_h:
-            reach_y = self.heights.reach(heights, h) + self.slack_y
-            for w in levels_w:
-                reach_x = self.widths.reach(widths, w) + self.slack_x
-                low, high = self._along(x - reach_x), self._along(x + reach_x)
-                upper = self._cells(chosen, h, w, y - reach_y)
-                cells = [upper] if self.rows == 1 else [upper, self._cells(chosen, h, w, y + reach_y)]
-                for cell in cells:
-                    new = cell >= own if later else xp.ones(len(cell), bool)
-                    new = new & (h != levels_h[0]) if h is not levels_h[0] else new
-                    new = new & (w != levels_w[0]) if w is not levels_w[0] else new
-                    new = new & (cell != upper) if cell is not upper else new
-                    some = new.nonzero()[0]
-                    places, base = chosen.take(some), cell.take(some) << _BITS
-                    first = xp.searchsorted(self.keys, base | low.take(some))
-                    if later:
-                        first = xp.maximum(first, places + 1)
-                    end = xp.searchsorted(self.keys, base | high.take(some), side="right")
-                    found.append((places, first, end - first))
+        heights, widths = self.heights.near(chosen), self.widths.near(chosen)
+        for h in heights:
+            for w in widths:
+                some = xp.ones(len(chosen), bool)
+                if h is not heights[0]:
+                    some &= h != heights[0]
+                if w is not widths[0]:
+                    some &= w != widths[0]
+                new = some.nonzero()[0]
+                found += self._in_levels(chosen.take(new), h.take(new), w.take(new), later)
         places, first, counts = (xp.concatenate(each) for each in zip(*found, strict=True))
         some = (counts > 0).nonzero()[0]
         return places.take(some), first.take(some), counts.take(some)
+
+    def _in_levels(self, chosen: Any, h: Any, w: Any, later: bool) -> list[tuple[Any, Any, Any]]:
+        """The ranges in one level of height and of width, for each box in one row or two."""
+        xp, found = self.xp, []
+        x, y = self.x.take(chosen), self.y.take(chosen)
+        reach_x = self.widths.reach(self.widths.lengths.take(chosen), w) + self.slack_x
+        reach_y = self.heights.reach(self.heights.lengths.take(chosen), h) + self.slack_y
+        low, high = (self._along(x + move) >> (_BITS - self.bits) for move in (-reach_x, reach_x))
+        upper, lower = (self._cells(chosen, h, w, y + move) for move in (-reach_y, reach_y))
+        for cell, new in ((upper, upper >= 0), (lower, lower != upper)):
+            slots, filled = self._slots(cell)
+            some = (new & filled & (cell >= self.own.take(chosen)) if later else new & filled).nonzero()[0]
+            places, base = chosen.take(some), slots.take(some) << self.bits
+            first, end = self.starts.take(base + low.take(some)), self.starts.take(base + high.take(some) + 1)
+            if later:
+                first = xp.maximum(first, places + 1)
+            found.append((places, first, end - first))
+        return found
 
     def overlaps(self, places: Any, first: Any, counts: Any) -> tuple[Any, Any]:
         """Pairs of places that overlap by more than the threshold, of boxes with what lies in their ranges.
@@ -213,28 +248,29 @@ class _Cells:
 
     def _rectangle(self, longest: int, places: Any, first: Any, counts: Any) -> tuple[Any, Any]:
         xp = self.xp
-        x1, y1, x2, y2, areas = self.table
-        begin = xp.minimum(first, len(areas) - longest)
+        begin = xp.minimum(first, len(self) - longest)
         flat = longest > len(places)  # the longer side lies along memory
         steps = xp.arange(longest)
         j = begin[:, None] + steps if flat else begin + steps[:, None]
-        a, b, c, d, size = (x.take(places)[:, None] if flat else x.take(places) for x in self.table)
-        width = xp.minimum(c, x2.take(j)) - xp.maximum(a, x1.take(j))
-        height = xp.minimum(d, y2.take(j)) - xp.maximum(b, y1.take(j))
-        # Both may be negative, which is cheaper to see in the few that are found than to prevent in all.
-        width *= height
-        union = areas.take(j) + size
-        union -= width
+        low, high = self.low.take(places), self.high.take(places)
+        near = self.low.take(j) <= (high[:, None] if flat else high)
+        near &= self.high.take(j) >= (low[:, None] if flat else low)
+        some = near.reshape(-1).nonzero()[0]
+        row = some // j.shape[1]
+        which = row if flat else some - row * j.shape[1]
+        i, j = places.take(which), j.reshape(-1).take(some)
+        x1, y1, x2, y2, areas = self.table
+        width = xp.minimum(x2.take(i), x2.take(j)) - xp.maximum(x1.take(i), x1.take(j))
+        height = xp.minimum(y2.take(i), y2.take(j)) - xp.maximum(y1.take(i), y1.take(j))
+        shared = width * height
         with np.errstate(all="ignore"):
-            width /= union
-        hits = (width > threshold_of(self.threshold, width.dtype)).reshape(-1).nonzero()[0]
-        row = hits // j.shape[1]
-        which = row if flat else hits - row * j.shape[1]
-        j = j.reshape(-1).take(hits)
+            iou = shared / (areas.take(j) + areas.take(i) - shared)
+        # Both sides may be negative, which is cheaper to see in the few that are found than to prevent in all.
+        hits = ((iou > threshold_of(self.threshold, iou.dtype)) & (height > 0)).nonzero()[0]
+        i, j, which = i.take(hits), j.take(hits), which.take(hits)
         past = j - first.take(which)
-        valid = (height.reshape(-1).take(hits) > 0) & (past >= 0) & (past < counts.take(which))
-        hits = valid.nonzero()[0]
-        return places.take(which.take(hits)), j.take(hits)
+        valid = ((past >= 0) & (past < counts.take(which))).nonzero()[0]
+        return i.take(valid), j.take(valid)
 
 
 def _resolve(xp: Any, count: int, above: Any, below: Any) -> Any:

@@ -49,6 +49,7 @@ class Server:
     def __init__(self) -> None:
         self.resources: dict[str, Resource] = {}
         self.seen: list[Seen] = []
+        self.gate = threading.Event()
         self.httpd = _QuietServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_state": self}))
         self.thread = threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
@@ -181,6 +182,13 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data[start : start + int(size)])
                 self.wfile.flush()
                 time.sleep(float(seconds))
+        elif fault == "gate":  # the last byte waits until the test opens the gate
+            for start in range(0, len(data) - 1, int(argument)):
+                self.wfile.write(data[start : min(start + int(argument), len(data) - 1)])
+                self.wfile.flush()
+                time.sleep(0.05)
+            self.server_state.gate.wait(60)
+            self.wfile.write(data[-1:])
         else:
             self.wfile.write(data)
 

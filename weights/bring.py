@@ -180,7 +180,7 @@ def _warn_unverified(source: Source, received: Received) -> None:
 
 def _bring_url(source: Source, expected: Expected, job: Job) -> Path:
     slot = Slot(source)
-    with locked(slot.lock, job.settings):
+    with locked(slot.lock, job.deadline):
         # Another process may have brought it while we waited.
         if (found := slot.find(expected)) is not None:
             return found
@@ -209,7 +209,7 @@ def _bring_hub(source: Source, expected: Expected, job: Job) -> Path:
     # Without a commit (from a mirror) a file would be in nobody's way, but unfindable, in the shared cache.
     repository, commit = (shared, facts.commit) if facts.commit else (ours, hub.slug(source.revision))
     etag = facts.etag or key_of(str(source))
-    with locked(repository.lock(etag), job.settings):
+    with locked(repository.lock(etag), job.deadline):
         found = _present(repository, source, commit, facts.etag, checks)
         if found is None:
             received = _transfer(source, expected, checks, repository.part(etag), job)

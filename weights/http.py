@@ -18,7 +18,7 @@ from zoonet.weights.settings import Settings, hub_token, is_hub
 from zoonet.weights.source import public_url
 
 if TYPE_CHECKING:
-    import requests
+    from zoonet.weights.connections import Session
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 10
@@ -32,14 +32,11 @@ class Again(Exception):
         self.wait = wait
 
 
-def new_session() -> requests.Session:
-    """A session that asks for plain bytes, so that lengths and ranges mean the file's own."""
-    import requests
+def new_session(deadline: float) -> Session:
+    """A session that reads nothing after the deadline, which is on the clock of time.monotonic."""
+    from zoonet.weights.connections import Session  # brings requests with it
 
-    session = requests.Session()
-    session.headers["User-Agent"] = "zoonet"
-    session.headers["Accept-Encoding"] = "identity"
-    return session
+    return Session(deadline)
 
 
 class _HubAuthorization:
@@ -57,8 +54,11 @@ class _HubAuthorization:
         return request
 
 
-def _send(session: requests.Session, method: str, url: str, headers: Mapping[str, str], settings: Settings) -> Any:
-    """One exchange without redirects. The token goes to the hub's host only, decided anew for each URL."""
+def _send(session: Session, method: str, url: str, headers: Mapping[str, str], settings: Settings) -> Any:
+    """One exchange without redirects, whose headers have a limited time, and a body too unless it is given more.
+
+    The token goes to the hub's host only, decided anew for each URL.
+    """
     import requests
 
     token = hub_token() if is_hub(url) else ""
@@ -70,6 +70,7 @@ def _send(session: requests.Session, method: str, url: str, headers: Mapping[str
             fix="set HF_TOKEN anew, or unset it",
         )
     auth = _HubAuthorization(token) if is_hub(url) else None
+    session.allow(settings.read_timeout + settings.slow_seconds)
     try:
         return session.request(
             method,
@@ -112,7 +113,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def exchange(
-    session: requests.Session,
+    session: Session,
     method: str,
     url: str,
     headers: Mapping[str, str],

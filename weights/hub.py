@@ -187,7 +187,7 @@ def file_facts(source: Source, settings: Settings, deadline: float) -> FileFacts
 
     def ask() -> FileFacts:
         hops: list[Mapping[str, str]] = []
-        with new_session() as session:
+        with new_session(deadline) as session:
             response = exchange(session, "HEAD", url, {}, settings, stay=True, hops=hops)
             response.close()
             check_status(response, url)
@@ -217,7 +217,7 @@ def list_files(repository: str, revision: str, settings: Settings, deadline: flo
 
     def ask() -> Any:
         with (
-            new_session() as session,
+            new_session(deadline) as session,
             contextlib.closing(exchange(session, "GET", url, {}, settings)) as response,
         ):
             check_status(response, url)

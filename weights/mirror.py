@@ -1,11 +1,13 @@
 """A mirror for closed networks: a directory, or a web server over one, that stands in for every source.
 
-A file lies at `<mirror>/<sha256>` if its SHA-256 is published, else at `<mirror>/<host>/<path>` of its URL.
+A file lies at `<mirror>/<sha256>` if its SHA-256 is published, else at `<mirror>/<host>/<path>` of its URL. Files whose
+URLs differ in the query alone lie apart: `~` and the first 12 digits of the query's SHA-256 follow the path.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -29,6 +31,8 @@ def places(source: Source, expected: Expected) -> tuple[str, ...]:
     if source.kind != "package":
         parts = urlsplit(source.url(HUB))
         path = safe_relative(unquote(parts.path).strip("/")) if parts.path.strip("/") else "index"
+        if parts.query:
+            path = f"{path}~{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}"
         hosts = [f"{parts.hostname}:{parts.port}"] if parts.port else []
         names += [f"{host}/{path}" for host in [*hosts, parts.hostname]]
     return tuple(names)

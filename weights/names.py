@@ -156,11 +156,14 @@ def _keras_layer_and_role(checkpoint: Checkpoint) -> Callable[[str], tuple[str, 
     from zoonet.weights.keras_names import is_norm, resnet_modules
 
     known = resnet_modules()
+    older = _third_of_keras_2(checkpoint)
     named = checkpoint.metadata.get("names")
     layers: Mapping[str, object] = named if isinstance(named, dict) else {}
 
     def split(name: str) -> tuple[str, str]:
         head, _, role = name.rpartition("/")
+        if name in older:
+            return older[name], role.partition(":")[0]
         if len(role) == 1 and role.isdecimal() and head.endswith("/vars"):
             layer = str(layers.get(head.removesuffix("/vars"), ""))
             order = ("gamma", "beta", "moving_mean", "moving_variance") if is_norm(layer) else ("kernel", "bias")
@@ -171,6 +174,18 @@ def _keras_layer_and_role(checkpoint: Checkpoint) -> Callable[[str], tuple[str, 
         return layer, role.partition(":")[0]
 
     return split
+
+
+def _third_of_keras_2(checkpoint: Checkpoint) -> Mapping[str, str]:
+    """The layer of each array, as Keras 3 names it, of a MobileNetV3 of Keras 2; empty for other files.
+
+    Its names have slashes, in the published files too: expanded_conv_1/expand/BatchNorm -> expanded_conv_1_expand_bn.
+    """
+    weights = checkpoint.metadata.get("weight_names")
+    if not isinstance(weights, dict) or not {"Conv/BatchNorm", "Conv_1/BatchNorm"} <= set(weights):
+        return {}
+    modern = {layer: layer.replace("/BatchNorm", "_bn").replace("/", "_").lower() for layer in weights}
+    return {name: modern[layer] for layer, names in weights.items() for name in names}
 
 
 def _without_keras_layers(metadata: Mapping[str, object]) -> dict[str, object]:

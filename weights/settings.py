@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from zoonet.ops.errors import ArgumentError
+from zoonet.weights.source import plain_scheme
 
 Progress = Callable[[str, int, int | None], None]
 """progress(file name, bytes so far, bytes in all or None): called from the downloading thread, often."""
@@ -102,7 +103,7 @@ def hub_cache_folder() -> Path:
 
 def hub_endpoint() -> str:
     """Base URL of the Hugging Face hub, without a slash at the end (HF_ENDPOINT)."""
-    return os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or HUB
+    return plain_scheme(os.environ.get("HF_ENDPOINT", "").strip()).rstrip("/") or HUB
 
 
 def torch_folder() -> Path:
@@ -117,7 +118,7 @@ def keras_folder() -> Path:
 
 def mirror() -> str:
     """URL or directory (also as file://…) that replaces all sources (ZOONET_MIRROR), or ""."""
-    place = os.environ.get("ZOONET_MIRROR", "").strip()
+    place = plain_scheme(os.environ.get("ZOONET_MIRROR", "").strip())
     if place.startswith("file://"):
         place = unquote(urlsplit(place).path)
     return place.rstrip("/")

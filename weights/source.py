@@ -52,6 +52,13 @@ def safe_relative(name: str) -> str:
     return name
 
 
+def plain_scheme(text: str) -> str:
+    """A URL or reference with its scheme in small letters, as all code here compares it; any other text as it is."""
+    scheme, mark, rest = text.partition("://")
+    known = scheme.lower() in ("http", "https", "hf", "file")
+    return f"{scheme.lower()}{mark}{rest}" if mark and known else text
+
+
 def public_url(url: str) -> str:
     """A URL fit for messages and records: without password, and without a query, which may be a signature."""
     parts = urlsplit(url)
@@ -83,6 +90,7 @@ class Source:
 
         Raises ValueError for anything else, and for a file name that leaves its folder.
         """
+        text = plain_scheme(text)
         if text.startswith("hf://"):
             reference = HubReference.parse(text)
             if not reference.file:

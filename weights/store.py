@@ -15,15 +15,25 @@ import json
 import os
 import shutil
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from zoonet.ops.errors import DownloadError
+from zoonet.ops.errors import DownloadError, StorageError
 from zoonet.weights.http import storage_error
 from zoonet.weights.integrity import Digests, Expected
-from zoonet.weights.settings import Settings, cache_folder
+from zoonet.weights.settings import cache_folder
 from zoonet.weights.source import Source
+
+
+class WaitingWarning(UserWarning):
+    """Another process holds what is needed here."""
+
+
+# Seconds that a lock is waited for in silence.
+_MOMENT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +60,34 @@ def key_of(text: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, settings: Settings) -> Iterator[None]:
+def locked(path: Path, deadline: float) -> Iterator[None]:
     """Hold an exclusive lock between processes. It ends with the process that holds it, however that ends.
 
-    Raises DownloadError if the folder cannot be written, or if another process holds it past total_timeout.
+    deadline: on the clock of time.monotonic. Warns where another process makes this one wait for more than a moment.
+    Raises StorageError if the folder cannot be written or has no locks, DownloadError if another process holds it past
+    the deadline.
     """
     import filelock
 
+    began, lock = time.monotonic(), filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path, timeout=settings.total_timeout)
-        lock.acquire(poll_interval=0.05)
+        try:
+            lock.acquire(timeout=max(0.0, min(_MOMENT, deadline - began)), poll_interval=0.05)
+        except filelock.Timeout:
+            if deadline - time.monotonic() > 0:
+                warnings.warn("another process is downloading this file: waiting for it", WaitingWarning, stacklevel=4)
+            lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=0.05)
     except filelock.Timeout:
         raise DownloadError(
-            f"another process has been downloading for {settings.total_timeout:g} seconds",
+            f"another process has been downloading for {time.monotonic() - began:.0f} seconds",
             received=f"lock {path}",
+            fix="end that process, or wait longer with a larger ZOONET_TOTAL_TIMEOUT",
+        ) from None
+    except NotImplementedError:
+        raise StorageError(
+            f"the file system of {path.parent} has no locks",
+            fix="set ZOONET_CACHE (HF_HOME for Hugging Face files) to a folder of a local disk",
         ) from None
     except OSError as error:
         raise storage_error(error, path) from None

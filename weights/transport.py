@@ -35,7 +35,7 @@ from zoonet.weights.source import public_url
 from zoonet.weights.writing import HashedFile
 
 if TYPE_CHECKING:
-    import requests
+    from zoonet.weights.connections import Session
 
 # Bytes that must arrive before the count of fruitless attempts starts anew.
 PROGRESS_BYTES = 1 << 20
@@ -90,7 +90,7 @@ def download(
     """
     end = deadline if deadline is not None else time.monotonic() + settings.total_timeout
     attempt = _Attempt(request, part, settings, progress, end)
-    with new_session() as session:
+    with new_session(end) as session:
         while True:
             before = _size(part)
             try:
@@ -160,7 +160,7 @@ def _validator(headers: Mapping[str, str]) -> str:
     return "" if etag else headers.get("Last-Modified", "")
 
 
-def _fetch_once(session: requests.Session, attempt: _Attempt) -> Received:
+def _fetch_once(session: Session, attempt: _Attempt) -> Received:
     """One exchange: continue or start the partial file and read to its end."""
     request, part = attempt.request, attempt.part
     have = _size(part)
@@ -181,7 +181,7 @@ def _fetch_once(session: requests.Session, attempt: _Attempt) -> Received:
             have = 0
         if response.status_code not in (200, 206) or (response.status_code == 206 and not have):
             raise DownloadError(f"{public_url(request.url)} answers with status {response.status_code}")
-        return _store_body(response, attempt, have)
+        return _store_body(session, response, attempt, have)
 
 
 def _range_start(response: Any) -> int:
@@ -203,7 +203,7 @@ def _announced(response: Any, have: int) -> int | None:
     return have + length if length is not None else None
 
 
-def _store_body(response: Any, attempt: _Attempt, have: int) -> Received:
+def _store_body(session: Session, response: Any, attempt: _Attempt, have: int) -> Received:
     request, part = attempt.request, attempt.part
     total = _announced(response, have)
     wanted = request.expected.size
@@ -225,7 +225,7 @@ def _store_body(response: Any, attempt: _Attempt, have: int) -> Received:
             file.truncate(have)
             file.seek(have)
             with HashedFile(file, hasher) as target:
-                _copy(response, target, size, attempt)
+                _copy(_pieces(session, response, attempt), target, size, attempt)
                 target.finish()
     except OSError as error:
         if isinstance(error, DownloadError):
@@ -251,13 +251,13 @@ def _hashed(part: Path, expected: Expected, have: int) -> Hasher:
     return hasher
 
 
-def _copy(response: Any, target: HashedFile, size: int | None, attempt: _Attempt) -> None:
+def _copy(pieces: Iterator[bytes], target: HashedFile, size: int | None, attempt: _Attempt) -> None:
     """Body to file.
 
     Raises Again if it ends early or drips, IntegrityError if it is longer than it may be.
     """
     name = attempt.request.name
-    for data in _pieces(response, attempt):
+    for data in pieces:
         if size is not None and target.size + len(data) > size:
             raise IntegrityError(
                 f"{public_url(attempt.request.url)} is not the published file",
@@ -272,7 +272,7 @@ def _copy(response: Any, target: HashedFile, size: int | None, attempt: _Attempt
         raise Again(f"the connection ended after {target.size} of {size} bytes")
 
 
-def _pieces(response: Any, attempt: _Attempt) -> Iterator[bytes]:
+def _pieces(session: Session, response: Any, attempt: _Attempt) -> Iterator[bytes]:
     """Body in pieces as they arrive.
 
     read1 returns what there is, so that a drip cannot hold us past the limits.
@@ -283,6 +283,7 @@ def _pieces(response: Any, attempt: _Attempt) -> Iterator[bytes]:
     window, window_bytes = time.monotonic(), 0
     packed = is_encoded(response)
     while True:
+        session.allow(settings.read_timeout + settings.slow_seconds)
         try:
             data = response.raw.read1(_PIECE, decode_content=packed)
         except urllib3.exceptions.ReadTimeoutError:

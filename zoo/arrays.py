@@ -9,7 +9,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, InputError
-from zoonet.ops.types import TensorType, float32
+from zoonet.ops.types import TensorType, float32, is_floating
 from zoonet.zoo.graphs import named_arrays
 from zoonet.zoo.modules import Module
 from zoonet.zoo.results import printable
@@ -133,17 +133,32 @@ class Arrays(Measured):
         return named_arrays(arguments[0]) if len(arguments) == 1 else [named_arrays(path) for path in arguments]
 
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """One value per input of the graph, of the types and shapes that it declares. Raises InputError."""
+        """One value per input of the graph, of the types and shapes that it declares. Raises InputError.
+
+        Floats are cast where the network was put in a precision that its file does not say.
+        """
         if len(inputs) != len(self.inputs):
             raise InputError("the model got a wrong number of inputs", expected=self._expected(), received=len(inputs))
-        return tuple([port.check(value) for port, value in zip(self.inputs, inputs, strict=True)])
+        precision = getattr(network, "precision", None)
+        if precision is not None:
+            inputs = tuple([ops.cast(x, precision) if _is_float(x) else x for x in inputs])
+        return tuple([port.check(value) for port, value in zip(_ports(self, network), inputs, strict=True)])
 
     def _expected(self) -> str:
         return ", ".join(f"{port.name}: {port}" for port in self.inputs)
 
     def example(self, network: Module) -> tuple[TensorType, ...]:
         """The declared types; sizes that may vary are 1, and 224 for the height and width of a picture."""
-        return tuple([TensorType(usual(port.shape or ()), port.dtype or float32) for port in self.inputs])
+        return tuple([TensorType(usual(port.shape or ()), port.dtype or float32) for port in _ports(self, network)])
+
+
+def _ports(task: Arrays, network: Module) -> tuple[ValueInfo, ...]:
+    """The inputs as the network has them now, which may be in another precision than its file."""
+    return getattr(network, "ports", task.inputs)
+
+
+def _is_float(value: Any) -> bool:
+    return ops.is_array(value) and value.dtype != object and is_floating(value.dtype)
 
 
 def usual(shape: tuple[int | str | None, ...]) -> tuple[int, ...]:

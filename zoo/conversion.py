@@ -298,8 +298,7 @@ def _to_onnx(
     report.tolerance = tolerance if tolerance is not None else TOLERANCES.get(smallest, TOLERANCES[4])
     if verify:
         same = [name for name in written if name in own and np.array_equal(own[name], written[name], equal_nan=True)]
-        report.compared = len(same)
-        report.notes += [f"{name} was not read back as it was written" for name in written if name not in same][:5]
+        report.compared, report.changed = len(same), sorted(set(written).difference(same))
         if report.nbytes > RUN_LIMIT:
             report.notes.append(f"outputs are not compared: the weights are larger than {RUN_LIMIT >> 30} GiB")
         else:

@@ -256,7 +256,11 @@ def _decoder(network: Any) -> Signature:
 def _encoder_decoder(network: Any) -> Signature:
     """The text that is read and its mask, what is written, and the decoder's keys and values of earlier positions.
 
-    The encoder's output is an output too: a decoder that goes on needs the encoder no more.
+    One graph, where optimum writes two or three. Inputs: input_ids and attention_mask (batch, source),
+    decoder_input_ids (batch, sequence), past_key_values.LAYER.decoder.key and .value (batch, heads, past, size), of
+    length 0 at first. Outputs: logits (batch, sequence, words), present.LAYER.decoder.key and .value, and
+    encoder_last_hidden_state, so that a decoder that goes on needs the encoder no more. There is no
+    decoder_attention_mask: what is written has no padding, and each position sees those before it.
     """
     config = network.config
     depth = getattr(config, "head_size", config.width // config.heads)

@@ -17,6 +17,7 @@ from zoonet.formats.keras_h5 import has_model
 from zoonet.ops.errors import ArgumentError, FormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
+from zoonet.ops.types import DType
 from zoonet.zoo.model import Card, Model
 from zoonet.zoo.modules import Module
 from zoonet.zoo.tasks import TASKS, make_task
@@ -67,13 +68,14 @@ class GraphNetwork(Module):
     parameters, state: the values of these constants by name; state is what training does not change by gradients.
     operators: the names of those that the graph uses, without set and version. classifies: it is used as the zoo's
     classifiers are, so that it takes pictures (N, channels, H, W) and gives scores, the logarithms of what a softmax
-    at its end gives.
+    at its end gives. precision: the floating dtype of the whole graph, where that is not as its file says.
     Called on inputs in order, it returns one output, or a tuple of them.
     """
 
     buffers: tuple[str, ...] = ("state",)
     flat = ("weights", "state")
     data_dependent = True
+    precision: DType | None = None
 
     def __init__(
         self, graph: Graph, config: GraphConfig, parameters: Mapping[str, Value], state: Mapping[str, Value]

@@ -209,6 +209,11 @@ class InvertedConfig:
     padding: str = "both"
     by_inputs: bool = False
 
+    @property
+    def last_factor(self) -> float:
+        """Multiplier of `last`: Keras's and timm's narrow networks keep all of these channels."""
+        return max(1.0, self.width) if self.by_inputs else self.width
+
 
 class InvertedResidual(Module):
     """1×1 to more channels, 3×3 or 5×5 in each, 1×1 to few; plus x where shapes allow.
@@ -259,7 +264,7 @@ class InvertedMobileNet(Module):
         if second:
             self.classifier = Sequential(drop, linear_or_none(wide, config.classes))
         else:
-            last = _whole(config.last * config.width)
+            last = _whole(config.last * config.last_factor)
             self.classifier = Sequential(Linear(wide, last), ops.hardswish, drop, linear_or_none(last, config.classes))
         self._draw()
 
@@ -280,8 +285,9 @@ class InvertedMobileNet(Module):
             wide = _whole(1280 * max(1.0, width)) if second else 6 * inputs
             if found == {"stem": _whole((32 if second else 16) * width), "wide": wide, "inputs": inputs}:
                 last = sizes(shapes, last=("classifier.0.weight", 0)).get("last", 0)
-                kept = second or _whole(config.last * width) == last
-                return replace(fitted, width=width, last=config.last if kept else round(last / width))
+                wider = replace(fitted, width=width)
+                kept = second or _whole(config.last * wider.last_factor) == last
+                return wider if kept else replace(wider, last=round(last / wider.last_factor))
         return fitted
 
     def reset(self, rng: np.random.Generator) -> None:

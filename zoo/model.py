@@ -87,8 +87,8 @@ class Model:
         Image classification: source is a path, bytes, a PIL image, an array (H, W), (H, W, C) or (C, H, W), a folder, a
         batch array, or a list of these; options are batch (how many go through the network at once) and progress
         (called with (done, total)); one `Classification`, or `Results`, a list of them, for several.
-        Object detection: the same sources; options are conf, iou, classes, max_det and more, see `ObjectDetection.run`;
-        one `Detections`, or `Results`.
+        Object detection: the same sources; options are conf, iou, classes, max_det, size and more, see
+        `ObjectDetection.run`; one `Detections`, or `Results`.
         Raises MissingFileError, FormatError (not a picture, truncated), InputError or ArgumentError.
         """
         check_options(self.task.run, options, f"run of a model for {self.task.name}", fixed=2)
@@ -215,7 +215,7 @@ class Model:
         table of classes, the confusion matrix and the worst mistakes.
         Object detection: annotated pictures (a folder of pictures with annotations beside them, VOC's or YOLO's
         folders, COCO's JSON, or pairs of a picture and a dict of boxes and labels); options are annotations (where they
-        are, if not found), conf, iou, max_det, batch; a `DetectionEvaluation`.
+        are, if not found), conf, iou, max_det, size, batch; a `DetectionEvaluation`.
         Raises MissingFileError, FormatError, InputError where the data have classes that the model does not know, or
         ArgumentError for a task that cannot be measured.
         """

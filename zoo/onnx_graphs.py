@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from zoonet.ops.graph import Graph, Value
 from zoonet.ops.tracing import evaluate_graph
+from zoonet.ops.types import as_dtype
 from zoonet.zoo.graph_training import TrainingGraph, draws, inference_graph, training_graph, trains_by_itself
 from zoonet.zoo.graph_weights import weights_of
-from zoonet.zoo.graphs import GraphConfig, GraphNetwork
+from zoonet.zoo.graphs import GraphConfig, GraphNetwork, with_inputs
 
 if TYPE_CHECKING:
     from zoonet.formats.onnx import OnnxModel, ValueInfo
@@ -41,6 +43,22 @@ class OnnxNetwork(GraphNetwork):
         self._inference: Graph | None = None
         if draws(self._graph):
             self.dropout_key = np.zeros(2, np.uint32)
+
+    def to(self, device: str | None = None, dtype: Any = None) -> Self:
+        """As that of a module; a dtype is that of the whole graph, of its inputs, outputs and constants too."""
+        super().to(device, dtype)
+        if dtype is not None:
+            from zoonet.formats.onnx.precision import cast_model
+
+            self.precision = as_dtype(dtype)
+            self._model, values = cast_model(self._model, self.precision, set(self._places.values()))
+            self._places = {name: values[value] for name, value in self._places.items()}
+            self._graph = with_inputs(self._model.graph, self._places.values())
+            self._training = self._inference = None
+            self._ports = tuple([port for port in self._model.inputs if not port.optional])
+            if isinstance(self.config, GraphConfig):
+                self.config = replace(self.config, inputs=self._ports, outputs=self._model.outputs)
+        return self
 
     def _outputs(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         values = (*inputs, *self._arrays())
@@ -107,6 +125,7 @@ class OnnxNetwork(GraphNetwork):
             self.config.outputs if isinstance(self.config, GraphConfig) else model.outputs,
             model.opsets,
             {value: arrays[name] for name, value in self._places.items()},
+            initializers={*model.initializers.values(), *self._places.values()},
             metadata=metadata,
             description=model.description,
             ir_version=model.ir_version,

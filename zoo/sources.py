@@ -38,7 +38,7 @@ def locate(source: str | os.PathLike[str]) -> Located:
     text = os.fsdecode(source)
     if text in EMBEDDED:
         return Located(pathlib.Path(__file__).parent / "data" / f"{text}.safetensors", {})
-    if not isinstance(source, str) or not text.startswith(_REMOTE):
+    if not isinstance(source, str) or not is_remote(text):
         path = pathlib.Path(text)
         try:
             if path.exists():
@@ -53,7 +53,7 @@ def locate(source: str | os.PathLike[str]) -> Located:
     try:
         place = fetched(found)
     except DownloadError as error:
-        if text.startswith(_REMOTE):
+        if is_remote(text):
             raise
         raise type(error)(
             f"there is no file {text!r}, and as a repository on the Hugging Face hub: {error.message}",
@@ -78,6 +78,20 @@ def download(name: str, *, progress: Progress | None = None) -> pathlib.Path:
     return locate(name).path if name in EMBEDDED else fetched(resolved(name), progress=progress)
 
 
+def is_remote(text: str) -> bool:
+    """Whether a text is a URL or hf://…, in capitals too."""
+    return text.lower().startswith(_REMOTE)
+
+
+def check_downloadable(name: str) -> None:
+    """Raise UnknownModelError for a model whose weights are in the package, and so in no cache and no mirror."""
+    if name in EMBEDDED:
+        raise UnknownModelError(
+            f"{name} is embedded in zoonet itself, so it is in no cache and needs no mirror",
+            fix=f"use it as it is, offline too; `zoonet download {name}` prints where its file is",
+        )
+
+
 def _missing(path: str) -> MissingFileError:
     return MissingFileError("there is no such weights file", received=path, fix="check the path")
 
@@ -90,7 +104,7 @@ def resolved(text: str) -> Entry | str:
     """
     from zoonet import weights
 
-    if text.startswith(_REMOTE):
+    if is_remote(text):
         weights.resolve(text)
         return text
     if os.sep in text or "/" in text or text.endswith(_SUFFIXES):

@@ -63,10 +63,11 @@ class Conversion:
     """What a conversion did.
 
     tensors, nbytes: how many were written. lost: what the target cannot hold. compared: tensors read back and found
-    equal to the source's (after the cast, if there was one); None if nothing was verified. absolute, relative: the
-    largest difference of the outputs of both models on sample inputs, None where they could not run; relative to the
-    largest output. originals: by the name of a library that was installed and ran its own file (the source's, or the
-    target's) the relative difference of its outputs. tolerance: what these may be.
+    equal to the source's (after the cast, if there was one); None if nothing was verified. changed: those of a graph
+    that were read back otherwise. absolute, relative: the largest difference of the outputs of both models on sample
+    inputs, None where they could not run; relative to the largest output. originals: by the name of a library that was
+    installed and ran its own file (the source's, or the target's) the relative difference of its outputs. tolerance:
+    what these may be.
     """
 
     source: str
@@ -78,6 +79,7 @@ class Conversion:
     nbytes: int = 0
     lost: list[str] = field(default_factory=list)
     compared: int | None = None
+    changed: list[str] = field(default_factory=list)
     absolute: float | None = None
     relative: float | None = None
     originals: dict[str, float] = field(default_factory=dict)
@@ -86,15 +88,18 @@ class Conversion:
 
     @property
     def agrees(self) -> bool:
-        """False where the outputs differ by more than the tolerance, or are not numbers."""
+        """False where tensors changed, or outputs differ by more than the tolerance or are not numbers."""
         found = [*self.originals.values(), *([] if self.relative is None else [self.relative])]
-        return all(difference <= self.tolerance for difference in found)
+        return not self.changed and all(difference <= self.tolerance for difference in found)
 
     def __str__(self) -> str:
         lines = [f"{self.source} ({self.source_format}) -> {self.target} ({self.target_format})"]
         what = f"{self.tensors} tensors, {self.nbytes:,} bytes"
         lines.append(what + (f", architecture {self.architecture}" if self.architecture else ""))
         lines += [f"lost: {item}" for item in self.lost]
+        if self.changed:
+            more = ", …" * (len(self.changed) > 5)
+            lines.append(f"CHANGED: not read back as written: {', '.join(self.changed[:5])}{more}")
         if self.compared is not None:
             lines.append(f"verified: {self.compared} tensors read back equal")
         if self.relative is not None:

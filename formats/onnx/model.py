@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoonet.formats.files import check_path, map_file
-from zoonet.formats.onnx.reader import GraphReader, normal
+from zoonet.formats.onnx.reader import GraphReader, opsets_of
 from zoonet.formats.onnx.tensors import TensorReader
 from zoonet.formats.onnx.values import ValueInfo, as_text, value_info
 from zoonet.formats.onnx.wire import without_weights
@@ -143,7 +143,7 @@ def from_proto(proto: Any, tensors: TensorReader | None = None) -> OnnxModel:
         raise FormatError("from_proto takes a ModelProto", received=type(proto).__name__, fix="use load for a path")
     if not proto.HasField("graph"):
         raise FormatError("the model has no graph", fix="the file is truncated or is not an ONNX model")
-    opsets = {normal(entry.domain): int(entry.version) for entry in proto.opset_import}
+    opsets = opsets_of(proto.opset_import)
     if not opsets and proto.ir_version >= 3:
         raise FormatError("the model does not say which opset it uses")
     if any(version < 1 for version in opsets.values()):

@@ -355,13 +355,11 @@ class GraphReader:
         given = dict(attributes)
         for default in function.attribute_proto:
             given.setdefault(default.name, (default, scope))
-        lacking = [name for name in function.attribute if name not in given]
-        opsets = {normal(o.domain): o.version for o in function.opset_import} or scope.opsets
+        opsets = opsets_of(function.opset_import) or scope.opsets
         inner = Scope(scope.frame, opsets, attributes=given, function=label)
         for name, value in zip(function.input, inputs, strict=False):
             if value is not None:
                 inner.define(name, value)
-        del lacking  # an attribute without a value leaves out those that refer to it
         absent = {name for name in function.input if name not in inner.names}
         self._nodes([_without(node, absent) for node in function.node], inner)
         for formal, actual in zip(function.output, proto.output, strict=False):
@@ -428,6 +426,19 @@ def normal(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
+def opsets_of(imports: Any) -> dict[str, int]:
+    """The versions of opsets by domain. Raises FormatError where a domain has two."""
+    opsets: dict[str, int] = {}
+    for entry in imports:
+        if opsets.setdefault(normal(entry.domain), int(entry.version)) != entry.version:
+            raise FormatError(
+                f"two opsets of the domain {normal(entry.domain) or 'ai.onnx'!r} are imported",
+                expected="one",
+                received=f"{opsets[normal(entry.domain)]} and {entry.version}",
+            )
+    return opsets
+
+
 def text(data: bytes) -> str:
     """A string attribute as text; bytes that are not UTF-8 survive as surrogates."""
     return data.decode("utf-8", "surrogateescape")
@@ -491,4 +502,4 @@ def in_order(protos: list[Any], known: Callable[[str], bool]) -> Iterable[Any]:
     return order
 
 
-__all__ = ["GraphReader", "ValueInfo", "normal", "text"]
+__all__ = ["GraphReader", "ValueInfo", "normal", "opsets_of", "text"]

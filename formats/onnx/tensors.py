@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from zoonet.ops.errors import FormatError, MissingFileError, UnsafeFileError, ZoonetError
-from zoonet.ops.sets.onnx.common import DTYPES, MEMORY, PACKED_BITS, STRING, dtype_of
+from zoonet.ops.memory import MEMORY
+from zoonet.ops.sets.onnx.common import DTYPES, PACKED_BITS, STRING, dtype_of
 from zoonet.ops.types import DType
 
 # The field of TensorProto that holds elements of a type where raw_data does not, and the type they have there.
@@ -21,6 +22,7 @@ _FIELDS: dict[int, tuple[str, Any]] = {
     **dict.fromkeys((11, 15), ("double_data", np.float64)),
     **dict.fromkeys((12, 13), ("uint64_data", np.uint64)),
 }
+_TYPED = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _SPARSE_LIMIT = 1 << 28
 
 
@@ -50,6 +52,7 @@ class TensorReader:
             raise FormatError(f"{where}: {error}") from None
         shape = checked_dims(tensor.dims, where)
         count = math.prod(shape)
+        check_one_field(tensor, where)
         if tensor.HasField("segment"):
             raise FormatError(f"{where} is stored in segments, which ONNX does not use")
         if tensor.data_location == 1:
@@ -90,6 +93,8 @@ class TensorReader:
             raise FormatError(f"{where} has indices of the wrong shape", received=list(indices.shape))
         if len(flat) and not (flat.min() >= 0 and flat.max() < math.prod(shape)):
             raise FormatError(f"{where} has an index outside of its shape", expected=list(shape))
+        if len(np.unique(flat)) < len(flat):
+            raise FormatError(f"{where} has an index twice", expected="each index once")
         dense = np.zeros(math.prod(shape), values.dtype) if values.dtype != STRING else _empty_strings(shape)
         dense.reshape(-1)[flat] = values
         return dense.reshape(shape)
@@ -198,9 +203,33 @@ def _unpacked(data: Any, bits: int, dtype: DType, count: int) -> Any:
     return elements.astype(dtype) if dtype.name.startswith("uint") else elements.astype(np.uint8).view(dtype)
 
 
+def check_one_field(tensor: Any, where: str) -> None:
+    """Raise FormatError if a TensorProto has its elements more than once, so that which of them count is not told."""
+    found = [name for name in _TYPED if len(getattr(tensor, name))]
+    found += ["external data"] if tensor.data_location == 1 else []
+    if found and tensor.HasField("raw_data") and tensor.raw_data:  # a copy, which is made where it is wrong only
+        found.append("raw_data")
+    if len(found) > 1:
+        raise FormatError(f"{where} has its elements twice", expected="one field", received=" and ".join(found))
+
+
+def check_range(data: Any, lowest: int, highest: int, where: str) -> None:
+    """Raise FormatError where an element of a typed field is not one of its data type."""
+    if data.size and not (data.min() >= lowest and data.max() <= highest):
+        wrong = data[(data < lowest) | (data > highest)][0]
+        raise FormatError(
+            f"{where} has elements that its data type cannot hold", expected=f"{lowest} to {highest}", received=wrong
+        )
+
+
 def _from_field(tensor: Any, number: int, dtype: DType, shape: tuple[int, ...], count: int, where: str) -> Any:
     field, stored = _FIELDS[number]
     data = np.asarray(getattr(tensor, field), stored)
+    if dtype.kind in "iu" and number not in PACKED_BITS:
+        check_range(data, np.iinfo(dtype).min, np.iinfo(dtype).max, where)
+    elif field == "int32_data" and dtype.kind != "b":  # bits, also written as a signed number
+        width = 8 if number in PACKED_BITS else 8 * dtype.itemsize
+        check_range(data, -1 << width - 1, (1 << width) - 1, where)
     bits = PACKED_BITS.get(number)
     expected = -(-count * bits // 8) if bits else count * (2 if dtype.kind == "c" else 1)
     if len(data) != expected:

@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from zoonet import zoo
+from zoonet import formats, zoo
 from zoonet.formats import onnx as reader
+from zoonet.ops import memory
 from zoonet.ops.errors import (
+    ArgumentError,
     DeviceError,
     DTypeError,
     FormatError,
@@ -30,6 +32,7 @@ from zoonet.ops.errors import (
     UnsupportedFormatError,
     ZoonetError,
 )
+from zoonet.ops.sets.onnx import control
 
 FUZZ = pathlib.Path(__file__).resolve().parent.parent / "onnx_fuzz.py"
 FLOAT = TensorProto.FLOAT
@@ -108,6 +111,66 @@ def test_broken_graphs(nodes: list, error: type[Exception], message: str) -> Non
 def test_impossible_opsets(opset: int) -> None:
     with pytest.raises(UnsupportedFormatError, match="opset"):
         reader.run_model(model_of([node("Relu")], opset=opset), [X])
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_two_opsets_of_a_domain(domain: str) -> None:
+    model = model_of([node("Relu")])
+    model.opset_import.append(helper.make_opsetid(domain, 17))
+    reader.run_model(model, [X])
+    model.opset_import[-1].version = 13
+    with pytest.raises(FormatError, match=r"two opsets of the domain 'ai.onnx'.*17 and 13"):
+        reader.run_model(model, [X])
+
+
+def loop_of(condition: str, count: Any, extra: tuple[Any, ...] = (), limit: int = 0) -> Any:
+    """Counts turns; ends after `limit` of them where its condition is computed."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["n", "one"], ["m"]),
+            helper.make_node("Less", ["m", "limit"], ["less"]),
+            helper.make_node("Identity", ["going"], ["same"]),
+            helper.make_node("Identity", ["true"], ["fixed"]),
+        ],
+        "body",
+        [port("i", TensorProto.INT64, []), port("going", TensorProto.BOOL, []), port("n", TensorProto.INT64, [])],
+        [
+            port(condition, TensorProto.BOOL, []),
+            port("m", TensorProto.INT64, []),
+            *(port("i", TensorProto.INT64, []) for _ in extra),
+        ],
+        [numpy_helper.from_array(np.array(v), k) for k, v in (("one", 1), ("true", True), ("limit", limit))],
+    )
+    weights = {"zero": np.array(0), "yes": np.array(True)} | ({} if count is None else {"count": np.array(count)})
+    made = helper.make_node("Loop", ["" if count is None else "count", "yes", "zero"], ["y", *extra], body=body)
+    return model_of([made], outputs=[port("y", TensorProto.INT64, [])], weights=weights)
+
+
+@pytest.mark.parametrize("condition", ["going", "same", "fixed", "true"])
+@pytest.mark.parametrize("count", [None, 1 << 62])
+def test_loops_without_end(condition: str, count: int | None) -> None:
+    with pytest.raises(ArgumentError, match=r"(?s)Loop would not end.*turns"):
+        reader.run_model(loop_of(condition, count), [X])
+
+
+def test_loops_that_end_by_their_condition_or_count() -> None:
+    for count in (None, 1 << 62):  # as exporters write `while`
+        assert reader.run_model(loop_of("less", count, limit=7), [X])[0] == 7
+    assert reader.run_model(loop_of("same", 5), [X])[0] == 5
+
+
+def test_results_that_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_LARGE", 1 << 10)
+    monkeypatch.setattr(memory, "available", lambda: 3 << 20)
+    doubled = [helper.make_node("Concat", [f"v{i}"] * 2, [f"v{i + 1}"], axis=0) for i in range(40)]
+    model = model_of(
+        doubled, [port("v0", TensorProto.INT8, [1, 1 << 19])], [port("v40", TensorProto.INT8, [None, None])]
+    )
+    with pytest.raises(ShapeError, match="needs more memory than there is"):
+        reader.run_model(model, [np.zeros((1, 1 << 19), np.int8)])
+    monkeypatch.setattr(control, "MEMORY", 1 << 10)
+    with pytest.raises(ShapeError, match="Loop stacks more than memory holds"):
+        reader.run_model(loop_of("less", None, ("turns",), limit=1 << 30), [X])
 
 
 def test_functions_that_call_themselves_or_grow_without_bound() -> None:
@@ -291,6 +354,14 @@ def test_external_data(entries: dict, error: type[Exception], tmp_path: pathlib.
         TensorProto(name="w", data_type=FLOAT, dims=[-1], raw_data=b""),
         TensorProto(name="w", data_type=FLOAT, dims=[3], raw_data=b"\0" * 11),
         TensorProto(name="w", data_type=FLOAT, dims=[3], float_data=[1.0, 2.0]),
+        TensorProto(name="w", data_type=FLOAT, dims=[3], float_data=[1.0, 2.0, 3.0], raw_data=b"\0" * 12),
+        TensorProto(name="w", data_type=FLOAT, dims=[3], float_data=[1.0, 2.0, 3.0], int32_data=[1, 2, 3]),
+        TensorProto(name="w", data_type=TensorProto.INT8, dims=[1], int32_data=[128]),
+        TensorProto(name="w", data_type=TensorProto.UINT8, dims=[1], int32_data=[-1]),
+        TensorProto(name="w", data_type=TensorProto.INT16, dims=[1], int32_data=[70000]),
+        TensorProto(name="w", data_type=TensorProto.UINT32, dims=[1], uint64_data=[1 << 33]),
+        TensorProto(name="w", data_type=TensorProto.FLOAT16, dims=[1], int32_data=[1 << 16]),
+        TensorProto(name="w", data_type=TensorProto.INT4, dims=[1], int32_data=[256]),
         TensorProto(name="w", data_type=99, dims=[3], raw_data=b"\0" * 12),
         TensorProto(name="w", data_type=0, dims=[3], raw_data=b"\0" * 12),
         TensorProto(name="w", data_type=TensorProto.STRING, dims=[3], string_data=[b"a"]),
@@ -300,6 +371,21 @@ def test_external_data(entries: dict, error: type[Exception], tmp_path: pathlib.
 def test_tensors_that_lie(tensor: TensorProto, tmp_path: pathlib.Path) -> None:
     with pytest.raises(FormatError, match="'w'"):
         reader.load(saved(tmp_path, tensor))
+    if tensor.data_type != TensorProto.STRING and len(tensor.dims) == 1:
+        with pytest.raises(ZoonetError, match="'w'"):
+            formats.read(tmp_path / "m.onnx")["w"].load()
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_sparse_tensors_with_an_index_twice(flat: bool) -> None:
+    indices = np.array([1, 1]) if flat else np.array([[0, 1], [0, 1]])
+    values = numpy_helper.from_array(np.float32([1, 2]), "w")
+    model = model_of([node("Add", "x w")])
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, numpy_helper.from_array(indices, "i"), [1, 3])
+    )
+    with pytest.raises(FormatError, match="'w' has an index twice"):
+        reader.from_proto(model)
 
 
 def test_files_that_are_no_models(tmp_path: pathlib.Path) -> None:

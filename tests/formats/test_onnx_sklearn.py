@@ -31,7 +31,7 @@ from sklearn import (
     svm,
     tree,
 )
-from sklearn.feature_extraction import text
+from sklearn.feature_extraction import FeatureHasher, text
 
 from zoonet.formats.onnx import run_model
 
@@ -226,3 +226,25 @@ def test_tokens(attributes: dict, mark: int, least: int) -> None:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     graph = helper.make_graph([node], "g", ports[:1], ports[1:])
     compare(helper.make_model(graph, opset_imports=opsets, ir_version=9), rows)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"positive": 0}, {"seed": 42}, {"positive": 0, "seed": 7}])
+def test_hashes(attributes: dict) -> None:
+    generator = np.random.default_rng(0)
+    words = np.array(["", "a", "ab", "abc", "abcd", "abcde", "é日本", "x" * 100], object)
+    wide = generator.integers(-(2**60), 2**60, (2, 3))
+    for x in (words, wide, wide.astype(np.uint64), wide.astype(np.int32), wide.astype(np.float32), wide * 0.1):
+        node = helper.make_node("MurmurHash3", ["x"], ["y"], domain="com.microsoft", **attributes)
+        kinds = (helper.np_dtype_to_tensor_dtype(x.dtype), 12 if attributes.get("positive", 1) else 6)
+        ports = [helper.make_tensor_value_info(name, kind, x.shape) for name, kind in zip("xy", kinds, strict=True)]
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+        graph = helper.make_graph([node], "g", ports[:1], ports[1:])
+        compare(helper.make_model(graph, opset_imports=opsets, ir_version=9), x)
+
+
+def test_hashed_features() -> None:
+    rows = np.array([["a", "bc"], ["cat", "dog"]], object)
+    for signed in (True, False):
+        model = FeatureHasher(8, input_type="string", alternate_sign=signed)
+        types = [("X", StringTensorType([None, 2]))]
+        compare(skl2onnx.to_onnx(model, initial_types=types, target_opset=OPSETS), rows)

@@ -19,11 +19,23 @@ def folder(assets: pathlib.Path, *names: str) -> pathlib.Path:
     return assets
 
 
-def test_losses_on_mnist_are_pytorch_s(assets: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "dtype", "smooth", "limit"),
+    [
+        ("sgd", "float32", False, 1e-3),
+        ("adam", "float32", True, 1e-5),
+        pytest.param("sgd", "float64", False, 1e-9, marks=pytest.mark.slow),
+        pytest.param("adam", "float64", False, 1e-9, marks=pytest.mark.slow),
+    ],
+)
+def test_losses_on_mnist_are_pytorch_s(
+    optimizer: str, dtype: str, smooth: bool, limit: float, assets: pathlib.Path
+) -> None:
     x, y = mnist.read(folder(assets, "mnist-t10k") / "mnist-t10k")
-    ours, theirs = mnist.losses_beside_torch(x, y)
+    ours, theirs = mnist.losses_beside_torch(x, y, optimizer, dtype, smooth)
     assert len(ours) == 50
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    assert ours[-1] < 0.9 * ours[0]
+    np.testing.assert_allclose(ours, theirs, rtol=limit)
 
 
 @pytest.mark.slow

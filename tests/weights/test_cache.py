@@ -215,6 +215,23 @@ class TestMirror:
         assert path.read_bytes() == DATA
         assert path.is_relative_to(tmp_path / "cache")
 
+    def test_queries_tell_files_apart(
+        self, server: Any, tmp_path: Path, quick: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One path, two queries, two files; where the second lies is written out by hand: printf b=2 | sha256sum."""
+        urls = []
+        for query, data in (("a=1", b"first"), ("b=2", b"second")):
+            server.add("/get", data)
+            urls.append(f"{server.url}/get?{query}")
+            with pytest.warns(weights.UnverifiedWarning):
+                weights.mirror.export(tmp_path / "m", [urls[-1]], settings=quick)
+        host = server.url.removeprefix("http://")
+        assert (tmp_path / "m" / host / "get~efa2eba7fff4").read_bytes() == b"second"
+        monkeypatch.setenv("ZOONET_CACHE", str(tmp_path / "another cache"))
+        monkeypatch.setenv("ZOONET_MIRROR", str(tmp_path / "m"))
+        with pytest.warns(weights.UnverifiedWarning):
+            assert [weights.fetch(url, settings=quick).read_bytes() for url in urls] == [b"first", b"second"]
+
     def test_wrong_file_in_a_mirror(
         self,
         tmp_path: Path,

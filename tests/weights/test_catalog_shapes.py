@@ -8,11 +8,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from zoonet import weights
+from zoonet import ops, weights
+from zoonet.formats import Checkpoint, LazyTensor
+from zoonet.weights.names import in_our_names
 from zoonet.zoo import architectures
-from zoonet.zoo.modules import Module
+from zoonet.zoo.modules import Module, compare_shapes
 from zoonet.zoo.sources import changes_of, configuration_of, runs
 from zoonet.zoo.tasks import make_task
 from zoonet.zoo.transformers.pretrained import network_for
@@ -23,7 +27,7 @@ PICTURES = [entry for entry in NETWORKS if entry.task == "image-classification"]
 DETECTORS = [entry for entry in NETWORKS if entry.task == "object-detection"]
 TEXTS = [entry for entry in NETWORKS if entry.vocabulary == "hugging-face"]
 #: Bytes that a file has beside its arrays: names, headers, alignment; GPT-2's hold the causal masks of all layers.
-BESIDE = {"gpt2": 12 << 22, "distilgpt2": 6 << 22}
+BESIDE = {"gpt2": 12 << 22, "gpt2-medium": 24 << 22, "distilgpt2": 6 << 22}
 #: In bfloat16 or float16.
 HALVES = (
     "SmolLM2-135M",
@@ -44,6 +48,14 @@ def nbytes(network: Module) -> int:
     )
 
 
+def built(entry: weights.Entry) -> Module:
+    """The network of an entry, its parameters zero."""
+    if entry.vocabulary == "hugging-face":
+        return network_for(entry.configuration)
+    classes = {"classes": entry.configuration["num_classes"]} if entry in PICTURES else {}
+    return architectures.build(entry.architecture, seed=None, **classes, **changes_of(entry))
+
+
 def test_what_runs() -> None:
     names = {entry.name for entry in RUNNABLE}
     for depth in (18, 34, 50, 101, 152):
@@ -52,6 +64,9 @@ def test_what_runs() -> None:
         assert {f"{name}.tv_in1k", f"{name}.tv2_in1k"} <= names
     assert {"wide_resnet101_2.tv2_in1k", "resnext101_64x4d.tv_in1k", "resnet18.a1_in1k", "resnet50.a1_in1k"} <= names
     assert {f"resnet{depth}.keras_in1k" for depth in (50, 101, 152)} <= names
+    assert {f"mobilenet_v3_{size}.keras_in1k" for size in ("large", "large_075", "small", "small_075")} <= names
+    assert {"mobilenet_v1.keras_in1k", "mobilenet_v2.keras_in1k", "mobilenetv3_small_100.lamb_in1k"} <= names
+    assert {f"deit_{size}_patch16_224.fb_in1k" for size in ("tiny", "small", "base")} <= names
     assert {"bert-base-uncased", "gpt2", "distilgpt2", "all-MiniLM-L6-v2"} <= names
     assert sum(entry.format == "onnx" for entry in RUNNABLE) == 184 + 7
     assert not [entry.name for entry in RUNNABLE if "notop" in entry.name]
@@ -60,7 +75,7 @@ def test_what_runs() -> None:
 @pytest.mark.parametrize("entry", PICTURES, ids=lambda entry: entry.name)
 def test_networks_of_pictures(entry: weights.Entry) -> None:
     classes = entry.configuration["num_classes"]
-    network = architectures.build(entry.architecture, classes=classes, **changes_of(entry))
+    network = built(entry)
     assert count(network) == entry.parameters
     size = entry.bytes_or_estimate
     if size is not None:
@@ -72,13 +87,21 @@ def test_networks_of_pictures(entry: weights.Entry) -> None:
     assert len(task.labels) == classes
     assert task.preprocessing.shape is not None
     settings, facts = network.config, entry.configuration  # type: ignore[attr-defined]
-    if entry.architecture.startswith("vit"):
+    if entry.architecture.startswith(("vit", "deit")):
         assert settings.eps == 1e-6  # torchvision's and timm's
         assert task.preprocessing.shape[1:] == (settings.size, settings.size)
         return
     assert getattr(settings, "stride_first", False) == facts.get("stride_on_1x1", False)
     assert getattr(settings, "bias", False) == facts.get("convolution_bias", False)
     assert getattr(settings, "eps", 1e-5) == facts.get("batch_norm_epsilon", 1e-5)
+    if entry.vocabulary == "keras":
+        same = facts.get("same_padding", False)
+        assert getattr(settings, "padding", "both") == (
+            "after" if "v1" in entry.architecture else "same" if same else "both"
+        )
+        if entry.architecture.startswith("mobilenet"):  # from 0…255 to -1…1, as preprocess_input or a layer does there
+            ends = [task.preprocessing(Image.fromarray(np.full((9, 9, 3), level, np.uint8))) for level in (0, 255)]
+            np.testing.assert_allclose([end.mean() for end in ends], [-1, 1], atol=1e-6)
     assert getattr(settings, "shortcut", "conv") == facts.get("shortcut", "conv")
 
 
@@ -97,7 +120,7 @@ FROZEN = {"fcos_resnet50_fpn.tv_coco": 2 * 26_560, "retinanet_resnet50_fpn.tv_co
 
 @pytest.mark.parametrize("entry", DETECTORS, ids=lambda entry: entry.name)
 def test_detectors(entry: weights.Entry) -> None:
-    network = architectures.build(entry.architecture, **changes_of(entry))
+    network = built(entry)
     if entry.vocabulary == "yolox":  # published in millions, of three digits
         assert count(network) == pytest.approx(entry.parameters, rel=0.005)
     elif entry.vocabulary == "darknet":
@@ -127,18 +150,77 @@ def test_networks_of_texts(entry: weights.Entry) -> None:
         assert 0 <= entry.size - stored - BESIDE.get(entry.name, 0) < 2_500_000
 
 
-@pytest.mark.parametrize("entry", TEXTS, ids=lambda entry: entry.name)
-def test_counts_of_transformers(entry: weights.Entry) -> None:
-    """The same configuration in transformers has as many parameters."""
-    oracles = pytest.importorskip("transformer_oracles")
-    import torch
+@pytest.mark.parametrize("entry", PICTURES, ids=lambda entry: entry.name)
+def test_pictures_go_through(entry: weights.Entry) -> None:
+    """A picture of the size that the entry's preprocessing makes gives a score for each label, by types alone."""
+    network = built(entry)
+    task: Any = make_task(entry.task, configuration_of(entry), network, entry.architecture, entry.name, {})
+    graph = ops.trace(network, ops.tensor_type((1, *task.preprocessing.shape)))
+    (scores,) = graph.outputs
+    assert scores.type.shape == (1, len(task.labels))
 
-    fields = dict(entry.configuration)
-    (name,) = fields.pop("architectures")
-    kind = getattr(oracles.transformers, name)
+
+OF_LIBRARIES = [
+    entry
+    for entry in NETWORKS
+    if entry.vocabulary in ("torchvision", "timm", "hugging-face") and entry.name != "resnet20.cifar10"
+]
+
+
+def theirs(entry: weights.Entry) -> Any:
+    """The network in the library that published it, without its numbers."""
+    resnet_parity = pytest.importorskip("resnet_parity")
+    try:
+        resnet_parity.torchvision_and_timm()
+    except ImportError as error:
+        pytest.skip(f"no oracle: {error}")
+    import timm
+    import torch
+    import torchvision
+
     with torch.device("meta"):
-        theirs = kind(kind.config_class(**{k: v for k, v in fields.items() if k != "model_type"}))
-    assert sum(parameter.numel() for parameter in theirs.parameters()) == entry.parameters
+        if entry.vocabulary == "timm":
+            return timm.create_model(entry.family)
+        if entry.vocabulary == "torchvision":
+            options: dict[str, Any] = {}
+            if entry.family.startswith("vit") and entry.preprocessing is not None and entry.preprocessing.crop:
+                options["image_size"] = entry.preprocessing.crop[0]
+            if entry.task == "object-detection":
+                options["weights_backbone"] = None
+            return torchvision.models.get_model(entry.family, weights=None, **options)
+        transformers = pytest.importorskip("transformer_oracles").transformers
+        kind = getattr(transformers, entry.configuration["architectures"][0])
+        facts = {k: v for k, v in entry.configuration.items() if k not in ("architectures", "model_type")}
+        return kind(kind.config_class(**facts))
+
+
+def described(array: Any) -> LazyTensor:
+    def load() -> Any:
+        raise AssertionError("shapes alone are compared")
+
+    return LazyTensor(tuple(array.shape), np.dtype(str(array.dtype).removeprefix("torch.")), load)
+
+
+@pytest.mark.parametrize("entry", OF_LIBRARIES, ids=lambda entry: entry.name)
+def test_every_array_of_its_library(entry: weights.Entry) -> None:
+    """Each has a place of its name and shape in our network, through the maps that loading uses, and none lacks one."""
+    network = theirs(entry)
+    if entry.name not in FROZEN:
+        assert sum(parameter.numel() for parameter in network.parameters()) == entry.parameters
+    arrays = {name: described(array) for name, array in network.state_dict().items()}
+    given = in_our_names(Checkpoint(arrays, {}, "torch"))
+    own = built(entry).state_dict()
+    misfits = compare_shapes(own, given)
+    assert (misfits.missing, misfits.unexpected, misfits.wrong) == ([], [], {})
+    assert {n for n in own if np.dtype(own[n].dtype).kind != given[n].dtype.kind} == set()
+
+
+def test_how_many_are_compared_with_a_library() -> None:
+    """The others are compared in test_mobilenet_names and test_keras_names, or by the sizes of darknet's files."""
+    others = {entry.vocabulary for entry in NETWORKS if entry not in OF_LIBRARIES}
+    assert others == {"keras", "darknet", "yolox", "torchvision"}
+    assert len(OF_LIBRARIES) >= 60
+    assert len(NETWORKS) >= 79
 
 
 GRAPHS = [entry for entry in RUNNABLE if entry.format == "onnx" and "inputs" in entry.configuration]

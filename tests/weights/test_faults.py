@@ -411,7 +411,7 @@ class TestProcesses:
         assert len(server.gets("/model.bin")) == 1
 
     def test_lock_of_a_dead_process_means_nothing(
-        self, server: Any, get: FetchFile, python_environment: dict[str, str]
+        self, server: Any, get: FetchFile, python_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         url = server.add("/model.bin", DATA)
         lock = Slot(Source.parse(url)).lock
@@ -422,6 +422,9 @@ class TestProcesses:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(DownloadError, match="another process"):
             get(url, total_timeout=0.3)
+        monkeypatch.setattr("zoonet.weights.store._MOMENT", 0.1)
+        with pytest.warns(UserWarning, match="waiting for it"), pytest.raises(DownloadError, match="another process"):
+            get(url, total_timeout=0.5)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         assert lock.exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import resnet_parity
 import torch
+from PIL import Image
 from resnet_parity import relative
 
 from zoonet import formats, zoo
@@ -111,6 +113,53 @@ def test_weights_of_keras(name: str, architecture: str, tmp_path: pathlib.Path) 
         model = zoo.load(tmp_path / file, architecture)
         assert relative(model(x.transpose(0, 3, 1, 2)), expected) <= 1e-5
     assert zoo.load(tmp_path / "m.weights.h5").architecture == architecture
+
+
+#: Layers of Keras 3, as Keras 2 called them when the files were published (keras/applications/mobilenet_v3.py of 2.15).
+KERAS_2 = {"conv": "Conv", "conv_1": "Conv_1", "conv_2": "Conv_2", "logits": "Logits"}
+
+
+def as_keras_2(layer: str) -> str:
+    """conv_bn -> Conv/BatchNorm, expanded_conv_1_squeeze_excite_conv_1 -> expanded_conv_1/squeeze_excite/Conv_1."""
+    name, norm = (layer.removesuffix("_bn"), "/BatchNorm") if layer.endswith("_bn") else (layer, "")
+    found = re.fullmatch(r"(expanded_conv(?:_\d+)?)_(expand|depthwise|project|squeeze_excite)(?:_(conv(?:_1)?))?", name)
+    if found is None:
+        return KERAS_2.get(name, name) + norm
+    return "/".join(filter(None, (found[1], found[2], found[3] and found[3].capitalize()))) + norm
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha"), [("MobileNetV3Small", 0.75), pytest.param("MobileNetV3Large", 0.75, marks=pytest.mark.slow)]
+)
+def test_published_weights_of_keras(name: str, alpha: float, tmp_path: pathlib.Path, serve: Any) -> None:
+    """A file in the layout and with the names of the published ones, loaded by its name in the catalog."""
+    keras, h5py = pytest.importorskip("keras"), pytest.importorskip("h5py")
+    network = getattr(keras.applications, name)(alpha=alpha, weights=None, classifier_activation=None)
+    rng = np.random.default_rng(0)
+    file = tmp_path / "published.h5"
+    with h5py.File(file, "w") as root:
+        root.attrs["backend"], root.attrs["keras_version"] = b"tensorflow", b"2.4.0"
+        root.attrs["layer_names"] = [as_keras_2(layer.name).encode() for layer in network.layers]
+        for layer in network.layers:
+            if type(layer).__name__ == "BatchNormalization":
+                scale, bias, mean, variance = layer.get_weights()
+                draws = [rng.uniform(-0.1, 0.1, mean.shape), rng.uniform(0.5, 1.5, variance.shape)]
+                layer.set_weights([scale, bias, *draws])
+            own = as_keras_2(layer.name)
+            roles = [w.name for w in layer.weights]
+            if type(layer).__name__ == "DepthwiseConv2D":
+                roles = ["depthwise_kernel"]
+            group = root.create_group(own)
+            group.attrs["weight_names"] = [f"{own}/{role}:0".encode() for role in roles]
+            for role, value in zip(roles, layer.get_weights(), strict=True):
+                group.create_dataset(f"{own}/{role}:0", data=value)
+    size = re.sub(r"MobileNetV3", "mobilenet_v3_", name).lower()
+    entry = serve(f"{size}_{round(alpha * 100):03d}.keras_in1k", file.read_bytes())
+    model = zoo.load(entry.name)
+    picture = rng.integers(0, 256, (224, 224, 3), np.uint8)
+    expected = keras.ops.convert_to_numpy(network(picture[None].astype(np.float32), training=False))  # scales by itself
+    x = model.preprocessing(Image.fromarray(picture))[None]
+    assert relative(model(x), expected) <= 1e-4
 
 
 def test_folder_of_transformers(tmp_path: pathlib.Path) -> None:

@@ -61,7 +61,7 @@ def test_a_resnet_of_torchvision(tmp_path: pathlib.Path) -> None:
     with torch.no_grad():
         scores = theirs.eval()(torch.from_numpy(x)).numpy()
     network.eval()
-    np.testing.assert_allclose(model(x), scores, rtol=1e-5, atol=1e-5 * np.abs(scores).max())
+    np.testing.assert_allclose(network(x), scores, rtol=1e-5, atol=1e-5 * np.abs(scores).max())
     network.to(dtype="float32")
     x = x.astype(np.float32)
     model.save(tmp_path / "trained.onnx")  # and the trained state survives

@@ -10,9 +10,12 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx_runtime import run, session_of
 
 from zoonet import ops, zoo
 from zoonet.ops.errors import ArgumentError, InputError, TraceError
+from zoonet.zoo import conversion
+from zoonet.zoo.cli import main
 
 RNG = np.random.default_rng(0)
 
@@ -24,6 +27,10 @@ def written(path: pathlib.Path, nodes: list, inputs: list, outputs: list, weight
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, path)
     return str(path)
+
+
+def info(name: str, shape: list) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 @pytest.fixture
@@ -170,3 +177,48 @@ def test_classifiers_that_end_in_other_shapes(tmp_path: pathlib.Path, softmax: b
     expected = raw.ravel() if softmax else np.exp(raw.ravel()) / np.exp(raw.ravel()).sum()
     found = {item.index: item.score for item in model.run(picture).top(5)}
     np.testing.assert_allclose([found[index] for index in range(5)], expected, rtol=1e-4)
+
+
+def test_settings_of_a_file_stay_settings_when_it_is_written(tmp_path: pathlib.Path) -> None:
+    """Constant nodes that are no weights do not become parameters of the copy."""
+    arrays = {"mean": [0.1, 0.2, 0.3], "spread": [0.5, 0.25, 2.0], "value": [1.0, 2.0]}
+    constants = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.float32(array), "value"))
+        for name, array in arrays.items()
+    ]
+    nodes = [
+        *constants,
+        helper.make_node("Sub", ["x", "mean"], ["a"]),
+        helper.make_node("Div", ["a", "spread"], ["b"]),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+        helper.make_node("Mul", ["y", "value"], ["z"]),
+        helper.make_node("Identity", ["mean"], ["m"]),
+    ]
+    w = np.arange(6, dtype=np.float32).reshape(3, 2)
+    outputs = [info("z", ["N", 2]), info("m", [3])]
+    source = written(tmp_path / "a.onnx", nodes, [info("x", ["N", 3])], outputs, {"w": w})
+    report = zoo.convert(source, tmp_path / "b.onnx")
+    assert (report.compared, report.tensors, report.agrees, report.changed) == (1, 1, True, [])
+    assert list(zoo.load(tmp_path / "b.onnx").network.state_dict()) == ["w"]
+    model = onnx.load(tmp_path / "b.onnx")
+    assert [tensor.name for tensor in model.graph.initializer] == ["w"]
+    x = np.float32([[1, 2, 3]])
+    found = run(session_of(tmp_path / "b.onnx"), x)
+    np.testing.assert_allclose(found[0], (x - np.float32([0.1, 0.2, 0.3])) / np.float32([0.5, 0.25, 2]) @ w * [1, 2])
+
+
+def test_a_conversion_that_changes_weights_ends_with_status_1(
+    two_inputs: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", two_inputs, str(tmp_path / "good.onnx")]) == 0
+    load = conversion.storage.load
+    monkeypatch.setattr(conversion.storage, "load", lambda path, *rest, **given: _changed(load(path, *rest, **given)))
+    assert main(["convert", two_inputs, str(tmp_path / "bad.onnx")]) == 1
+    assert "CHANGED: not read back as written: " in capsys.readouterr().out
+
+
+def _changed(model: zoo.Model) -> zoo.Model:
+    """Each time it is loaded, its last parameter is another."""
+    name, array = list(model.network.named_parameters())[-1]
+    model.network.load_state_dict({**model.network.state_dict(), name: array + RNG.normal(size=array.shape)})
+    return model

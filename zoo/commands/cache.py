@@ -10,8 +10,10 @@ import typer
 
 from zoonet import weights
 from zoonet.ops.errors import ArgumentError, UnknownModelError
+from zoonet.weights.settings import hub_cache_folder
 from zoonet.zoo.commands.output import progress_bar, size_text
 from zoonet.zoo.results import printable
+from zoonet.zoo.sources import check_downloadable
 
 if TYPE_CHECKING:
     from zoonet.weights.cache import CachedFile
@@ -32,26 +34,26 @@ def application() -> typer.Typer:
 
 def list_files(name: _Name = None, as_json: _Json = False) -> None:
     """List downloaded files and their sizes. Those in Hugging Face's cache are shared with other tools."""
-    files = weights.cache.list(name)
+    files = weights.cache.list(_known(name))
     if as_json:
         print(json.dumps([_facts(file) for file in files], indent=2, ensure_ascii=False))
         return
     _print_files(files)
     # One file may stand under several revisions of a repository.
     total = sum({file.contents: file.size for file in files}.values())
-    where = f" in {weights.cache.path()}" if name is None else ""
+    where = f" in {' and '.join(_folders(files))}" if name is None else ""
     print(f"{len(files)} files, {size_text(total)}{where}")
 
 
 def path(name: _Name = None) -> None:
     """Print where weights are. Without a name: the folder of zoonet's own cache."""
-    print(weights.cache.path(name))
+    print(weights.cache.path(_known(name)))
 
 
 def verify(name: _Name = None, as_json: _Json = False) -> None:
     """Compare the hashes of downloaded files. Reads them in full; status 1 where one is not as it should be."""
     with progress_bar("verifying") as progress:
-        outcomes = weights.cache.verify(name, progress=progress)
+        outcomes = weights.cache.verify(_known(name), progress=progress)
     wrong = [outcome for outcome in outcomes if outcome.problem is not None]
     if as_json:
         described: list[dict[str, Any]] = [
@@ -80,11 +82,24 @@ def remove(
         raise ArgumentError("name what to remove", expected="names, or --all for all of zoonet's own cache")
     chosen: list[str | None] = [*(names or ())] if names else [None]
     for name in chosen:
-        removed = weights.cache.remove(name)
+        removed = weights.cache.remove(_known(name))
         if name is not None and not removed:
             raise UnknownModelError(f"{name} is not in the cache", fix="`zoonet cache list` shows what is")
         _print_files(removed)
         print(f"removed {len(removed)} files, {size_text(sum(file.size for file in removed))}")
+
+
+def _known(name: str | None) -> str | None:
+    if name is not None:
+        check_downloadable(name)
+    return name
+
+
+def _folders(files: Sequence[CachedFile]) -> list[str]:
+    """The caches that files lie in; zoonet's own where there are none."""
+    own, hub = weights.cache.path(), hub_cache_folder()
+    found = [folder for folder in (own, hub) if any(file.path.is_relative_to(folder) for file in files)]
+    return [str(folder) for folder in found or [own]]
 
 
 def _facts(file: CachedFile) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.commands.options import PREPROCESSING_HELP, TASK_HELP, purpose
+from zoonet.zoo.commands.options import PREPROCESSING_HELP, SIZE_HELP, TASK_HELP, purpose, size_of
 from zoonet.zoo.commands.output import progress_bar
 from zoonet.zoo.commands.train import split_columns
 from zoonet.zoo.storage import load
@@ -30,6 +30,7 @@ def evaluate(
     annotations: Annotated[str | None, typer.Option(help="Where boxes are: a folder, or COCO's JSON.")] = None,
     conf: Annotated[float | None, typer.Option(help="Detectors: the least score that counts.")] = None,
     iou: Annotated[float | None, typer.Option(help="Detectors: boxes that overlap a better one by more go.")] = None,
+    size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
     confusion: Annotated[str | None, typer.Option(help="Draw the confusion of classes into this picture.")] = None,
     mistakes: Annotated[str | None, typer.Option(help="Draw the worst mistakes into this picture.")] = None,
     curves: Annotated[str | None, typer.Option(help="Detectors: draw precision over recall into this picture.")] = None,
@@ -51,6 +52,7 @@ def evaluate(
         "annotations": annotations,
         "conf": conf,
         "iou": iou,
+        "size": size_of(size),
     }
     options = {name: value for name, value in given.items() if value is not None}
     with progress_bar(loaded.task.unit) as progress:

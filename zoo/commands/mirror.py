@@ -9,6 +9,7 @@ import typer
 
 from zoonet import weights
 from zoonet.zoo.downloads import download_bar
+from zoonet.zoo.sources import check_downloadable
 
 
 def application() -> typer.Typer:
@@ -28,6 +29,8 @@ def export(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names from `zoonet list`, org/name, or URLs.")],
 ) -> None:
     """Put weights into a directory. What is not on this machine yet is downloaded first."""
+    for name in names:
+        check_downloadable(name)
     with download_bar() as progress:
         written = weights.mirror.export(folder, names, progress)
     for file in written:

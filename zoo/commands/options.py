@@ -15,6 +15,19 @@ PREPROCESSING_HELP = (
 )
 
 
+SIZE_HELP = "Detectors: pixels of the network's input, a number or HEIGHTxWIDTH."
+
+
+def size_of(text: str | None) -> int | tuple[int, int] | None:
+    """A size as `SIZE_HELP` says. Raises ArgumentError."""
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.strip().isascii() and part.strip().isdigit() and len(part) < 9 for part in parts):
+        raise ArgumentError("--size is wrong", expected="a number such as 384, or 384x640", received=text[:80])
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
 def purpose(task: str | None, preprocessing: str | None) -> dict[str, Any]:
     """The arguments of `zoo.load` that say what a model is for. Raises ArgumentError."""
     if preprocessing is None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from zoonet.ops.errors import ArgumentError
-from zoonet.zoo.commands.options import PREPROCESSING_HELP, TASK_HELP, purpose
+from zoonet.zoo.commands.options import PREPROCESSING_HELP, SIZE_HELP, TASK_HELP, purpose, size_of
 from zoonet.zoo.commands.output import progress_bar, shown
 from zoonet.zoo.results import Results
 from zoonet.zoo.storage import load
@@ -52,6 +52,7 @@ def run(
     iou: Annotated[float | None, typer.Option(help="Detectors: boxes that overlap a better one by more go.")] = None,
     classes: Annotated[str | None, typer.Option(help="Detectors: only these, names or numbers with commas.")] = None,
     max_det: Annotated[int | None, typer.Option(help="Detectors: most objects in a picture.")] = None,
+    size: Annotated[str | None, typer.Option(help=SIZE_HELP)] = None,
     save: Annotated[str | None, typer.Option(help="Detectors: write the picture with its boxes, or a folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array with one object per input.")] = False,
 ) -> None:
@@ -79,6 +80,7 @@ def run(
         "iou": iou,
         "classes": None if classes is None else [name.strip() for name in classes.split(",")],
         "max_det": max_det,
+        "size": size_of(size),
     }
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     loaded = load(model, arch, device=device, tokenizer=tokenizer, **purpose(task, preprocessing))

@@ -36,6 +36,13 @@ def train(
     validation: Annotated[str | None, typer.Option(help="Data to measure on, a share of the data, or none.")] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without progress after which training stops.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of a running mean of the weights.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="What is computed in: float32, bfloat16 or float16; weights stay as they are.")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option("--gradient-checkpointing", help="Compute blocks twice: less memory, a third more time."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     workers: Annotated[int, typer.Option(help="Threads that prepare data.")] = 2,
     columns: Annotated[str | None, typer.Option(help="Columns of a list: FILE,LABEL.")] = None,
@@ -65,6 +72,8 @@ def train(
         "augment": augment,
         "patience": patience,
         "ema": ema,
+        "precision": precision,
+        "gradient_checkpointing": gradient_checkpointing or None,
     }
     history = loaded.train(
         data,

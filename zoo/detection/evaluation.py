@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -205,21 +205,19 @@ def evaluate(
     model: Model,
     data: Any,
     *,
-    annotations: Any = None,
-    conf: float = 0.001,
-    iou: float | None = None,
-    max_det: int = 100,
-    batch: int = 8,
-    progress: Callable[[int, int], None] | None = None,
+    annotations: Any,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+    options: Mapping[str, Any],
 ) -> DetectionEvaluation:
-    """See `ObjectDetection.evaluate`."""
+    """See `ObjectDetection.evaluate`. options: others of `ObjectDetection.run`."""
     if not isinstance(batch, int) or batch < 1:
         raise ArgumentError("batch is wrong", expected="a positive number of pictures", received=batch)
     items = find_annotated(data, annotations, model.labels)
     truths, found = [], []
     for start in range(0, len(items), batch):
         part = items[start : start + batch]
-        results = model.run([item.picture for item in part], conf=conf, iou=iou, max_det=max_det, batch=batch)
+        results = model.run([item.picture for item in part], batch=batch, **options)
         for item, result in zip(part, results, strict=True):
             truths.append(item.truth(result.size))
             found.append(Found(result.boxes, result.scores, result.labels))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +103,23 @@ class DetectionPreprocessing(Configured):
     def shape(self) -> tuple[int, int, int] | None:
         """(channels, height, width) of every result, or None where it depends on the picture."""
         return None if self.size is None else (len(self.mean), *self.size)
+
+    def of_size(self, size: int | Sequence[int]) -> DetectionPreprocessing:
+        """The same for inputs of another size.
+
+        size: (height, width), or one number: both sides, or the shorter side where the size follows from the picture;
+        `longest` then keeps its ratio to it. Raises ArgumentError.
+        """
+        sides = (size,) if isinstance(size, int | np.integer) else tuple(size) if isinstance(size, Sequence) else ()
+        whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sides)
+        if len(sides) not in (1, 2) or isinstance(size, str) or not whole or not all(0 < n <= _LARGEST for n in sides):
+            raise ArgumentError(
+                "size is wrong", expected=f"pixels, or (height, width), from 1 to {_LARGEST}", received=repr(size)[:100]
+            )
+        if len(sides) == 1 and self.size is None:
+            longest = min(round(self.longest * int(sides[0]) / self.shorter), _LARGEST)
+            return replace(self, shorter=int(sides[0]), longest=longest)
+        return replace(self, size=(int(sides[0]), int(sides[-1])))
 
     def __call__(self, image: Image) -> Array:
         """A PIL image of `mode` -> float32 (channels, height, width)."""

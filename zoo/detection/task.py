@@ -118,6 +118,7 @@ class ObjectDetection:
         suppression: str | None = None,
         top_k: int = 30_000,
         multi_label: bool = True,
+        size: int | Sequence[int] | None = None,
         batch: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> Detections | Results:
@@ -127,8 +128,10 @@ class ObjectDetection:
         one of the same class and higher score by more is dropped; usually 0.45. classes: names or indices, only these.
         max_det: most objects in a picture. agnostic: boxes of different classes suppress each other. suppression:
         "hard", "soft", "weighted" or "none" (see `Selection`); usually "hard". top_k: candidates that take part in it.
-        multi_label: a box may have several classes, else its best one only. batch: pictures at a time. progress: called
-        with (done, total).
+        multi_label: a box may have several classes, else its best one only. size: of the network's input, pixels or
+        (height, width), where it takes others than its usual one: larger ones show smaller objects and take longer; one
+        number is the shorter side for RetinaNet and FCOS. batch: pictures at a time. progress: called with (done,
+        total).
         Raises InputError, FormatError, MissingFileError or ArgumentError.
         """
         if not isinstance(batch, int) or batch < 1:
@@ -145,7 +148,8 @@ class ObjectDetection:
         )
         sources = find_pictures(source)
         results = Results()
-        for group, placements, inputs in _batches(sources, self.preprocessing, self._most(model, batch)):
+        preprocessing = self._preprocessing(model.network, size)
+        for group, placements, inputs in _batches(sources, preprocessing, self._most(model, batch)):
             candidates = self.candidates(model, inputs)
             for each, placement, found in zip(group, placements, candidates, strict=True):
                 results.append(self._detections(each, placement, found, selection))
@@ -162,18 +166,18 @@ class ObjectDetection:
         conf: float = 0.001,
         iou: float | None = None,
         max_det: int = 100,
+        size: int | Sequence[int] | None = None,
         batch: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> DetectionEvaluation:
         """COCO's and VOC's average precision on annotated pictures; see `find_annotated` for data and annotations.
 
-        conf, iou, max_det, batch, progress: as for `run`. Raises as `find_annotated` and `run` do.
+        conf, iou, max_det, size, batch, progress: as for `run`. Raises as `find_annotated` and `run` do.
         """
         from zoonet.zoo.detection.evaluation import evaluate
 
-        return evaluate(
-            model, data, annotations=annotations, conf=conf, iou=iou, max_det=max_det, batch=batch, progress=progress
-        )
+        options = {"conf": conf, "iou": iou, "max_det": max_det, "size": size}
+        return evaluate(model, data, annotations=annotations, batch=batch, progress=progress, options=options)
 
     def candidates(self, model: Model, inputs: Array) -> list[Candidates]:
         """What the network proposes for preprocessed pictures (N, C, H, W), before suppression."""
@@ -205,6 +209,33 @@ class ObjectDetection:
             source.name, size, boxes[inside], scores, labels, self.labels, lambda: source.open("RGB"), points
         )
 
+    def _preprocessing(self, network: Module, size: int | Sequence[int] | None) -> DetectionPreprocessing:
+        """The preprocessing for inputs of a size. Raises ArgumentError where the network does not take it."""
+        if size is None:
+            return self.preprocessing
+        result = self.preprocessing.of_size(size)
+        if result.size is None or result.size == self.preprocessing.size:
+            return result
+        ports = _ports(network)
+        declared = (ports[0].shape or ())[2:] if ports else ()
+        multiple = getattr(network, "size_multiple", max(getattr(self.decoder, "strides", (1,))))
+        other = [n for n, side in zip(declared, result.size, strict=False) if isinstance(n, int) and n != side]
+        if multiple is None or other:
+            raise ArgumentError(
+                "the network takes inputs of one size",
+                expected="{} (height), {} (width)".format(*(declared or self.preprocessing.size or ())),
+                received=f"size={size!r}",
+                fix="leave size out" + (", or export the graph with free height and width" if ports else ""),
+            )
+        if any(side % multiple for side in result.size):
+            near = [max(multiple, round(side / multiple) * multiple) for side in result.size]
+            raise ArgumentError(
+                "the network does not take inputs of this size",
+                expected=f"multiples of {multiple}, such as {near[0] if near[0] == near[1] else tuple(near)}",
+                received=f"size={size!r}",
+            )
+        return result
+
     def _most(self, model: Model, batch: int) -> int:
         """The batch size, or that of a graph which takes no other."""
         fixed = getattr(self.decoder, "most", None) or _fixed_batch(model.network)
@@ -218,7 +249,7 @@ class ObjectDetection:
         """One array (N, channels, H, W) in the network's floating dtype."""
         if len(inputs) != 1:
             raise InputError("the model takes one array", received=f"{len(inputs)} inputs")
-        ports = getattr(getattr(network, "config", None), "inputs", None)
+        ports = _ports(network)
         if ports:
             return (ports[0].check(inputs[0]),)
         return (checked_pictures(network, inputs[0]),)
@@ -248,8 +279,13 @@ def _preprocessing_of(config: Any, file: str) -> DetectionPreprocessing:
         raise FormatError(f"the preprocessing in {file} is malformed", received=error) from None
 
 
+def _ports(network: Module) -> Sequence[Any]:
+    """The inputs that an imported graph declares."""
+    return getattr(getattr(network, "config", None), "inputs", None) or ()
+
+
 def _fixed_batch(network: Module) -> int | None:
-    ports = getattr(getattr(network, "config", None), "inputs", None)
+    ports = _ports(network)
     first = ports[0].shape[0] if ports and ports[0].shape else None
     return first if isinstance(first, int) else None
 

@@ -54,6 +54,7 @@ class BlazeFace(Module):
     """Pictures (N, 3, 128, 128), from -1 to 1 -> numbers (N, 896, 16) of box and points, and scores (N, 896, 1)."""
 
     thresholds = (0.75, 0.3)
+    size_multiple = None  # it has one size
     suppression = "weighted"
 
     def __init__(self, config: BlazeFaceConfig) -> None:

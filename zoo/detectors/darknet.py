@@ -5,6 +5,7 @@ Source: AlexeyAB/darknet. Parameters are named as `formats.darknet` names them: 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from zoonet.zoo.detection.preprocessing import DetectionPreprocessing
 from zoonet.zoo.detectors.darknet_configurations import CONFIGURATIONS, filled
 from zoonet.zoo.detectors.darknet_layers import DarknetLayer, DetectionHead, build_layer
 from zoonet.zoo.modules import Array, Module
+
+_ONE_SIZE = ("connected", "local", "crop")  # layers that fix the size of the picture
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Darknet(Module):
         structure = layers_of(sections)
         if not structure:
             raise FormatError("the cfg has no layers", expected="[convolutional] and others after [net]")
-        self._net = sections[0]
+        self._net, self._structure = sections[0], structure
         self._layers: list[DarknetLayer] = []
         for layer in structure:
             module = build_layer(layer, structure[: layer.index])
@@ -89,6 +92,14 @@ class Darknet(Module):
     def input_size(self) -> tuple[int, int]:
         """(height, width) as [net] has them."""
         return self._net.positive("height", 1), self._net.positive("width", 1)
+
+    @property
+    def size_multiple(self) -> int | None:
+        """What sides of inputs are multiples of, as the coarsest head's cells; None for a network of one size."""
+        if any(layer.section.kind in _ONE_SIZE for layer in self._structure):
+            return None
+        cells = [layer.input_shape[1] for layer in self._structure if layer.section.kind in ("yolo", "region")]
+        return 1 << round(math.log2(self.input_size[0] / min(cells))) if cells else None
 
     @property
     def preprocessing(self) -> DetectionPreprocessing:

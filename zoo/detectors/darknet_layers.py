@@ -65,7 +65,7 @@ def activation_of(layer: Layer, usual: str = "linear") -> Any:
     name = layer.section.options.get("activation", usual).lower()
     if name not in ACTIVATIONS:
         raise UnsupportedFormatError(
-            f"cfg, line {layer.section.line}, [{layer.section.kind}]: there is no activation {name!r}",
+            f"{layer.section.place}: there is no activation {name!r}",
             expected=", ".join(ACTIVATIONS),
         )
     return ACTIVATIONS[name]
@@ -75,9 +75,7 @@ def _refuse(layer: Layer, *names: str) -> None:
     """Raise UnsupportedFormatError for an option that changes what the layer computes, and is not run."""
     for name in names:
         if layer.section.integer(name, 0):
-            raise UnsupportedFormatError(
-                f"cfg, line {layer.section.line}, [{layer.section.kind}]: the option {name!r} is not run"
-            )
+            raise UnsupportedFormatError(f"{layer.section.place}: the option {name!r} is not run")
 
 
 class Convolutional(DarknetLayer):
@@ -311,7 +309,7 @@ class Softmax(DarknetLayer):
     def build(self, layer: Layer, layers: list[Layer]) -> None:
         """Read the options."""
         if "tree" in layer.section.options:
-            raise UnsupportedFormatError(f"cfg, line {layer.section.line}, [softmax]: class trees are not run")
+            raise UnsupportedFormatError(f"{layer.section.place}: class trees are not run")
         self.groups = layer.section.positive("groups", 1)
         try:
             self.temperature = float(layer.section.options.get("temperature", "1"))
@@ -359,7 +357,7 @@ class DetectionHead(DarknetLayer):
         self.region = section.kind == "region"
         self.classes = section.positive("classes", 20)
         if section.integer("coords", 4) != 4 or "tree" in section.options:
-            raise UnsupportedFormatError(f"cfg, line {section.line}: class trees and masks in heads are not run")
+            raise UnsupportedFormatError(f"{section.place}: class trees and masks in heads are not run")
         self.anchors = tuple(_anchors(layer))
         self.raw = bool(section.integer("new_coords", 0))
         self.independent = self.region and not section.integer("softmax", 0)
@@ -440,10 +438,10 @@ def build_layer(layer: Layer, layers: list[Layer]) -> DarknetLayer:
     kind = LAYERS.get(layer.section.kind)
     if kind is None:
         raise UnsupportedFormatError(
-            f"cfg, line {layer.section.line}: layers of type [{layer.section.kind}] are not run",
+            f"{layer.section.place}: layers of this type are not run",
             expected=", ".join(LAYERS),
         )
     try:
         return kind(layer, layers)
     except OverflowError:
-        raise FormatError(f"cfg, line {layer.section.line}: a number is out of range") from None
+        raise FormatError(f"{layer.section.place}: a number is out of range") from None

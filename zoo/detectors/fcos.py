@@ -82,6 +82,7 @@ class FCOS(Module):
     """Pictures (N, 3, H, W), sides multiples of 32 -> logits (N, cells, classes), sides (…, 4), centrality (…, 1)."""
 
     thresholds = (0.25, 0.6)
+    size_multiple = 32
 
     def __init__(self, config: FCOSConfig) -> None:
         self.config = config

@@ -69,6 +69,7 @@ class RetinaNet(Module):
     """Pictures (N, 3, H, W), sides multiples of 32 -> logits (N, A, classes), offsets to anchors (N, A, 4)."""
 
     thresholds = (0.25, 0.5)
+    size_multiple = 32
 
     def __init__(self, config: RetinaNetConfig) -> None:
         self.config = config

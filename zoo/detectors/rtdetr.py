@@ -326,6 +326,7 @@ class RTDetr(Module):
     """
 
     thresholds = (0.5, 0.45)
+    size_multiple = 32
 
     def __init__(self, config: RTDetrConfig) -> None:
         self.config = config

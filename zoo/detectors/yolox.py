@@ -204,6 +204,7 @@ class YOLOX(Module):
     """Pictures (N, 3, H, W), sides multiples of 32 -> (N, cells, 5 + classes); see the module's description."""
 
     thresholds = (0.25, 0.45)
+    size_multiple = 32
 
     def __init__(self, config: YOLOXConfig) -> None:
         self.config = config

@@ -46,12 +46,8 @@ def read_folder(path: pathlib.Path) -> Data:
             return read_folder(part)
     names = {p.name.lower() for p in below}
     if {"jpegimages", "annotations"} <= names or {"images", "labels"} <= names:
-        raise InputError(
-            f"the folder {path} holds boxes in pictures, not classes of pictures",
-            expected="a sub-folder of pictures for each class",
-            received=", ".join(p.name for p in below),
-            fix="zoonet.zoo.train.open_boxes(folder).crops() are its objects as data; model.evaluate takes detectors",
-        )
+        names_below = ", ".join(p.name for p in below)
+        raise _boxes(f"the folder {path} holds", "a sub-folder of pictures for each class", names_below, "folder")
     found = {folder.name: _files(folder) for folder in below}
     found = {name: files for name, files in found.items() if files}
     if not found:
@@ -121,11 +117,21 @@ def read_list(path: pathlib.Path, columns: tuple[str, str] | None = None) -> Dat
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise MissingFileError(
-            f"{path.name} names {len(missing)} files that are not there",
+            f"{path.name} names {len(missing)} file{'s' * (len(missing) > 1)} that cannot be found",
             received=str(missing[0]),
             fix="paths in a list are relative to it",
         )
     return replace(data, inputs=files, names=[str(file) for file in files])
+
+
+def _boxes(what: str, expected: str, received: str, kind: str) -> InputError:
+    """The complaint about annotated pictures in the place of classes of pictures."""
+    return InputError(
+        f"{what} boxes in pictures, not classes of pictures",
+        expected=expected,
+        received=received[:200],
+        fix=f"zoonet.zoo.train.open_boxes({kind}).crops() are its objects as data; model.evaluate takes detectors",
+    )
 
 
 def _rows(path: pathlib.Path) -> list[Mapping[str, Any]]:
@@ -149,6 +155,8 @@ def _rows(path: pathlib.Path) -> list[Mapping[str, Any]]:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path.name} is malformed", received=error) from None
+    if isinstance(content, dict) and {"images", "annotations"} <= set(content):
+        raise _boxes(f"{path.name} is COCO's list of", "files and labels", ", ".join(map(str, content)), "file")
     if isinstance(content, dict) and all(isinstance(v, str | int) for v in content.values()):
         content = [{"file": name, "label": label} for name, label in content.items()]
     if isinstance(content, dict) and all(isinstance(files, list) for files in content.values()):

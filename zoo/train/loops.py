@@ -245,36 +245,45 @@ def progress(items: Iterable[Item], *, title: str = "", show: bool = True) -> It
 def goldensection(
     function: Callable[[Array], float], n: int, *, step: float = 0.1, growth: float = (1 + math.sqrt(5)) / 2
 ) -> tuple[float, Array]:
-    """(least value, where) of a function of n numbers, by a golden section search in all directions at once.
+    """(least value, where) of a function of n numbers, by golden section searches in all directions at once, as Knet's.
 
-    The search starts at zeros with steps of one; it is for few evaluations of a costly function, such as a loss by the
-    logarithms of learning rate and weight decay. step: stop where steps are smaller. growth: of steps that lead down.
-    A value that is no number counts as infinite. Raises ArgumentError for n, step or growth out of range.
+    The search starts at zeros with steps of one, and goes each time where most gain is expected; no point is asked for
+    twice. It is for few evaluations of a costly function, such as a loss by the logarithms of learning rate and weight
+    decay. step: stop where steps are smaller. growth: of steps that lead down; others shrink by it and turn round.
+    Where the function is nan it is not gone. Raises ArgumentError for n, step or growth out of range.
     """
-    if not isinstance(n, int) or n < 1 or not step > 0 or not growth >= 1:
+    if not isinstance(n, int) or n < 1 or not step > 0 or not 1 < growth < math.inf:
         raise ArgumentError(
-            "goldensection is asked for the impossible", expected="n from 1, step above 0, growth from 1"
+            "goldensection is asked for the impossible", expected="n from 1, step above 0, growth above 1"
         )
-    golden = (1 + math.sqrt(5)) / 2
+    known: list[tuple[Array, float]] = []
 
     def value(x: Array) -> float:
-        found = float(function(x.copy()))
-        return math.inf if math.isnan(found) else found
+        for point, found in known:
+            if np.allclose(point, x, rtol=1e-8, atol=1e-12):
+                return found
+        known.append((x, float(function(x.copy()))))
+        return known[-1][1]
 
-    x, steps = np.zeros(n), np.ones(n)
+    x, steps, gains = np.zeros(n), np.ones(n), np.full(n, math.inf)
     best = value(x)
+    best = math.inf if math.isnan(best) else best
     while np.abs(steps).max() >= step:
-        for axis in range(n):
+        axis = int(gains.argmax())
+        trial = x.copy()
+        trial[axis] += steps[axis]
+        found = value(trial)
+        if found < best:
+            gains[axis], steps[axis] = growth * (best - found), growth * steps[axis]
+            x, best = trial, found
+            settled = np.abs(steps) < step * growth  # elsewhere: they are worth another try
+            steps[settled] = np.copysign(step * growth, steps[settled])
+            gains[settled] = np.maximum(gains[settled], 0)
+        else:
+            lost = gains[axis] if math.isnan(found) or math.isinf(best) else found - best
+            gains[axis], steps[axis] = lost / growth, -steps[axis] / growth
             if abs(steps[axis]) < step:
-                continue
-            trial = x.copy()
-            trial[axis] += steps[axis]
-            found = value(trial)
-            if found < best:
-                x, best = trial, found
-                steps[axis] *= growth
-            else:
-                steps[axis] /= -golden
+                gains[axis] = -1
     return best, x
 
 

@@ -109,9 +109,9 @@ def _plain(value: Any) -> Any:
 
 
 def moments(slots: Slots, gradient: Array, betas: tuple[float, float]) -> Slots:
-    """Running means of the gradient and of its square."""
+    """Running means of the gradient and of its square, by the operations that torch rounds after."""
     first, second = betas
     return {
-        "first": first * slots["first"] + (1 - first) * gradient,
+        "first": slots["first"] + (1 - first) * (gradient - slots["first"]),
         "second": second * slots["second"] + (1 - second) * gradient * gradient,
     }

@@ -83,8 +83,7 @@ class Adam(Optimizer):
         second = new["second"]
         if self.amsgrad:
             second = new["largest"] = xp.maximum(slots["largest"], second)
-        change = new["first"] / (xp.sqrt(second) / c["root"] + self.eps)
-        return parameter - c["size"] * change, new
+        return parameter - c["size"] * new["first"] / (xp.sqrt(second) / c["root"] + self.eps), new
 
 
 @dataclass(frozen=True)
@@ -130,8 +129,8 @@ class NAdam(Optimizer):
         else:
             gradient = self._decayed(parameter, gradient)
         new = moments(slots, gradient, self.betas)
-        change = c["of_gradient"] * gradient + c["of_first"] * new["first"]
-        return parameter - change / (xp.sqrt(new["second"]) / c["root"] + self.eps), new
+        size = xp.sqrt(new["second"]) / c["root"] + self.eps
+        return parameter - c["of_gradient"] * gradient / size - c["of_first"] * new["first"] / size, new
 
 
 def _nesterov(beta: float, decay: float, step: int) -> float:
@@ -200,7 +199,7 @@ class Adagrad(Optimizer):
         """p ← p - rate · g / (√Σg² + eps)."""
         gradient = self._decayed(parameter, gradient)
         total = slots["total"] + gradient * gradient
-        return parameter - c["rate"] * (gradient / (xp.sqrt(total) + self.eps)), {"total": total}
+        return parameter - c["rate"] * gradient / (xp.sqrt(total) + self.eps), {"total": total}
 
 
 @dataclass(frozen=True)
@@ -250,14 +249,18 @@ class RMSprop(Optimizer):
     def update(self, xp: Any, parameter: Array, gradient: Array, slots: Slots, c: Numbers) -> tuple[Array, Slots]:
         """p ← p - rate · g / (√square + eps)."""
         gradient = self._decayed(parameter, gradient)
-        square = slots["square"] + (1 - self.alpha) * (gradient * gradient - slots["square"])
+        if self.tensorflow:
+            square = slots["square"] + (1 - self.alpha) * (gradient * gradient - slots["square"])
+        else:
+            square = self.alpha * slots["square"] + (1 - self.alpha) * gradient * gradient
         new = {"square": square}
         if self.centered:
             new["mean"] = slots["mean"] + (1 - self.alpha) * (gradient - slots["mean"])
             square = square - new["mean"] * new["mean"]
-        change = gradient / (xp.sqrt(square + self.eps) if self.tensorflow else xp.sqrt(square) + self.eps)
+        size = xp.sqrt(square + self.eps) if self.tensorflow else xp.sqrt(square) + self.eps
         if not self.momentum:
-            return parameter - c["rate"] * change, new
+            return parameter - c["rate"] * gradient / size, new
+        change = gradient / size
         if self.tensorflow:
             new["velocity"] = self.momentum * slots["velocity"] + c["rate"] * change
             return parameter - new["velocity"], new

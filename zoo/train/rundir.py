@@ -72,7 +72,7 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
         self.path = pathlib.Path(path)
-        if resume and not (self.path / CHECKPOINT).is_file():
+        if resume and not self.has_checkpoint():
             raise MissingFileError(
                 f"the run {self.path} has no checkpoint", expected=CHECKPOINT, fix="train without resume"
             )
@@ -86,12 +86,20 @@ class RunDirectory:
             probe = self.path / f".{os.getpid()}.probe"
             probe.write_bytes(b"")
             probe.unlink()
+            for cut_off in (
+                self.path.glob(".*.safetensors.*.tmp") if resume else ()
+            ):  # by a kill in the midst of writing
+                cut_off.unlink()
         except OSError as error:
             raise FileError(
                 f"the run directory {str(path)!r} cannot be written",
                 received=error.strerror or error,
                 fix="choose another one: run=…",
             ) from None
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.path / CHECKPOINT).is_file()
 
     def discard_if_empty(self) -> None:
         """Remove the folders that were made for a run of which nothing came."""

@@ -18,6 +18,7 @@ from zoonet.zoo.train.data import Data, open_data, split
 from zoonet.zoo.train.files import validation_folder
 from zoonet.zoo.train.loader import Loader
 from zoonet.zoo.train.objective import Objective, make_objective
+from zoonet.zoo.train.recompute import blocks_of
 from zoonet.zoo.train.settings import Settings
 from zoonet.zoo.train.texts import call_on_tokens, classes_second, open_texts, relabelled_task, takes_texts
 
@@ -80,6 +81,14 @@ def set_up(
             received=model.architecture,
             fix="zoonet.zoo.train.open_boxes(data).crops() are objects for a classifier",
         )
+    if settings.gradient_checkpointing:
+        if isinstance(model.network, GraphNetwork):
+            raise ArgumentError(
+                "gradient checkpointing needs a network made of modules",
+                received="an imported graph, which has no blocks",
+                fix="leave out gradient_checkpointing, and make the batch smaller, with accumulate for the same step",
+            )
+        blocks_of(model.network, settings.gradient_checkpointing)
 
     def opened(what: Any) -> Data:
         return open_texts(model, what, columns) if takes_texts(model) else open_data(what, columns=columns)

@@ -312,7 +312,9 @@ class Trainer:
 
     def _fail(self, what: str, inputs: Array, key: Array, gradients: dict[str, Array]) -> None:
         where = first_not_finite(self.network, self.parts.objective, inputs, key, gradients)
-        kept = f"; the last good checkpoint is in {self.folder.path}" if self.folder is not None else ""
+        kept = ""
+        if self.folder is not None and self.folder.has_checkpoint():
+            kept = f"; the last good checkpoint is in {self.folder.path}"
         raise TrainingError(
             f"training stopped at step {self.updates.steps + 1} (epoch {self.epoch + 1}): {what}",
             expected="finite numbers",

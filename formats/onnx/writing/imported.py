@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from zoonet.ops.devices import is_array
 from zoonet.ops.errors import UnsupportedFormatError
 from zoonet.ops.graph import Graph, Node, Value
 from zoonet.ops.sets.onnx.registry import Operator, find_operator, operators
-from zoonet.ops.types import UNKNOWN
+from zoonet.ops.types import UNKNOWN, is_floating
 
 __all__ = ["rewrite"]
 
@@ -27,6 +27,7 @@ def rewrite(
     opsets: Mapping[str, int],
     constants: Mapping[Value, Any] | None = None,
     *,
+    initializers: Collection[Value] | None = None,
     metadata: Mapping[str, str] | None = None,
     description: str = "",
     ir_version: int | None = None,
@@ -34,12 +35,15 @@ def rewrite(
     """The ONNX model of a graph that was read from one.
 
     inputs, outputs: what the model declared, in order. constants: arrays in the place of some of the graph's constants,
-    such as trained weights. Raises UnsupportedFormatError for a graph that does not consist of ONNX operators of these
-    opsets.
+    such as trained weights. initializers: constants that readers may take for weights, None for all; floating ones that
+    are not among them become Constant nodes, as they were. Raises UnsupportedFormatError for a graph that does not
+    consist of ONNX operators of these opsets.
     """
     from onnx import helper
 
-    writer = _Rewriter(graph, dict(opsets), constants or {})
+    all_initializers = initializers is None or "" not in opsets  # which has the operator Constant
+    settings = () if all_initializers else set(graph.constants).difference(initializers or ())
+    writer = _Rewriter(graph, dict(opsets), constants or {}, {v for v in settings if is_floating(v.type.dtype)})
     given = iter(graph.inputs)
     constant = {value.name: value for value in graph.constants}
     taken = []
@@ -63,7 +67,7 @@ def rewrite(
         name=as_text(graph.name),
         inputs=[value_info(info) for info in taken],
         outputs=[value_info(info) for info in results],
-        nodes=[*nodes, *copies],
+        nodes=[*writer.settings.values(), *nodes, *copies],
         initializers=writer.initializers,
         opsets=dict(opsets),
         metadata=dict(metadata or {}),
@@ -75,13 +79,17 @@ def rewrite(
 class _Rewriter:
     """Names for the values of a graph and its sub-graphs, and its nodes as NodeProtos."""
 
-    def __init__(self, graph: Graph, opsets: dict[str, int], constants: Mapping[Value, Any]) -> None:
+    def __init__(
+        self, graph: Graph, opsets: dict[str, int], constants: Mapping[Value, Any], as_nodes: Collection[Value]
+    ) -> None:
         self.operators: dict[str, Operator] = {entry.op.name: entry for entry in operators()}
         self.graph, self.opsets = graph, opsets
         self.constants = {**graph.constants, **constants}
         self.names: dict[Value, str] = {}
         self.taken: set[str] = set()
         self.initializers: dict[str, Any] = {}
+        self.as_nodes = as_nodes
+        self.settings: dict[str, Any] = {}  # their Constant nodes
 
     def take(self, value: Value, wanted: str | None) -> str:
         """Give a value a name: the wanted one, or one like it where that is taken."""
@@ -95,14 +103,21 @@ class _Rewriter:
         return name
 
     def name(self, value: Value | None) -> str:
-        """The name of a value that something reads; constants become initializers."""
+        """The name of a value that something reads; constants become initializers, or Constant nodes."""
+        from onnx import helper
+
         if value is None:
             return ""
         if value not in self.names:
             self.take(value, value.name)
-        if value in self.constants and self.names[value] not in self.initializers:
-            self.initializers[self.names[value]] = _on_cpu(self.constants[value])
-        return self.names[value]
+        name = self.names[value]
+        if value in self.constants and name not in self.initializers and name not in self.settings:
+            array = _on_cpu(self.constants[value])
+            if value in self.as_nodes:
+                self.settings[name] = helper.make_node("Constant", [], [name], name=name, value=tensor("", array))
+            else:
+                self.initializers[name] = array
+        return name
 
     def node(self, node: Node) -> Any:
         """The NodeProto of a node."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from zoonet.ops.devices import array_module
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError, UnsupportedFormatError
+from zoonet.ops.memory import MEMORY
 from zoonet.ops.operands import Traced
 from zoonet.ops.types import DType
 
@@ -98,16 +98,6 @@ def normalized_axis(axis: int, rank: int, operator: str) -> int:
     if not -rank <= axis < max(rank, 1):
         raise ArgumentError(f"{operator}: no such axis", expected=f"-{rank} to {rank - 1}", received=axis)
     return axis + rank if axis < 0 else axis
-
-
-def _memory() -> int:
-    try:
-        return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return 1 << 36
-
-
-MEMORY = _memory()
 
 
 def affordable(shape: Sequence[int], dtype: DType, operator: str) -> tuple[int, ...]:

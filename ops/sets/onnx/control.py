@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ShapeError
+from zoonet.ops.errors import ArgumentError, ShapeError
+from zoonet.ops.memory import MEMORY
 from zoonet.ops.sets.onnx.common import STRING, concrete, scalar
 from zoonet.ops.sets.onnx.registry import Subgraph, declare, onnx_operator
 from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import UNKNOWN
+
+#: Turns of a Loop that has no other end than its trip count.
+_MOST_TURNS = 1 << 31
 
 
 def call(graph: Subgraph, *inputs: Any) -> tuple[Any, ...]:
@@ -39,16 +43,36 @@ def loop(M: Any, cond: Any, v_initial: Any, /, body: Any, outputs: int = 1) -> t
     values = list(v_initial)
     count = len(values)
     stacks: list[list[Any]] = [[] for _ in body[0].outputs[1 + count :]]
-    turn = 0
+    turn = nbytes = 0
     while going and (most is None or turn < most):
+        if turn == 1 and (most is None or most > _MOST_TURNS) and _is_fixed(body):
+            raise ArgumentError(
+                "Loop would not end: its condition stays true",
+                expected=f"a condition that changes, or at most {_MOST_TURNS} turns",
+                received="no trip count" if most is None else most,
+            )
         results = call(body, np.asarray(turn, np.int64), np.asarray(True), *values)
         going = bool(scalar(results[0], "the condition of Loop"))
         values = list(results[1 : 1 + count])
         for stack, value in zip(stacks, results[1 + count :], strict=True):
             stack.append(value)
+            nbytes += int(getattr(value, "nbytes", 0))
+        if nbytes > MEMORY // 2:
+            raise ShapeError("Loop stacks more than memory holds", expected=f"{MEMORY // 2} bytes", received=nbytes)
         turn += 1
     scanned = [_stacked(stack, value) for stack, value in zip(stacks, body[0].outputs[1 + count :], strict=True)]
     return (*values, *scanned)
+
+
+def _is_fixed(body: Subgraph) -> bool:
+    """Whether nothing that the body of a Loop computes decides about its condition."""
+    graph, captured = body
+    makers = {value: node for node in graph.nodes for value in node.outputs}
+    value = graph.outputs[0]
+    while value in makers and makers[value].op.name.startswith("onnx.Identity-"):
+        value = makers[value].inputs[0]
+    outside = graph.inputs[len(graph.inputs) - len(captured) :]
+    return value in graph.constants or value is graph.inputs[1] or value in outside
 
 
 def _stacked(items: list[Any], value: Any, axis: int = 0) -> Any:

@@ -8,7 +8,8 @@ import warnings
 import numpy as np
 
 from zoonet.ops.errors import ArgumentError, DTypeError, ShapeError
-from zoonet.ops.sets.onnx.common import MEMORY, concrete
+from zoonet.ops.memory import MEMORY
+from zoonet.ops.sets.onnx.common import concrete
 from zoonet.ops.sets.onnx.registry import onnx_operator
 from zoonet.ops.types import Array
 

@@ -278,7 +278,7 @@ def multi_head_attention(
     return joined_heads(y), k, v, ops.cast(weights, y.dtype)
 
 
-def _appended(past: Array | None, new: Array, start: Array, count: Array, total: int) -> Array:
+def appended(past: Array | None, new: Array, start: Array, count: Array, total: int) -> Array:
     """The cache (batch, heads, total, size): the first `start` of the past, then `count` of the new, then zeros."""
     before = 0 if past is None else past.shape[2]
     zeros = ops.zeros((*new.shape[:2], 1, new.shape[3]), new.dtype)
@@ -363,7 +363,7 @@ def group_query_attention(
     total = int(scalar(total_sequence_length, "the total_sequence_length"))
     room = max(total, 0 if past_key is None else int(past_key.shape[2]))
     affordable((*k.shape[:2], room, k.shape[3]), k.dtype, "GroupQueryAttention")
-    present = [_appended(past, new, start, count, room) for past, new in ((past_key, k), (past_value, v))]
+    present = [appended(past, new, start, count, room) for past, new in ((past_key, k), (past_value, v))]
     seen = ops.less(np.arange(room), ops.reshape(whole, (-1, 1, 1, 1)))
     if causal:
         seen = causal_keys(length, start, room, local_window_size)

@@ -101,8 +101,8 @@ def dynamic_quantize_lstm(
         return ops.swapaxes(ops.multiply(ops.cast(whole, np.float32), scale), 1, 2)
 
     def rounding(x: Array) -> Array:
-        whole, scale, zero_point = dynamic_quantize(x, 3)
-        return dequantized(whole, scale, zero_point, 1)
+        whole, scale, zero = dynamic_quantize(x)
+        return dequantized(whole, scale, zero, 1)
 
     options = Options(activations or (), activation_alpha or (), activation_beta or (), clip, direction, 0)
     weights = real(W, W_scale, W_zero_point), real(R, R_scale, R_zero_point)
@@ -196,3 +196,22 @@ def n_gram_repeat_block(input_ids: Array, scores: Array, /, ngram_size: int) -> 
             if (text[start : start + ngram_size - 1] == last).all() and 0 <= word < blocked.shape[1]:
                 blocked[row, word] = True
     return ops.where(blocked, number(-np.inf, scores.dtype), scores)
+
+
+@declared("GatedRMSNorm")
+def gated_rms_norm(X: Array, scale: Array, gate: Array, /, activation: str = "silu", epsilon: float = 1e-5) -> Array:
+    """The RMS norm of groups of X (…, groups · size) with a scale (size,), times the activation of a gate like X."""
+    if activation not in ("silu", "swish", "sigmoid"):
+        raise ArgumentError("GatedRMSNorm: unknown activation", expected="silu, swish or sigmoid", received=activation)
+    size = scale.shape[0]
+    groups = ops.cast(ops.reshape(X, (*X.shape[:-1], -1, size)), np.float32)
+    y = ops.reshape(ops.rms_norm(groups, (size,), ops.cast(scale, np.float32), epsilon), tuple(X.shape))
+    wide = ops.cast(gate, np.float32)
+    return ops.cast(ops.multiply(y, ops.sigmoid(wide) if activation == "sigmoid" else ops.silu(wide)), X.dtype)
+
+
+@declared("ScaledSiLU")
+def scaled_silu(X: Array, scale: Array | None = None, /, alpha: float = 1.0) -> Array:
+    """SiLU of scale · X."""
+    factor = number(alpha, X.dtype) if scale is None else ops.cast(scale, X.dtype)
+    return ops.silu(ops.multiply(X, factor))

@@ -278,6 +278,12 @@ def mul_integer(A: Array, A_zero_point: Array | None, B: Array, B_zero_point: Ar
     return ops.multiply(shifted(A, A_zero_point, 0), shifted(B, B_zero_point, 0))
 
 
+@declared("MatMulInteger16")
+def matmul_integer_16(A: Array, B: Array, /) -> Array:
+    """The product of matrices of int16, in int32."""
+    return ops.matmul(ops.cast(A, np.int32), ops.cast(B, np.int32))
+
+
 # -- weights of few bits -----------------------------------------------------------------------------------------
 
 

@@ -344,10 +344,26 @@ def test_truncated_weights_say_where(cut: int, tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("cfg", "error", "message"),
     [
-        (SMALL.replace("[yolo]", "[lstm]"), UnsupportedFormatError, r"\[lstm\]"),
-        (SMALL.replace("[yolo]", "[gaussian_yolo]"), UnsupportedFormatError, r"\[gaussian_yolo\] are not run"),
-        (SMALL.replace("=linear", "=wobbly"), UnsupportedFormatError, "no activation 'wobbly'"),
-        (SMALL.replace("filters=16", "filters=17"), FormatError, "filters of the layer before must be 16"),
+        (
+            SMALL.replace("[yolo]", "[lstm]"),
+            UnsupportedFormatError,
+            r"line 9, layer 1 \[lstm\]: layers of this type are not read",
+        ),
+        (
+            SMALL.replace("[yolo]", "[gaussian_yolo]"),
+            UnsupportedFormatError,
+            r"layer 1 \[gaussian_yolo\]: layers of this type are not run",
+        ),
+        (
+            SMALL.replace("=linear", "=wobbly"),
+            UnsupportedFormatError,
+            r"layer 0 \[convolutional\]: there is no activation 'wobbly'",
+        ),
+        (
+            SMALL.replace("filters=16", "filters=17"),
+            FormatError,
+            r"layer 1 \[yolo\]: .* filters of the layer before must be 16",
+        ),
         (SMALL.replace("10,14", "ten,14"), FormatError, "not a list of numbers"),
         (SMALL + "[route]\nlayers=-9\n", FormatError, "refers to no earlier layer"),
         (

@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
-from zoonet import zoo
+from zoonet import ops, zoo
 from zoonet.zoo.detection.candidates import Candidates, Selection, select
 from zoonet.zoo.detectors.blazeface import anchors_of
+from zoonet.zoo.modules import value_and_grad
 
 F = torch.nn.functional
 
@@ -124,3 +125,49 @@ def test_blazeface_blends_and_says_so_in_its_files(tmp_path: pathlib.Path) -> No
     model.save(tmp_path / "face.onnx")
     assert zoo.load(tmp_path / "face.onnx").task.suppression == "weighted"
     assert zoo.create("yolox_nano", seed=None).task.suppression == "hard"
+
+
+def test_gradients_of_blazeface_are_those_of_torch() -> None:
+    network = zoo.create("blazeface", seed=0).network.to(dtype=np.float64)
+    state = {name: torch.tensor(p, requires_grad=True) for name, p in network.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 3, 128, 128, generator=generator, dtype=torch.float64) * 2 - 1
+    outputs = blaze(state, x)
+    noise = [torch.randn(y.shape, generator=generator, dtype=torch.float64) for y in outputs]
+    sum((y * n).sum() for y, n in zip(outputs, noise, strict=True)).backward()
+
+    def loss(pixels: Any) -> Any:
+        boxes, scores = network(pixels)
+        return ops.sum(boxes * noise[0].numpy()) + ops.sum(scores * noise[1].numpy())
+
+    _, gradients, _ = value_and_grad(network, loss)(x.numpy())
+    assert set(gradients) == set(state)
+    for name, parameter in state.items():
+        expected = parameter.grad.numpy()
+        np.testing.assert_allclose(gradients[name], expected, rtol=0, atol=1e-9 * float(np.abs(expected).max()))
+
+
+def test_gradients_of_ultra_light() -> None:
+    """By differences along a random direction of all parameters, in float64."""
+    rng = np.random.default_rng(0)
+    network = zoo.create("ultralight_rfb_320", seed=0).network.to(dtype=np.float64)
+    drawn = {name: p + rng.uniform(0.01, 0.05, p.shape) for name, p in network.named_parameters()}
+    network.load_state_dict(drawn, strict=False)  # biases of 0 would leave numbers at the corner of a ReLU
+    x = rng.uniform(-1, 1, (1, 3, 64, 96))
+    noise = [rng.standard_normal(y.shape) for y in network(x)]
+
+    def loss(pixels: Any) -> Any:
+        scores, boxes = network(pixels)
+        return ops.sum(scores * noise[0]) + ops.sum(boxes * noise[1])
+
+    _, gradients, _ = value_and_grad(network, loss)(x)
+    before = {name: p.copy() for name, p in network.named_parameters()}
+    steps = {name: rng.standard_normal(p.shape) * (np.abs(p).mean() + 1e-3) for name, p in before.items()}
+    assert set(gradients) == set(before)
+
+    def moved(size: float) -> float:
+        network.load_state_dict({n: before[n] + size * d for n, d in steps.items()}, strict=False)
+        return float(loss(x))
+
+    numeric = (moved(1e-7) - moved(-1e-7)) / 2e-7
+    assert sum(float((g * steps[n]).sum()) for n, g in gradients.items()) == pytest.approx(numeric, rel=1e-4)

@@ -55,6 +55,8 @@ def test_coco(voc: pathlib.Path) -> None:
     content = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "red"}]}
     (voc / "JPEGImages" / "coco.json").write_text(json.dumps(content))
     boxes = open_boxes(voc / "JPEGImages" / "coco.json")
+    with pytest.raises(InputError, match=r"coco\.json is COCO's list of boxes.*open_boxes\(file\)"):
+        open_data(voc / "JPEGImages" / "coco.json")
     assert [objects["boxes"].tolist() for _, objects in boxes] == [[[5, 4, 15, 14]]] * 2
     (voc / "JPEGImages" / "coco.json").write_text("[]")
     with pytest.raises(FormatError, match="COCO"):

@@ -114,9 +114,19 @@ def test_goldensection_finds_minima() -> None:
         return math.nan if abs(x).max() > 20 else (x[0] - 3) ** 2 + 2 * (x[1] + 1.5) ** 2
 
     least, where = goldensection(bowl, 2, step=0.01)
+    asked = calls[:]
     np.testing.assert_allclose(where, [3, -1.5], atol=0.05)
     assert least == pytest.approx(bowl(where))
-    assert len(calls) < 120
+    assert len(asked) < 120
+    # by hand: the next step is where most gain is expected, it grows or turns by the golden ratio g, from 1
+    g = (1 + math.sqrt(5)) / 2
+    expected = [(0, 0), (1, 0), (1, 1), (1 + g, 0), (1 + g + g * g, 0), (1 + g, -1 / g)]
+    np.testing.assert_allclose(asked[:6], expected, atol=1e-12)
+    assert len({tuple(np.round(x, 6)) for x in asked}) == len(asked)
+    # along an oblique valley, an axis that was settled moves again after the other has
+    least, where = goldensection(lambda x: (x[0] - x[1]) ** 2 + 0.1 * (x[0] + x[1] - 8) ** 2, 2, step=0.001)
+    assert least < 1e-4
+    np.testing.assert_allclose(where, [4, 4], atol=0.05)
 
 
 def test_hyperband_spends_what_the_paper_says() -> None:

@@ -217,3 +217,34 @@ def test_a_trained_graph_is_saved_as_onnx(tmp_path: pathlib.Path) -> None:
         1
     ] == 3
     assert np.asarray(zoo.load(tmp_path / "run" / "best.onnx")(x)).shape == (48, 3)
+
+
+def test_a_broken_run_of_a_graph_keeps_the_best_weights(tmp_path: pathlib.Path) -> None:
+    """The best epoch is the first, before the break; the run ends with its weights all the same."""
+    x, y = shapes(48)
+    x = (x / 255).astype(np.float32).transpose(0, 3, 1, 2)
+
+    def worse(step: int) -> float:
+        return 1.0 if step < 4 else 200.0
+
+    class Stop(Exception):
+        pass
+
+    def stop(record: dict[str, Any]) -> None:
+        if record.get("step") == 6:
+            raise Stop
+
+    options: dict[str, Any] = {"epochs": 3, "batch": 12, "lr": 0.01, "schedule": worse, "warm_up": 0, "metric": "loss"}
+    options |= {"validation": (x, y), "save_every": 1}
+    graph(tmp_path / "g.onnx", True, True)
+    whole, broken, resumed = (zoo.load(tmp_path / "g.onnx") for _ in range(3))
+    expected = whole.train((x, y), **QUIET, **options)
+    assert expected.best_epoch == 1
+    with pytest.raises(Stop):
+        broken.train((x, y), run=tmp_path / "run", progress=stop, **options)
+    history = resumed.train((x, y), run=tmp_path / "run", resume=True, progress=False, **options)
+    assert history["val_loss"] == expected["val_loss"]
+    for name, array in whole.network.weights.items():
+        np.testing.assert_array_equal(resumed.network.weights[name], array)
+    with pytest.raises(ArgumentError, match=r"imported graph.*accumulate"):
+        resumed.train((x, y), gradient_checkpointing=True, **QUIET)

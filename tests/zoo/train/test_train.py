@@ -139,8 +139,10 @@ def test_a_full_disk_loses_nothing(
         small().train(folder, progress=fill, **options)
     monkeypatch.undo()
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint.safetensors", "config.json"]
+    (tmp_path / "run" / ".checkpoint.safetensors.abcdefgh.tmp").write_bytes(b"cut off by a kill")
     resumed, whole = small(), small()
     resumed.train(folder, resume=True, **options, **QUIET)
+    assert not list((tmp_path / "run").glob(".*"))
     whole.train(folder, **{**options, "run": False}, **QUIET)
     assert same(state(resumed), state(whole))
 
@@ -186,6 +188,9 @@ def test_nan_says_where_and_keeps_the_checkpoint(folder: pathlib.Path, small: An
     assert str(tmp_path / "run") in str(caught.value)
     kept = formats.read(tmp_path / "run" / "checkpoint.safetensors")
     assert all(np.isfinite(np.asarray(t.load(), float)).all() for n, t in kept.items() if n.startswith("weights/"))
+    with pytest.raises(TrainingError, match="the loss is") as caught:
+        small().train(folder, epochs=3, batch=8, lr=1e30, warm_up=0, run=tmp_path / "unsaved", **QUIET)
+    assert "last good" not in str(caught.value)
 
 
 def test_early_stopping_plateau_and_found_rate(folder: pathlib.Path, small: Any) -> None:
@@ -238,7 +243,7 @@ def test_bad_input(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> 
         (tmp_path / "one", {}, InputError, "one class only"),
         (tmp_path / "corrupt", {}, FormatError, "2 of 2 pictures"),
         (tmp_path / "list.csv", {}, InputError, "no column of labels"),
-        (tmp_path / "gone.csv", {}, MissingFileError, "2 files that are not there"),
+        (tmp_path / "gone.csv", {}, MissingFileError, "2 files that cannot be found"),
         (tmp_path / "list.csv", {"columns": ("picture", "label")}, InputError, "no column 'label'"),
         (folder, {"lr": 0}, ArgumentError, "lr is wrong"),
         (folder, {"lr": -1.0}, ArgumentError, "lr is wrong"),
