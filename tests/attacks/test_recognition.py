@@ -148,7 +148,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "many" else n for n in SHAPES])
 def test_shapes_are_looked_at_in_bounded_time(name: str, tmp_path: pathlib.Path) -> None:
     from zoonet.zoo import storage
     from zoonet.zoo.commands.show import file_facts

@@ -85,9 +85,9 @@ def test_weights_of_others(name: str, architecture: str, tmp_path: pathlib.Path)
     ("name", "architecture"),
     [
         ("MobileNet", "mobilenetv1_keras"),
-        ("MobileNetV2", "mobilenet_v2_keras"),
+        pytest.param("MobileNetV2", "mobilenet_v2_keras", marks=pytest.mark.slow),
         ("MobileNetV3Small", "mobilenet_v3_small_keras"),
-        ("MobileNetV3Large", "mobilenet_v3_large_keras"),
+        pytest.param("MobileNetV3Large", "mobilenet_v3_large_keras", marks=pytest.mark.slow),
     ],
 )
 def test_weights_of_keras(name: str, architecture: str, tmp_path: pathlib.Path) -> None:

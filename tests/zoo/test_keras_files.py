@@ -44,7 +44,7 @@ def by_keras(network: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         "resnet18",
         "resnet20",
         "mobilenetv1_025",
-        "mobilenet_v3_small",
+        pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
         pytest.param("mobilenet_v2", marks=pytest.mark.slow),
         pytest.param("mobilenetv3_large_100", marks=pytest.mark.slow),
         pytest.param("mobilenet_v3_small_keras", marks=pytest.mark.slow),

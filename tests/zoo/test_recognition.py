@@ -84,10 +84,10 @@ HEADLESS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in ("resnet50", "vit_tiny_patch16_224") else n for n in HEADLESS],
-)
+SLOW = ("resnet50", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in HEADLESS])
 def test_weights_without_a_last_layer_give_features(name: str, tmp_path: pathlib.Path) -> None:
     import timm
 
@@ -123,7 +123,7 @@ def test_what_features_are_for(tmp_path: pathlib.Path) -> None:
         model.save(tmp_path / f"m{suffix}")
         again = np.asarray(zoo.load(tmp_path / f"m{suffix}")(x))
         assert np.abs(again - expected).max() <= 1e-5 * np.abs(expected).max()
-    model.train((x, np.array([0, 1, 0, 1])), epochs=1, lr=1e-9, freeze="backbone", preprocessed=True)
+    model.train((x, np.array([0, 1, 0, 1])), epochs=1, lr=1e-9, freeze="backbone", preprocessed=True, run=False)
     assert model.labels == ("class 0", "class 1")
     assert model(x).shape == (4, 2)
     kept, original = model.network.state_dict(), network.state_dict()
@@ -152,6 +152,7 @@ def test_other_widths_and_depths_run(tmp_path: pathlib.Path) -> None:
         assert np.abs(zoo.load(tmp_path / "s.pth")(x) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_a_resnet_of_transformers_with_widths_of_its_own(tmp_path: pathlib.Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
