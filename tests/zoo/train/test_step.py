@@ -131,7 +131,9 @@ def checkpointed(name: str) -> tuple[Any, Objective, np.ndarray, np.ndarray]:
     return network.train(), Objective("cross_entropy", 50, call=call, arrange=classes), x, y
 
 
-@pytest.mark.parametrize("name", CHECKPOINTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "mobilenet_v2" else []) for n in CHECKPOINTED]
+)
 def test_checkpointing_gives_the_same_bit_for_bit_in_less_memory(name: str) -> None:
     network, objective, x, y = checkpointed(name)
     peaks, results = [], []
