@@ -69,11 +69,8 @@ def takes_pictures(model: Model) -> bool:
     return isinstance(model.task, ImageClassification)
 
 
-def set_up(
-    model: Model, source: Any, validation: Any, settings: Settings, columns: Any, asked_batch: int | None
-) -> Parts:
-    """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
-    notes: list[str] = []
+def _check_trainable(model: Model, settings: Settings) -> None:
+    """Raise ArgumentError where such a model is not trained, or not in this way."""
     if model.task.name == "object-detection":
         raise ArgumentError(
             "detectors cannot be trained yet",
@@ -89,6 +86,14 @@ def set_up(
                 fix="leave out gradient_checkpointing, and make the batch smaller, with accumulate for the same step",
             )
         blocks_of(model.network, settings.gradient_checkpointing)
+
+
+def set_up(
+    model: Model, source: Any, validation: Any, settings: Settings, columns: Any, asked_batch: int | None
+) -> Parts:
+    """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
+    _check_trainable(model, settings)
+    notes: list[str] = []
 
     def opened(what: Any) -> Data:
         return open_texts(model, what, columns) if takes_texts(model) else open_data(what, columns=columns)
