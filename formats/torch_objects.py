@@ -295,6 +295,8 @@ TORCH_KNOWN: dict[str, Callable[..., Any]] = {
     "torch.jit._pickle.restore_type_tag": _first,
     "copy_reg._reconstructor": lambda target, *_rest: _reconstruct(target),
     "copyreg._reconstructor": lambda target, *_rest: _reconstruct(target),
+    "__builtin__.getattr": lambda target, name: _member(target, name),
+    "builtins.getattr": lambda target, name: _member(target, name),
 }
 
 
@@ -304,6 +306,13 @@ def _reconstruct(target: Any) -> Any:
     if isinstance(target, Known):
         return target.build()
     raise UnsafeFileError("the file makes an object of what is not a class", received=type(target).__name__)
+
+
+def _member(target: Any, name: Any) -> Inert:
+    """The member of an enumeration, as Python before 3.11.4 pickles it; of no other object is an attribute taken."""
+    if isinstance(target, InertClass) and isinstance(name, str):
+        return Inert(target.name, (name,))
+    raise UnsafeFileError("the file takes an attribute of what is not a class", received=type(target).__name__)
 
 
 def torch_resolver(extra_inert: tuple[str, ...] = (), unknown: set[str] | None = None) -> Resolver:

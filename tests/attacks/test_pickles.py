@@ -124,6 +124,12 @@ CALLS = {
     "hub": b"\x80\x02ctorch.hub\nload\n" + COMMAND + b"\x85R.",
     "pickle in pickle": b"\x80\x02cpickle\nloads\nC\x01.\x85R.",
     "getattr": b"\x80\x02cbuiltins\ngetattr\n(cos\nenviron\n" + text("clear") + b"tR.",
+    "getattr of a list": b"\x80\x02cbuiltins\ngetattr\n(]" + text("clear") + b"tR.",
+    "getattr of a builder": b"\x80\x02cbuiltins\ngetattr\n(ctorch._utils\n_rebuild_tensor_v2\n"
+    + text("__globals__")
+    + b"tR.",
+    "getattr of getattr": b"\x80\x02cbuiltins\ngetattr\n(cbuiltins\ngetattr\n" + text("__self__") + b"tR.",
+    "calling an attribute": b"\x80\x02cbuiltins\ngetattr\n(csomebody\nThing\n" + text("run") + b"tR)R.",
     "import": b"\x80\x02cbuiltins\n__import__\n" + text("antigravity") + b"\x85R.",
     "partial": b"\x80\x02cfunctools\npartial\n(cos\nsystem\n" + COMMAND + b"tR.",
     "numpy runstring": b"\x80\x02cnumpy.testing._private.utils\nrunstring\n(" + COMMAND + b"}tR.",

@@ -503,6 +503,7 @@ def test_objects_of_unknown_classes_are_data(
     np.testing.assert_array_equal(found["w"].load(), weight.numpy())
     assert found.metadata["settings"] == {"rate": 0.1, "steps": [1, 2]}
     assert found.metadata["place"] == {"class": "somebody.Point", "arguments": [1, 2]}
+    assert found.metadata["shade"] in [{"class": "somebody.Shade", "arguments": [member]} for member in (2, "LIGHT")]
     assert (found.metadata["counts"], found.metadata["last"]) == ({"a": 2, "b": 1}, [1, 2])
     names = ", ".join(f"somebody.{name}" for name in ("Net", "Point", "Settings", "Shade"))
     assert found.metadata["unknown_classes"] == names

@@ -157,7 +157,9 @@ def test_a_model_becomes_a_graph_and_weights_again(tmp_path: pathlib.Path, capfd
     assert "outputs agree" in capfd.readouterr().out
     assert not back.lost
     copy = zoo.convert(tmp_path / "d.onnx", tmp_path / "copy.onnx")
-    assert (copy.compared, copy.relative) == (17, 0.0)
+    assert (copy.compared, copy.agrees) == (17, True)
+    assert copy.relative is not None
+    assert copy.relative < 1e-6  # sums follow where the mapped arrays lie in memory
 
 
 def test_a_target_without_suffix_is_a_folder(tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,9 @@ from zoonet.ops.errors import ArgumentError, FileError
 
 __all__ = ["History", "import_pyplot"]
 
+#: The endings of pictures that matplotlib writes without further libraries.
+_ENDINGS = ("eps", "jpeg", "jpg", "pdf", "pgf", "png", "ps", "raw", "rgba", "svg", "svgz", "tif", "tiff", "webp")
+
 Record = dict[str, Any]
 
 
@@ -139,13 +142,12 @@ def import_pyplot() -> Any:
 
 def check_picture(path: str | os.PathLike[str]) -> None:
     """Complain about a plot that cannot be drawn before there is anything to draw."""
-    known = import_pyplot().gcf().canvas.get_supported_filetypes()
-    import_pyplot().close()
     ending = pathlib.Path(path).suffix.removeprefix(".").lower()
-    if ending and ending not in known:
+    if ending and ending not in _ENDINGS:
         raise ArgumentError(
-            "no picture can be drawn with this ending", expected=", ".join(sorted(known)), received=str(path)
+            "no picture can be drawn with this ending", expected=", ".join(_ENDINGS), received=str(path)
         )
+    import_pyplot()
     folder = pathlib.Path(path).parent
     if not folder.is_dir():
         raise ArgumentError("the picture cannot be drawn there", expected="an existing folder", received=str(folder))

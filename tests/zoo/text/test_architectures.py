@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zoonet import zoo
-from zoonet.ops.errors import ArgumentError, UnknownModelError, UnsupportedFormatError
+from zoonet.ops.errors import ArgumentError, UnknownModelError
 from zoonet.zoo import architectures
 from zoonet.zoo.cli import main
 from zoonet.zoo.listing import listed
@@ -44,7 +44,7 @@ def test_names_are_listed_with_parameters() -> None:
         assert name in names
         assert architectures.parameters(name) == count, name
     assert {"gpt2", "llama-3.2-1b"} <= set(zoo.list(task="text-generation"))
-    assert "roberta-large" in zoo.list("roberta*", task="text-embedding")
+    assert "roberta-large" in zoo.list("roberta*", task="fill-mask")
     assert "gpt2" not in zoo.list(task="image-classification")
     with pytest.raises(UnknownModelError, match="gpt2"):
         zoo.create("gpt-2")
@@ -165,14 +165,11 @@ def test_made_by_name_and_saved_as_onnx(name: str, tmp_path: pathlib.Path) -> No
     """Without a tokenizer too: the arrays are those of the network."""
     sizes = {"layers": 1, "width": 16, "heads": 2, "hidden": 16, "vocabulary": 50}
     model = zoo.create(name, **sizes, **({"embedding": 16} if "bert" in name else {}))
-    if name == "t5-small":
-        with pytest.raises(UnsupportedFormatError, match="encoder–decoders"):
-            model.save(tmp_path / "m.onnx")
-        return
     model.save(tmp_path / "m.onnx")
     again = zoo.load(tmp_path / "m.onnx")
     assert again.task.name == model.task.name
     mask = np.ones_like(TOKENS)
-    np.testing.assert_allclose(again.network(TOKENS, mask), model.network(TOKENS, mask), atol=1e-5)
+    if name != "t5-small":  # which takes a decoder's tokens and past as well: test_exporting.py
+        np.testing.assert_allclose(again.network(TOKENS, mask), model.network(TOKENS, mask), atol=1e-5)
     with pytest.raises(ArgumentError, match="no tokenizer"):
         again.run("text")
