@@ -158,8 +158,9 @@ def _paper(plane: Plane, frame: int) -> tuple[float, Plane]:
         surface = terms @ weights
     residual = values - surface
     direction = 1.0 if (residual.clip(0) ** 2).sum() > (residual.clip(max=0) ** 2).sum() else -1.0
-    beyond = [np.arange(-frame, n + frame) * (2 / max(n - 1, 1)) - 1 for n in plane.shape]
-    return direction, (_quadratic(*beyond) @ weights).astype(np.float32).reshape([len(b) for b in beyond])
+    y, x = (np.arange(-frame, n + frame) * (2 / max(n - 1, 1)) - 1 for n in plane.shape)
+    along_x, along_y = weights[0] + weights[1] * x + weights[3] * x * x, weights[2] * y + weights[5] * y * y
+    return direction, (along_x + along_y[:, None] + (weights[4] * y)[:, None] * x).astype(np.float32)
 
 
 def _quadratic(y: Plane, x: Plane) -> Plane:
