@@ -13,6 +13,7 @@ import numpy as np
 
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError
+from zoonet.ops.windows import Padding
 from zoonet.zoo.modules import Array, Module, drawing, next_key
 
 
@@ -41,7 +42,7 @@ class Conv2d(Module):
     """Convolution of pictures: (N, inputs, H, W) -> (N, outputs, H', W').
 
     weight: (outputs, inputs / groups, kernel, kernel); bias: (outputs,) or None. padding: rows and columns of zeros
-    on each side, half the (dilated) kernel if None, so that stride 1 keeps the size.
+    on each side, or as `ops.conv` takes it; half the (dilated) kernel if None, so that stride 1 keeps the size.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Conv2d(Module):
         kernel: int,
         stride: int = 1,
         *,
-        padding: int | None = None,
+        padding: Padding | None = None,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = False,
@@ -63,7 +64,7 @@ class Conv2d(Module):
                 received=f"{inputs} and {outputs}",
             )
         self.stride = stride
-        self.padding = dilation * (kernel - 1) // 2 if padding is None else padding
+        self.padding: Padding = dilation * (kernel - 1) // 2 if padding is None else padding
         self.dilation = dilation
         self.groups = groups
         self.weight = undrawn(outputs, inputs // groups, kernel, kernel)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
+from zoonet.ops.windows import Padding
 from zoonet.zoo.layers import BatchNorm2d, Conv2d, Dropout, Linear, Sequential, kaiming_normal, linear_or_none
 from zoonet.zoo.modules import Array, Module, sizes
 
@@ -24,7 +25,7 @@ from zoonet.zoo.modules import Array, Module, sizes
 class MobileNetConfig:
     """width: multiplier of all channels. slope: of the leaky ReLU for negative numbers. limit: of a ReLU, 0 for none.
 
-    The paper has a ReLU; TensorFlow's weights have one with the limit 6. eps: of batch norms. padding: see PaddedConv.
+    The paper has a ReLU; TensorFlow's weights have one with the limit 6. eps: of batch norms. padding: see `_padded`.
     """
 
     width: float = 1.0
@@ -48,30 +49,15 @@ class Activation(Module):
         return ops.minimum(y, self.limit) if self.limit else y
 
 
-class PaddedConv(Conv2d):
-    """A convolution with a stride that is padded as TensorFlow does, by what its input needs, less of it before.
-
-    padding: "same": every row and column is covered, as SAME of TensorFlow; "after": one row and column of zeros after
-    the picture whatever its size, as keras.applications' first MobileNet; see `_padded` for "both".
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, padding: str) -> None:
-        super().__init__(inputs, outputs, kernel, stride, padding=0, groups=groups)
-        self._kernel, self._step, self._same = kernel, stride, padding == "same"
-
-    def forward(self, x: Array) -> Array:
-        """(N, inputs, H, W) -> (N, outputs, ⌈H/stride⌉, ⌈W/stride⌉), or ⌊H/stride⌋ with "after"."""
-        least = self._kernel - self._step
-        needs = [max(self._kernel - (n % self._step or self._step), 0) if self._same else least for n in x.shape[2:]]
-        sides = [(n // 2, n - n // 2) if self._same else (0, n) for n in needs]
-        return super().forward(ops.pad(x, ((0, 0), (0, 0), *sides)))
-
-
 def _padded(inputs: int, outputs: int, kernel: int, stride: int, groups: int, padding: str) -> Conv2d:
-    """A convolution; "both": half a kernel of zeros on every side. Without a stride all paddings are that."""
-    if padding == "both" or stride == 1:
-        return Conv2d(inputs, outputs, kernel, stride, groups=groups)
-    return PaddedConv(inputs, outputs, kernel, stride, groups, padding)
+    """A convolution. With a stride it is padded as the weights were trained.
+
+    padding: "both": half a kernel of zeros on every side; "same": every row and column is covered, as SAME of
+    TensorFlow; "after": zeros after the picture whatever its size, as keras.applications' first MobileNet.
+    Without a stride all three are half a kernel.
+    """
+    zeros: Padding | None = {"both": None, "same": "same", "after": ((0, kernel - stride),) * 2}[padding]
+    return Conv2d(inputs, outputs, kernel, stride, padding=zeros if stride > 1 else None, groups=groups)
 
 
 def _plain(config: MobileNetConfig, inputs: int, outputs: int, stride: int, act: Activation) -> Sequential:
@@ -194,7 +180,7 @@ class Row:
 class InvertedConfig:
     """What tells v2 and v3 apart. version: 2 or 3. rows: names a table of blocks. last: channels before the classes.
 
-    eps: of batch norms. padding: see PaddedConv. by_inputs: in v3 of another width a block is wider inside by as much
+    eps: of batch norms. padding: see `_padded`. by_inputs: in v3 of another width a block is wider inside by as much
     as its inputs are, as those of timm and Keras, else by the multiplier, as torchvision's.
     """
 

@@ -47,13 +47,7 @@ def by_keras(network: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
         pytest.param("mobilenet_v2", marks=pytest.mark.slow),
         pytest.param("mobilenetv3_large_100", marks=pytest.mark.slow),
-        pytest.param(
-            "mobilenet_v3_small_keras",
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.xfail(strict=True, reason="padding is written for even sizes; at 48 pixels one is odd"),
-            ],
-        ),
+        pytest.param("mobilenet_v3_small_keras", marks=pytest.mark.slow),
         pytest.param("resnet50", marks=pytest.mark.slow),
         pytest.param("resnet50_keras", marks=pytest.mark.slow),
         pytest.param("resnet50d", marks=pytest.mark.slow),
