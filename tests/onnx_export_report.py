@@ -39,7 +39,7 @@ def row(name: str, model: Any, folder: pathlib.Path, opset: int) -> str:
         x = (*x, np.zeros((2, 9), np.int64))
         expected = model.network(*x[: len(session_of(path).get_inputs())])
     else:
-        fixed = name.startswith(FIXED) or name.endswith(("_keras", "_tf"))
+        fixed = name.startswith(FIXED)
         model.save(path, opset=opset, dynamic=None if fixed else SPATIAL)
         x = (rng.normal(size=(2, *(model.input_shape if fixed else (3, 64, 64)))).astype(np.float32),)
         expected = model(*x)
