@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
 import numpy as np
+import pytest
 import torch
 
 from zoonet import ops
@@ -21,6 +22,17 @@ from zoonet.zoo.modules import value_and_grad
 
 FORMATS = (".keras", ".h5")
 TOLERANCE = 1e-4
+
+
+def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
+    """Normal numbers."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Names of layers begin anew in each test; a module that imports this has it."""
+    keras.utils.clear_session(free_memory=False)
 
 
 def scrambled(model: Any, seed: int = 0) -> Any:

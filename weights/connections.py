@@ -85,18 +85,16 @@ class _Socket:
 def _pools(session: Session) -> dict[str, type[urllib3.HTTPConnectionPool]]:
     """urllib3's pools by scheme, whose connections keep to the session's time once they stand."""
 
-    class Plain(HTTPConnection):
+    class Limited(HTTPConnection):
         def connect(self) -> None:
             super().connect()
             self.sock: Any = _Socket(self.sock, session)
 
-    class Secure(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock: Any = _Socket(self.sock, session)
+    class Secure(Limited, HTTPSConnection):
+        pass
 
     class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
+        ConnectionCls = Limited
 
     class SecurePool(urllib3.HTTPSConnectionPool):
         ConnectionCls = Secure

@@ -11,16 +11,13 @@ import pytest
 
 keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
+from keras_oracles import floats, fresh  # noqa: E402, F401
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 L = keras.layers
 
 Case = tuple[Callable[[], Any], tuple[int, ...]]
 FIRST = {"data_format": "channels_first"}
-
-
-def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def integers(*shape: int, high: int = 7) -> np.ndarray[Any, Any]:
@@ -197,11 +194,6 @@ LAYERS: dict[str, Case] = {
     ),
     "rnn of cells": (lambda: L.RNN([L.GRUCell(4), L.LSTMCell(5)]), (6, 3)),
 }
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    keras.utils.clear_session(free_memory=False)
 
 
 @pytest.mark.parametrize("name", LAYERS)

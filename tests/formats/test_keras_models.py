@@ -14,6 +14,7 @@ import pytest
 keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
 from keras_legacy import legacy_file, tf_layer, tf_model  # noqa: E402
+from keras_oracles import floats, fresh  # noqa: E402, F401
 
 from zoonet import formats, ops, zoo  # noqa: E402
 from zoonet.formats.keras import from_checkpoint  # noqa: E402
@@ -23,15 +24,6 @@ from zoonet.ops.types import Array  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 L = keras.layers
-
-
-def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    keras.utils.clear_session(free_memory=False)
 
 
 # -- topology ----------------------------------------------------------------------------------------------------

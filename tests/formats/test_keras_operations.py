@@ -11,18 +11,10 @@ import pytest
 
 keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
+from keras_oracles import floats, fresh  # noqa: E402, F401
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 K = keras.ops
-
-
-def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    keras.utils.clear_session(free_memory=False)
 
 
 def elementary(x: Any, y: Any) -> list[Any]:

@@ -12,21 +12,13 @@ import pytest
 keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
 import torch  # noqa: E402
+from keras_oracles import floats, fresh  # noqa: E402, F401
 
 from zoonet import ops, zoo  # noqa: E402
 from zoonet.ops.sets.keras import common, recurrent  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 L = keras.layers
-
-
-def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    keras.utils.clear_session(free_memory=False)
 
 
 DROPPED: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {

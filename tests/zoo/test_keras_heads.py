@@ -12,6 +12,7 @@ import pytest
 keras = pytest.importorskip("keras")
 import keras_oracles  # noqa: E402
 from keras_legacy import legacy_file  # noqa: E402
+from keras_oracles import floats, fresh  # noqa: E402, F401
 
 from zoonet import zoo  # noqa: E402
 from zoonet.ops.errors import UnsupportedFormatError  # noqa: E402
@@ -19,15 +20,6 @@ from zoonet.zoo.train.adapt import with_classes  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 L = keras.layers
-
-
-def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    keras.utils.clear_session(free_memory=False)
 
 
 def dense() -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.onnx.writing.builder import Builder
-from zoonet.formats.onnx.writing.sizes import Dimension, Number, Size, varying
+from zoonet.formats.onnx.writing.sizes import Dimension, Number, Size, dimension_of, varying
 from zoonet.ops.types import bool_, int64
 
 __all__ = ["varying_constant"]
@@ -23,15 +23,11 @@ def varying_constant(b: Builder, arrays: Sequence[Any]) -> str:
     first = arrays[0]
     if len({a.ndim for a in arrays}) > 1 or any(a.size == 0 or a.dtype != first.dtype for a in arrays):
         raise varying("a constant", str(tuple(first.shape)))
-    shape = [_merged([int(a.shape[axis]) for a in arrays]) for axis in range(first.ndim)]
+    shape = [dimension_of([int(a.shape[axis]) for a in arrays]) for axis in range(first.ndim)]
     for written in (_filled(b, arrays, shape), _rising(b, arrays, shape), _banded(b, arrays, shape)):
         if written is not None:
             return written
     raise varying("a constant", f"an array {first.dtype}{list(first.shape)} that is another one at other sizes")
-
-
-def _merged(values: Sequence[int]) -> Dimension:
-    return values[0] if len(set(values)) == 1 else Size(tuple(values))
 
 
 def _filled(b: Builder, arrays: Sequence[Any], shape: list[Dimension]) -> str | None:
@@ -99,7 +95,7 @@ def _banded(b: Builder, arrays: Sequence[Any], shape: list[Dimension]) -> str | 
         rows, columns = shape[-2:]
         distance = b.node("Sub", b.unsqueeze(b.range(columns), [0]), b.unsqueeze(b.range(rows), [1]))
         parts = [
-            b.node(op_type, distance, b.number(_merged(side), int64))
+            b.node(op_type, distance, b.number(dimension_of(side), int64))
             for op_type, side in zip(("GreaterOrEqual", "LessOrEqual"), sides, strict=True)
             if side
         ]

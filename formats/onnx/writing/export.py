@@ -13,7 +13,16 @@ from zoonet.formats.onnx.tensors import dtype_number
 from zoonet.formats.onnx.writing.builder import Builder
 from zoonet.formats.onnx.writing.constants import varying_constant
 from zoonet.formats.onnx.writing.draft import Draft
-from zoonet.formats.onnx.writing.sizes import Dimension, Points, Size, Tensor, aligned, formula_for, merged, names_in
+from zoonet.formats.onnx.writing.sizes import (
+    Dimension,
+    Points,
+    Tensor,
+    aligned,
+    dimension_of,
+    formula_for,
+    merged,
+    names_in,
+)
 from zoonet.formats.onnx.writing.table import EMITTERS
 from zoonet.ops import trees
 from zoonet.ops.errors import ArgumentError, TraceError, UnsupportedFormatError, ZoonetError
@@ -351,6 +360,4 @@ def _on_cpu(array: Any) -> Any:
 
 def _tensor(name: str, values: tuple[Value, ...]) -> Tensor:
     shape = zip(*(v.type.shape for v in values), strict=True)
-    return Tensor(
-        name, tuple(int(n[0]) if len(set(n)) == 1 else Size(tuple(map(int, n))) for n in shape), values[0].type.dtype
-    )
+    return Tensor(name, tuple(map(dimension_of, shape)), values[0].type.dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.onnx.writing.builder import LAST, Builder
-from zoonet.formats.onnx.writing.sizes import Dimension, Size, Tensor
+from zoonet.formats.onnx.writing.sizes import Dimension, Size, Tensor, dimension_of
 from zoonet.formats.onnx.writing.table import emitter
 from zoonet.ops.reductions import normalize_axes
 from zoonet.ops.slicing import expand_key
@@ -282,17 +282,13 @@ def _margins(b: Builder, item: Any, n: Dimension) -> tuple[Dimension, Dimension]
             pairs.append((at % size, size - at % size - 1))
     if len(points) == 1:
         return pairs[0]
-    return _dimension([p[0] for p in pairs]), _dimension([p[1] for p in pairs])
+    return dimension_of([p[0] for p in pairs]), dimension_of([p[1] for p in pairs])
 
 
 def _at(item: Any, place: int) -> Any:
     if isinstance(item, Slice):
         return Slice(*[_at(bound, place) for bound in (item.start, item.stop, item.step)])
     return item.values[place] if isinstance(item, Size) else item
-
-
-def _dimension(values: list[int]) -> Dimension:
-    return values[0] if len(set(values)) == 1 else Size(tuple(values))
 
 
 def _spread(b: Builder, x: str, whole: Tensor, axis: int, places: Any) -> str:

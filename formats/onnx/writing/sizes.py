@@ -37,6 +37,11 @@ class Number:
 Dimension = int | Size
 
 
+def dimension_of(values: Sequence[int]) -> Dimension:
+    """An integer from what it is in each trace."""
+    return int(values[0]) if len(set(values)) == 1 else Size(tuple(map(int, values)))
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A value of the ONNX graph: its name, its sizes and its data type."""

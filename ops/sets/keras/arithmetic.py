@@ -15,14 +15,18 @@ from zoonet.ops.sets.keras.registry import layer
 from zoonet.ops.types import Array
 
 
-def _declare_binary(name: str, function: Callable[[Any, Any], Array]) -> None:
+def declare_binary(name: str, function: Callable[[Any, Any], Any]) -> None:
+    """Declare an operation on two arrays. function: over the shared operators."""
+
     @layer(f"ops.{name}")
     def binary(x1: Array, x2: Array, /) -> Array:
-        """Two arrays, or an array and a number, combined element by element."""
+        """Two arrays, or an array and a number, combined."""
         return function(x1, x2)
 
 
-def _declare_unary(name: str, function: Callable[[Any], Array]) -> None:
+def declare_unary(name: str, function: Callable[[Any], Any]) -> None:
+    """Declare an operation on each element. function: over the shared operators."""
+
     @layer(f"ops.{name}", masks=True)
     def unary(x: Array, /) -> Array:
         """An array changed element by element."""
@@ -50,7 +54,7 @@ for _name, _binary in {
     "LogicalAnd": ops.logical_and,
     "LogicalOr": ops.logical_or,
 }.items():
-    _declare_binary(_name, _binary)
+    declare_binary(_name, _binary)
 
 _UNARY: dict[str, Callable[[Any], Array]] = {
     "Negative": ops.negative,
@@ -78,10 +82,12 @@ _UNARY: dict[str, Callable[[Any], Array]] = {
     "StopGradient": ops.stop_gradient,
 }
 for _name, _unary in _UNARY.items():
-    _declare_unary(_name, _unary)
+    declare_unary(_name, _unary)
 
 
-def _declare_reduction(name: str, function: Callable[..., Array]) -> None:
+def declare_reduction(name: str, function: Callable[..., Any]) -> None:
+    """Declare an operation along axes. function: of an array, axes and whether they are kept."""
+
     @layer(f"ops.{name}")
     def reduction(x: Array, /, axis: Any = None, keepdims: bool = False) -> Array:
         """Numbers along axes as one, or all of them."""
@@ -101,7 +107,7 @@ _REDUCTIONS: dict[str, Callable[..., Array]] = {
     "All": ops.all,
 }
 for _name, _reduction in _REDUCTIONS.items():
-    _declare_reduction(_name, _reduction)
+    declare_reduction(_name, _reduction)
 
 
 @layer("ops.ConvertToTensor", masks=True)

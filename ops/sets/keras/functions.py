@@ -11,6 +11,7 @@ from typing import Any
 from zoonet import ops
 from zoonet.ops.errors import ArgumentError, UnsupportedFormatError
 from zoonet.ops.sets.keras import activations
+from zoonet.ops.sets.keras.arithmetic import declare_binary, declare_reduction, declare_unary
 from zoonet.ops.sets.keras.common import along, axes_of, floating, from_first, spatial_axes, to_first
 from zoonet.ops.sets.keras.convolution import convolve
 from zoonet.ops.sets.keras.pooling import pool_windows
@@ -19,13 +20,6 @@ from zoonet.ops.sets.keras.shapes import resizing
 from zoonet.ops.types import Array
 
 _EPSILON = 1e-7  # keras.config.epsilon()
-
-
-def _declare_unary(name: str, function: Callable[[Any], Any]) -> None:
-    @layer(f"ops.{name}", masks=True)
-    def unary(x: Array, /) -> Array:
-        """An array changed element by element."""
-        return function(x)
 
 
 _UNARY: dict[str, Callable[[Any], Any]] = {
@@ -58,14 +52,7 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "Copy": lambda x: x,
 }
 for _name, _unary in _UNARY.items():
-    _declare_unary(_name, _unary)
-
-
-def _declare_binary(name: str, function: Callable[[Any, Any], Any]) -> None:
-    @layer(f"ops.{name}")
-    def binary(x1: Array, x2: Array, /) -> Array:
-        """Two arrays, or an array and a number, combined."""
-        return function(x1, x2)
+    declare_unary(_name, _unary)
 
 
 def _divide_no_nan(x: Array, y: Array) -> Array:
@@ -91,7 +78,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Outer": lambda x, y: ops.outer(ops.reshape(x, (-1,)), ops.reshape(y, (-1,))),
 }
 for _name, _binary in _BINARY.items():
-    _declare_binary(_name, _binary)
+    declare_binary(_name, _binary)
 
 
 # -- activations with options --------------------------------------------------------------------------------------
@@ -295,17 +282,10 @@ def vstack(xs: Sequence[Array], /) -> Array:
 # -- reductions and normalisation ----------------------------------------------------------------------------------
 
 
-def _declare_reduction(name: str, function: Callable[..., Any]) -> None:
-    @layer(f"ops.{name}")
-    def reduction(x: Array, /, axis: Any = None, keepdims: bool = False) -> Array:
-        """Numbers along axes as one, or all of them."""
-        return function(x, axis, keepdims)
-
-
-_declare_reduction("Amax", ops.max)
-_declare_reduction("Amin", ops.min)
-_declare_reduction("Ptp", lambda x, axis, keep: ops.subtract(ops.max(x, axis, keep), ops.min(x, axis, keep)))
-_declare_reduction("CountNonzero", lambda x, axis, keep: ops.cast(ops.count_nonzero(x, axis, keep), "int32"))
+declare_reduction("Amax", ops.max)
+declare_reduction("Amin", ops.min)
+declare_reduction("Ptp", lambda x, axis, keep: ops.subtract(ops.max(x, axis, keep), ops.min(x, axis, keep)))
+declare_reduction("CountNonzero", lambda x, axis, keep: ops.cast(ops.count_nonzero(x, axis, keep), "int32"))
 
 
 @layer("ops.Average")
