@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -124,28 +125,28 @@ def warp(ink: Plane, rng: np.random.Generator, box: int, size: int) -> Plane:
 
     ink: (H, W) from 0 to 1 -> (size, size).
     """
-    height, width = ink.shape
-    angle, shear, stretch = rng.normal(0, 0.13), rng.normal(0, 0.2), np.exp(rng.normal(0, 0.22))
-    cos, sin = np.cos(angle), np.sin(angle)
-    matrix = np.array([[cos * stretch, shear - sin], [sin * stretch, cos]])  # where (x, y) of the digit goes
+    angle, shear, stretch = rng.normal(0, 0.13), rng.normal(0, 0.2), math.exp(rng.normal(0, 0.22))
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b, c, d = cos * stretch, shear - sin, sin * stretch, cos  # (x, y) of the digit goes to (a x + b y, c x + d y)
     y, x = np.nonzero(ink > 0.5)
-    middle = np.array([width - 1, height - 1]) / 2
-    moved = matrix @ np.stack([x - middle[0], y - middle[1]])
-    low, high = moved.min(1), moved.max(1)
-    scale = box / ((high - low).max() + 1) * np.exp(rng.normal(0, 0.04))
-    centre = (low + high) / 2 + rng.normal(0, 0.6, 2) / scale
-    inverse = np.linalg.inv(matrix)
-    across = np.arange(size, dtype=np.float32) - (size - 1) / 2
-    at = bends(rng, size)
-    at += np.stack(np.broadcast_arrays(across, across[:, None]))
-    at = (inverse / scale).astype(np.float32) @ at.reshape(2, -1) + (inverse @ centre + middle)[:, None]
-    sampled = sample_bilinear(ink, *at.astype(np.float32))
+    u, v = a * x + b * y, c * x + d * y
+    left, right, top, bottom = u.min(), u.max(), v.min(), v.max()
+    scale = box / (max(right - left, bottom - top) + 1) * math.exp(rng.normal(0, 0.04))
+    aside = rng.normal(0, 0.6, 2) / scale
+    u, v = bends(rng, size) / np.float32(scale)
+    place = (np.arange(size) - (size - 1) / 2) / scale
+    u += (place + ((left + right) / 2 + aside[0])).astype(np.float32)
+    v += (place + ((top + bottom) / 2 + aside[1])).astype(np.float32)[:, None]
+    det = a * d - b * c
+    sampled = sample_bilinear(ink, (d / det) * u - (b / det) * v, (a / det) * v - (c / det) * u)
     threshold = rng.uniform(0.2, 0.75)
-    sharpness = np.exp(rng.uniform(np.log(4), np.log(20)))
-    weight = 1 / (1 + np.exp(np.float32(-sharpness) * (sampled - np.float32(threshold))))
-    paper = 1 / (1 + np.exp(sharpness * threshold))
+    sharpness = math.exp(rng.uniform(math.log(4), math.log(20)))
+    sampled -= threshold
+    sampled *= -sharpness
+    weight = 1 / (1 + np.exp(sampled))
+    paper = 1 / (1 + math.exp(sharpness * threshold))
     weight = (weight - paper) / max(float(weight.max()) - paper, 0.2) + rng.normal(0, 0.03, weight.shape)
-    result: Plane = np.clip(weight, 0, 1).reshape(size, size).astype(np.float32)
+    result: Plane = weight.clip(0, 1).astype(np.float32)
     return result
 
 
@@ -153,7 +154,7 @@ def bends(rng: np.random.Generator, size: int) -> Plane:
     """Smooth random displacements (2, size, size), about a pixel."""
     coarse = rng.normal(0, 1, (2, 4, 4))
     ramp = _ramp(size)
-    return (ramp @ (coarse * rng.uniform(0, 1.1)).astype(np.float32) @ ramp.T).astype(np.float32)
+    return ramp @ (coarse * rng.uniform(0, 1.1)).astype(np.float32) @ ramp.T
 
 
 @cache
@@ -164,14 +165,14 @@ def _ramp(size: int) -> Plane:
 
 
 def sample_bilinear(ink: Plane, x: Plane, y: Plane) -> Plane:
-    """ink (H, W) at positions x, y (K,) -> (K,), zero outside."""
+    """ink (H, W) at positions x, y, float32 of one shape -> float32 of this shape, zero outside."""
     height, width = ink.shape
-    padded = np.zeros((height + 3, width + 3), np.float32)
-    padded[1:-2, 1:-2] = ink
-    x, y = np.clip(x, -1, width) + 1, np.clip(y, -1, height) + 1
-    left, top = x.astype(np.intp), y.astype(np.intp)
-    right, down = (x - left).astype(np.float32), (y - top).astype(np.float32)
-    start, flat = top * (width + 3) + left, padded.reshape(-1)
-    upper, lower = (flat[start + row] * (1 - right) + flat[start + row + 1] * right for row in (0, width + 3))
-    result: Plane = upper * (1 - down) + lower * down
-    return result
+    flat = np.zeros((height + 3, width + 3), np.float32)
+    flat[1:-2, 1:-2] = ink
+    flat = flat.reshape(-1)
+    x, y = x.clip(-1, width) + 1, y.clip(-1, height) + 1
+    left, top = x.astype(np.int32), y.astype(np.int32)
+    right, down = x - left.astype(np.float32), y - top.astype(np.float32)
+    start = top * (width + 3) + left
+    upper, lower = (flat.take(start + row) * (1 - right) + flat.take(start + row + 1) * right for row in (0, width + 3))
+    return upper + (lower - upper) * down

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Plane = np.ndarray[Any, Any]  # float32 (height, width)
 _SEARCH, _DETAIL = 256, 96  # longer side, in pixels, at which a digit is looked for, and at which it is cut out
+_TINY, _DOUBT = 16, 2  # pictures of so few pixels are searched in detail first, bounds being so many pixels uncertain
 _FAINTEST = 0.03  # of the range from black to white: less contrast is no ink
 
 
@@ -22,22 +23,37 @@ def find_ink(image: Image) -> Plane:
     Raises InputError where the picture has one colour.
     """
     image = _contrast(image)
-    direction = None
+    direction = ink = None
     for _ in range(2):  # once in the whole picture, once in what was found
-        plane = _grey(image, _SEARCH)
-        ink, direction = _ink(plane, direction)
-        top, bottom, left, right = _bounds(ink)
-        scale = max(image.size) / max(plane.shape)
-        margin = 0.2 * max(bottom - top, right - left)
-        box = (left - margin, top - margin, right + margin, bottom + margin)
-        limits = (*image.size, *image.size)
-        x0, y0, x1, y1 = (int(np.clip(round(v * scale), 0, n)) for v, n in zip(box, limits, strict=True))
-        if (x1 - x0) * (y1 - y0) > 0.9 * image.width * image.height:
+        (left, top, right, bottom), direction, ink = _search(image, direction)
+        if (right - left) * (bottom - top) > 0.9 * image.width * image.height:
             break
-        image = image.crop((x0, y0, x1, y1))
-    ink, _ = _ink(_grey(image, _DETAIL), direction)
+        image, ink = image.crop((left, top, right, bottom)), None
+    if ink is None:
+        ink, _ = _ink(_grey(image, _DETAIL), direction)
     top, bottom, left, right = _bounds(ink)
     return ink[top:bottom, left:right]
+
+
+def _search(image: Image, known: float | None) -> tuple[tuple[int, ...], float, Plane | None]:
+    """Where ink is in a picture of mode L (left, top, right, bottom), its direction, and the ink in detail if that was
+    found on the way: in a tiny picture it says which pixels these are, unless one is nearly in and nearly out."""
+    if max(image.size) <= _TINY:
+        ink, direction = _ink(_grey(image, _DETAIL), known)
+        box = _box(ink, image, -_DOUBT)
+        if box == _box(ink, image, _DOUBT):
+            return box, direction, ink
+    ink, direction = _ink(_grey(image, _SEARCH), known)
+    return _box(ink, image, 0), direction, None
+
+
+def _box(ink: Plane, image: Image, more: int) -> tuple[int, ...]:
+    """Left, top, right and bottom of ink in the picture, with a margin of a fifth and `more` pixels of the ink."""
+    top, bottom, left, right = _bounds(ink)
+    scale = max(image.size) / max(ink.shape)
+    margin = 0.2 * max(bottom - top, right - left) + more
+    ends = zip((left - margin, top - margin, right + margin, bottom + margin), image.size * 2, strict=True)
+    return tuple(int(np.clip(round(v * scale), 0, n)) for v, n in ends)
 
 
 def fit_box(ink: Plane, box: int, size: int) -> Plane:
