@@ -227,14 +227,14 @@ def runs(entry: Entry) -> bool:
     """True for weights in the catalog that `load` makes a model of: of a network of the zoo, or a graph."""
     if entry.format == "onnx":
         return True
-    if entry.vocabulary == "hugging-face":
+    if entry.vocabulary == "hugging-face" and entry.task != "object-detection":
         from zoonet.zoo.transformers.pretrained import MODEL_TYPES
 
         return entry.architecture in MODEL_TYPES
     if entry.architecture not in architectures.names():
         return False
     if entry.task == "object-detection":
-        return entry.vocabulary in ("yolox", "darknet", "torchvision")
+        return entry.vocabulary in ("yolox", "darknet", "torchvision", "hugging-face")
     if entry.task != "image-classification":
         return False
     return entry.vocabulary in ("torchvision", "timm") or (

@@ -143,6 +143,9 @@ class TestUrl:
 
     def test_what_is_no_model(self, server: Any) -> None:
         url = server.add("/page", b"<html></html>")
+        with pytest.raises(IntegrityError, match=r"page did not arrive as a whole file.*is a web page"):
+            zoo.load(url)
+        server.add("/page", b"words")
         with pytest.warns(weights.UnverifiedWarning), pytest.raises(FileError):
             zoo.load(url)
 
