@@ -120,26 +120,27 @@ def _curve(path: Plane) -> Plane:
     return np.concatenate(parts)
 
 
-def warp(ink: Plane, rng: np.random.Generator, box: int, size: int) -> Plane:
+def warp(ink: Plane, rng: np.random.Generator, box: int, size: int, strength: float = 1) -> Plane:
     """A random affine map and bend of a digit, scaled to fit `box` again and centred, with a new width of strokes.
 
-    ink: (H, W) from 0 to 1 -> (size, size).
+    ink: (H, W) from 0 to 1 -> (size, size). strength: how much of this is done, from 0 to 1.
     """
-    angle, shear, stretch = rng.normal(0, 0.13), rng.normal(0, 0.2), math.exp(rng.normal(0, 0.22))
+    angle, shear, stretch = (strength * rng.normal(0, deviation) for deviation in (0.13, 0.2, 0.22))
+    stretch = math.exp(stretch)
     cos, sin = math.cos(angle), math.sin(angle)
     a, b, c, d = cos * stretch, shear - sin, sin * stretch, cos  # (x, y) of the digit goes to (a x + b y, c x + d y)
     y, x = np.nonzero(ink > 0.5)
     u, v = a * x + b * y, c * x + d * y
     left, right, top, bottom = u.min(), u.max(), v.min(), v.max()
-    scale = box / (max(right - left, bottom - top) + 1) * math.exp(rng.normal(0, 0.04))
+    scale = box / (max(right - left, bottom - top) + 1) * math.exp(strength * rng.normal(0, 0.04))
     aside = rng.normal(0, 0.6, 2) / scale
-    u, v = bends(rng, size) / np.float32(scale)
+    u, v = bends(rng, size) * np.float32(strength / scale)
     place = (np.arange(size) - (size - 1) / 2) / scale
     u += (place + ((left + right) / 2 + aside[0])).astype(np.float32)
     v += (place + ((top + bottom) / 2 + aside[1])).astype(np.float32)[:, None]
     det = a * d - b * c
     sampled = sample_bilinear(ink, (d / det) * u - (b / det) * v, (a / det) * v - (c / det) * u)
-    threshold = rng.uniform(0.2, 0.75)
+    threshold = 0.475 + strength * rng.uniform(-0.275, 0.275)
     sharpness = math.exp(rng.uniform(math.log(4), math.log(20)))
     sampled -= threshold
     sampled *= -sharpness
