@@ -155,7 +155,8 @@ def bends(rng: np.random.Generator, size: int) -> Plane:
     """Smooth random displacements (2, size, size), about a pixel."""
     coarse = rng.normal(0, 1, (2, 4, 4))
     ramp = _ramp(size)
-    return ramp @ (coarse * rng.uniform(0, 1.1)).astype(np.float32) @ ramp.T
+    result: Plane = ramp @ (coarse * rng.uniform(0, 1.1)).astype(np.float32) @ ramp.T
+    return result
 
 
 @cache
@@ -176,4 +177,5 @@ def sample_bilinear(ink: Plane, x: Plane, y: Plane) -> Plane:
     right, down = x - left.astype(np.float32), y - top.astype(np.float32)
     start = top * (width + 3) + left
     upper, lower = (flat.take(start + row) * (1 - right) + flat.take(start + row + 1) * right for row in (0, width + 3))
-    return upper + (lower - upper) * down
+    result: Plane = upper + (lower - upper) * down
+    return result

@@ -47,7 +47,7 @@ class Recipe:
     strength: float
 
 
-FULL, MINUTE = Recipe(52, 64, 3000, 0.05, 1.0), Recipe(8, 32, 0, 0.05, 0.5)
+FULL, MINUTE = Recipe(52, 64, 3000, 0.05, 1.0), Recipe(14, 32, 0, 0.05, 0.7)
 
 
 def scans() -> tuple[Array, Array]:
