@@ -97,10 +97,9 @@ def draw(digit: int, rng: np.random.Generator, size: int = 48, box: int = 36) ->
     path = np.concatenate(points) * (box / 1.5) + (size - box) / 2 + (box / 6, 0)
     thick = box * np.exp(rng.uniform(np.log(0.02), np.log(0.11)))
     across, along = thick, max(0.6, thick * rng.choice([1.0, 1.0, rng.uniform(0.25, 1)]))
-    y, x = np.mgrid[0:size, 0:size]
-    squared = ((x.reshape(-1, 1) - path[:, 0]) / across) ** 2 + ((y.reshape(-1, 1) - path[:, 1]) / along) ** 2
-    distance = np.sqrt(squared.min(1))
-    result: Plane = np.clip((1 - distance) * along + 0.5, 0, 1).reshape(size, size).astype(np.float32)
+    x, y = (((np.arange(size)[:, None] - at) / width) ** 2 for at, width in zip(path.T, (across, along), strict=True))
+    distance = np.sqrt(np.array([(x + row).min(1) for row in y]))
+    result: Plane = np.clip((1 - distance) * along + 0.5, 0, 1).astype(np.float32)
     return result
 
 
