@@ -97,10 +97,9 @@ def draw(digit: int, rng: np.random.Generator, size: int = 48, box: int = 36) ->
     path = np.concatenate(points) * (box / 1.5) + (size - box) / 2 + (box / 6, 0)
     thick = box * np.exp(rng.uniform(np.log(0.02), np.log(0.11)))
     across, along = thick, max(0.6, thick * rng.choice([1.0, 1.0, rng.uniform(0.25, 1)]))
-    y, x = np.mgrid[0:size, 0:size]
-    squared = ((x.reshape(-1, 1) - path[:, 0]) / across) ** 2 + ((y.reshape(-1, 1) - path[:, 1]) / along) ** 2
-    distance = np.sqrt(squared.min(1))
-    result: Plane = np.clip((1 - distance) * along + 0.5, 0, 1).reshape(size, size).astype(np.float32)
+    x, y = (((np.arange(size)[:, None] - at) / width) ** 2 for at, width in zip(path.T, (across, along), strict=True))
+    distance = np.sqrt(np.array([(x + row).min(1) for row in y]))
+    result: Plane = np.clip((1 - distance) * along + 0.5, 0, 1).astype(np.float32)
     return result
 
 
@@ -120,26 +119,27 @@ def _curve(path: Plane) -> Plane:
     return np.concatenate(parts)
 
 
-def warp(ink: Plane, rng: np.random.Generator, box: int, size: int) -> Plane:
+def warp(ink: Plane, rng: np.random.Generator, box: int, size: int, strength: float = 1) -> Plane:
     """A random affine map and bend of a digit, scaled to fit `box` again and centred, with a new width of strokes.
 
-    ink: (H, W) from 0 to 1 -> (size, size).
+    ink: (H, W) from 0 to 1 -> (size, size). strength: how much of this is done, from 0 to 1.
     """
-    angle, shear, stretch = rng.normal(0, 0.13), rng.normal(0, 0.2), math.exp(rng.normal(0, 0.22))
+    angle, shear, stretch = (strength * rng.normal(0, deviation) for deviation in (0.13, 0.2, 0.22))
+    stretch = math.exp(stretch)
     cos, sin = math.cos(angle), math.sin(angle)
     a, b, c, d = cos * stretch, shear - sin, sin * stretch, cos  # (x, y) of the digit goes to (a x + b y, c x + d y)
     y, x = np.nonzero(ink > 0.5)
     u, v = a * x + b * y, c * x + d * y
     left, right, top, bottom = u.min(), u.max(), v.min(), v.max()
-    scale = box / (max(right - left, bottom - top) + 1) * math.exp(rng.normal(0, 0.04))
+    scale = box / (max(right - left, bottom - top) + 1) * math.exp(strength * rng.normal(0, 0.04))
     aside = rng.normal(0, 0.6, 2) / scale
-    u, v = bends(rng, size) / np.float32(scale)
+    u, v = bends(rng, size) * np.float32(strength / scale)
     place = (np.arange(size) - (size - 1) / 2) / scale
     u += (place + ((left + right) / 2 + aside[0])).astype(np.float32)
     v += (place + ((top + bottom) / 2 + aside[1])).astype(np.float32)[:, None]
     det = a * d - b * c
     sampled = sample_bilinear(ink, (d / det) * u - (b / det) * v, (a / det) * v - (c / det) * u)
-    threshold = rng.uniform(0.2, 0.75)
+    threshold = 0.475 + strength * rng.uniform(-0.275, 0.275)
     sharpness = math.exp(rng.uniform(math.log(4), math.log(20)))
     sampled -= threshold
     sampled *= -sharpness
@@ -154,7 +154,8 @@ def bends(rng: np.random.Generator, size: int) -> Plane:
     """Smooth random displacements (2, size, size), about a pixel."""
     coarse = rng.normal(0, 1, (2, 4, 4))
     ramp = _ramp(size)
-    return ramp @ (coarse * rng.uniform(0, 1.1)).astype(np.float32) @ ramp.T
+    result: Plane = ramp @ (coarse * rng.uniform(0, 1.1)).astype(np.float32) @ ramp.T
+    return result
 
 
 @cache
@@ -175,4 +176,5 @@ def sample_bilinear(ink: Plane, x: Plane, y: Plane) -> Plane:
     right, down = x - left.astype(np.float32), y - top.astype(np.float32)
     start = top * (width + 3) + left
     upper, lower = (flat.take(start + row) * (1 - right) + flat.take(start + row + 1) * right for row in (0, width + 3))
-    return upper + (lower - upper) * down
+    result: Plane = upper + (lower - upper) * down
+    return result
