@@ -59,7 +59,7 @@ def test_masks_of_sequences_of_sequences(tmp_path: pathlib.Path) -> None:
 
 
 def test_wrappers_and_layers_of_two_uses(tmp_path: pathlib.Path) -> None:
-    """SpectralNormalization outside of training, Pipeline, ReversibleEmbedding, and LoRA, which .keras files have merged."""
+    """SpectralNormalization outside of training, Pipeline, ReversibleEmbedding, LoRA (merged in .keras files)."""
     ids, x = keras.Input((6,), dtype="int32"), keras.Input((8, 8, 3))
     tied, apart = L.ReversibleEmbedding(7, 5), L.ReversibleEmbedding(7, 5, tie_weights=False, logit_soft_cap=2.0)
     dense, table = L.Dense(4), L.Embedding(7, 4)
