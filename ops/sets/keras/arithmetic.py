@@ -77,7 +77,6 @@ _UNARY: dict[str, Callable[[Any], Array]] = {
     "Sign": ops.sign,
     "Floor": ops.floor,
     "Ceil": ops.ceil,
-    "Round": ops.round,
     "LogicalNot": ops.logical_not,
     "StopGradient": ops.stop_gradient,
 }
