@@ -55,7 +55,7 @@ def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Obje
     """The objective for a model and data, which knows how the network is called."""
     if loss == "auto" and _decides_by_one_output(model, data):
         loss, data = "bce", replace(data, labels=None)
-    if loss == "auto" and takes_pictures(model) and data.targets.dtype.kind == "f" and data.targets.ndim == 2:
+    if loss == "auto" and gives_classes(model) and data.targets.dtype.kind == "f" and data.targets.ndim == 2:
         loss = "cross_entropy"  # against probabilities of classes
     ended = ends_in_sigmoid(model.network) if loss == "bce" else ends_in_softmax(model.network)
     objective = make_objective(loss, data, smoothing, ended)
@@ -78,7 +78,12 @@ def takes_pictures(model: Model) -> bool:
     return isinstance(model.task, ImageClassification)
 
 
-def _check_trainable(model: Model, settings: Settings) -> None:
+def gives_classes(model: Model) -> bool:
+    """Whether a model is known to tell classes: of pictures, or by a softmax at its end."""
+    return takes_pictures(model) or ends_in_softmax(model.network)
+
+
+def _check_trainable(model: Model, settings: Settings, validation: Any) -> None:
     """Raise ArgumentError where such a model is not trained, or not in this way."""
     if model.task.name == "object-detection":
         raise ArgumentError(
@@ -95,14 +100,19 @@ def _check_trainable(model: Model, settings: Settings) -> None:
                 fix="leave out gradient_checkpointing, and make the batch smaller, with accumulate for the same step",
             )
         blocks_of(model.network, settings.gradient_checkpointing)
+    trainable(model.network, settings.freeze)
+    nothing = validation is None or (isinstance(validation, int | float) and validation == 0)
+    if settings.patience is not None and nothing:
+        raise ArgumentError(
+            "patience needs data to measure on", received="validation=None", fix="give validation=…, data or a share"
+        )
 
 
 def set_up(
     model: Model, source: Any, validation: Any, settings: Settings, columns: Any, asked_batch: int | None
 ) -> Parts:
     """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
-    _check_trainable(model, settings)
-    trainable(model.network, settings.freeze)  # complains of patterns before anything is read
+    _check_trainable(model, settings, validation)
     notes: list[str] = []
 
     def opened(what: Any) -> Data:
@@ -189,7 +199,7 @@ def with_classes_of_rows(model: Model, data: Data, loss: Any) -> Data:
     InputError for other floats.
     """
     targets = data.targets
-    if targets is None or (loss != "cross_entropy" and (loss != "auto" or not takes_pictures(model))):
+    if targets is None or (loss != "cross_entropy" and (loss != "auto" or not gives_classes(model))):
         return data
     if targets.ndim == 2 and targets.shape[1] > 1:
         if np.isin(targets, (0, 1)).all() and (targets.sum(1) == 1).all():

@@ -60,6 +60,10 @@ def train(
     if out is not None:
         _check_target(pathlib.Path(out))
     folder: RunDirectory | None = None
+    if not (run is None or isinstance(run, bool | str | os.PathLike)):
+        raise ArgumentError("run is wrong", expected="a folder, or False for none", received=repr(run))
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise ArgumentError("progress is wrong", expected="True, False, or a function", received=repr(progress))
     if run is not False:
         name = pathlib.Path(model.card.name or model.architecture).stem.replace(os.sep, "-")
         chosen = run if isinstance(run, str | os.PathLike) else latest_run(name) if resume else new_run(name)
@@ -125,7 +129,6 @@ class Trainer:
         self.key = ops.random_key(settings.seed)
         self.per_epoch = math.ceil(len(parts.training) / settings.accumulate)
         self.metric = self._metric()
-        self._check_patience()
         self.epoch, self.position = 0, 0  # position: of the next batch in the epoch
         self.resumed = False
         self.interrupted: Callable[[], bool] = bool
@@ -164,13 +167,6 @@ class Trainer:
                 raise ArgumentError("a metric needs validation data", received=name, fix="give validation=…")
             return "loss"
         return name
-
-    def _check_patience(self) -> None:
-        """Complain about early stopping that has nothing to go by."""
-        if self.settings.patience is not None and self.parts.validation is None:
-            raise ArgumentError(
-                "patience needs validation data", received=self.settings.patience, fix="give validation=…"
-            )
 
     def _check_outputs(self) -> None:
         """Run two samples, so that what does not fit is said before time is spent; nothing is changed."""

@@ -151,7 +151,7 @@ def test_after_ctrl_c_the_model_runs(folder: pathlib.Path, small: Any) -> None:
         ({"freeze": "nolayer"}, "freeze fits no parameter"),
         ({"batch": 1000}, "larger than the data"),
         ({"metric": "precisoin"}, "no such metric"),
-        ({"patience": 3, "validation": None}, "patience needs validation data"),
+        ({"patience": 3, "validation": None}, "patience needs data"),
         ({"schedule": lambda _step: "x"}, "schedule"),
         ({"gradient_checkpointing": "nolayer"}, "nolayer|fits no"),
     ],
