@@ -64,7 +64,7 @@ FORMATS: tuple[Format, ...] = (
     Format("keras_weights", "keras_weights", (".weights.h5",)),
     Format("npz", "numpy_files", (".npz", ".npy")),
     Format("onnx", "onnx_weights", (".onnx",)),
-    Format("pickle", "pickled_numpy", (".pkl", ".pickle", ".model")),
+    Format("pickle", "pickled", (".pkl", ".pickle", ".model")),
     Format("llama2c", "llama2c", ()),
     Format("darknet", "darknet", (".weights",)),
 )

@@ -10,6 +10,7 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,18 @@ def train(images: Array, targets: Array, *, epochs: int, seed: int, drawn: int =
     rng = np.random.default_rng(seed)
     preprocessing = DigitPreprocessing()
     model = create("digitnet", seed=seed)
-    written = [fit_box(find_ink(Image.fromarray(image).convert("RGB")), _BOX, _SIZE) for image in images]
+
+    def written(image: Array) -> Array:
+        return fit_box(find_ink(Image.fromarray(image).convert("RGB")), _BOX, _SIZE)
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(written, images))
     digits = np.arange(drawn) % 10
-    ink = np.stack([*written, *(draw(int(digit), rng, _SIZE, _BOX) for digit in digits)])
+    ink = np.stack([*found, *(draw(int(digit), rng, _SIZE, _BOX) for digit in digits)])
     labels = np.concatenate([targets, digits])
 
     def warped(sample: Array, rng: np.random.Generator) -> Array:
-        return warp(sample[None], rng, preprocessing.box, preprocessing.size)
+        return warp(sample, rng, preprocessing.box, preprocessing.size)[None]
 
     model.train(
         (ink, labels),

@@ -318,12 +318,12 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def references(value: Any) -> Iterator[Ref]:
-    """Every `Ref` in a structure."""
+    """Every `Ref` in a structure, those of a dict by sorted names, as Keras flattens it."""
     if isinstance(value, Ref):
         yield value
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from references(item)
+        for key in sorted(value):
+            yield from references(value[key])
     elif isinstance(value, list | tuple):
         for item in value:
             yield from references(item)

@@ -22,7 +22,7 @@ from zoonet.formats.onnx.values import ValueInfo
 from zoonet.formats.registry import read
 from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value, values_in
-from zoonet.ops.sets.keras.shapes import AUGMENTATIONS
+from zoonet.ops.sets.keras.augmentation import UNCHANGED
 from zoonet.ops.types import TensorType, as_dtype, is_floating
 
 __all__ = ["KerasModel", "from_checkpoint", "load"]
@@ -162,7 +162,7 @@ def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasMode
     except RecursionError:
         raise FormatError(f"{file}: the configuration is nested too deeply") from None
     notes = [f"weights that no layer takes: {', '.join(unused[:5])}"] if unused else []
-    still = [layer.name for layer in _layers(model) if layer.class_name in AUGMENTATIONS]
+    still = [layer.name for layer in _layers(model) if layer.class_name in UNCHANGED]
     if still:
         notes.append(f"layers that change pictures in Keras's training, and not here: {', '.join(still[:5])}")
     return _built(model, slots, version, notes, checkpoint)

@@ -36,7 +36,7 @@ _NO_EFFECT = frozenset(
         "sparse", "ragged", "optional", "seed", "autocast", "fused", "synchronized", "virtual_batch_size",
         "renorm_clipping", "renorm_momentum", "input_length", "implementation", "use_cudnn", "build_input_shape",
         "output_dim", "batch_size", "weights", "adjustment", "lora_alpha", "state_size", "input_spec", "cudnn",
-        "quantization_config", "query_shape", "key_shape", "value_shape",
+        "quantization_config", "lora_rank", "query_shape", "key_shape", "value_shape",
     }
 )  # fmt: skip
 #: In the place of a mask where a layer gets none, whatever its inputs have.

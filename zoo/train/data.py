@@ -258,7 +258,7 @@ _ENDS = 32 << 10
 
 
 def fingerprint(data: Data) -> str:
-    """A hash of names, targets, labels, arrays and the ends of files, by which one sees that data have changed."""
+    """A hash of names, targets, labels, arrays, pictures and the ends of files, which tells when data have changed."""
     import hashlib
 
     digest = hashlib.sha256(repr((len(data), data.labels)).encode())
@@ -269,11 +269,20 @@ def fingerprint(data: Data) -> str:
             path = pathlib.Path(item)
             digest.update(f"{path.name}:{path.stat().st_size if path.is_file() else 0}".encode(errors="replace"))
             digest.update(_ends(path))
-        elif ops.is_array(item):
-            digest.update(np.ascontiguousarray(item).tobytes())
         else:
-            digest.update(data.name(index).encode(errors="replace"))
+            digest.update(_content(item) or data.name(index).encode(errors="replace"))
     return digest.hexdigest()
+
+
+def _content(item: Any) -> bytes:
+    """The numbers of an array, a list, a picture; nothing where there are none."""
+    if isinstance(item, bytes):
+        return item
+    try:
+        array = np.ascontiguousarray(ops.to_device(item, "cpu") if ops.is_array(item) else item)
+    except Exception:  # decoders raise almost anything on hostile bytes
+        return b""
+    return b"" if array.dtype.kind == "O" else array.tobytes()
 
 
 def _ends(path: pathlib.Path) -> bytes:

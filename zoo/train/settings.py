@@ -229,16 +229,17 @@ def _check(s: Settings) -> None:
             raise ArgumentError(f"{name} is wrong", expected=expected, received=repr(getattr(s, name)))
 
 
-def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
-    """The factor of the learning rate by step, warm-up included; a `ReduceOnPlateau` for "plateau"."""
+def make_schedule(settings: Settings, steps_per_epoch: int, *, larger: bool = False) -> Any:
+    """The factor of the learning rate by step, warm-up included; a `ReduceOnPlateau` for "plateau".
+
+    larger: whether more is better of what is measured after each epoch.
+    """
     total = max(1, settings.epochs * steps_per_epoch)
     warm = min(round((settings.warm_up or 0) * steps_per_epoch), total - 1)
     rest = total - warm
     kind = settings.schedule
     if kind == "plateau":
-        return schedules.ReduceOnPlateau(
-            0.3, max(1, (settings.patience or 6) // 2), larger=settings.metric not in ("loss", None)
-        )
+        return schedules.ReduceOnPlateau(0.3, max(1, (settings.patience or 6) // 2), larger=larger)
     if callable(kind):
         after: schedules.Schedule = kind
         if not isinstance(after(0), int | float | np.number):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from zoonet.ops.errors import ArgumentError, FormatError, InputError
 from zoonet.zoo.classification import ImageClassification, floating_dtype
 from zoonet.zoo.graphs import GraphNetwork
 from zoonet.zoo.train import prepare
-from zoonet.zoo.train.adapt import can_change_classes, ends_in_sigmoid, ends_in_softmax, with_classes
+from zoonet.zoo.train.adapt import can_change_classes, ends_in_sigmoid, ends_in_softmax, trainable, with_classes
 from zoonet.zoo.train.augment import Augmentation, make_augmentation
-from zoonet.zoo.train.data import Data, open_data, split
+from zoonet.zoo.train.data import Data, fingerprint, open_data, split
 from zoonet.zoo.train.files import validation_folder
 from zoonet.zoo.train.loader import Loader
 from zoonet.zoo.train.objective import Objective, make_objective
@@ -30,7 +31,9 @@ __all__ = ["Parts", "evaluation_loader", "set_up"]
 
 @dataclass
 class Parts:
-    """Data, loaders and objective of a run. validation: None where nothing is measured."""
+    """Data, loaders and objective of a run. validation: None where nothing is measured. held: data that were given to
+    measure on, apart from `data`.
+    """
 
     data: Data
     training: Loader
@@ -40,6 +43,12 @@ class Parts:
     augmentation: Augmentation
     notes: list[str]
     skipped: list[str]
+    held: Data | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these data from others."""
+        return "".join(fingerprint(data) for data in (self.data, self.held) if data is not None)
 
 
 def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Objective:
@@ -93,6 +102,7 @@ def set_up(
 ) -> Parts:
     """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
     _check_trainable(model, settings)
+    trainable(model.network, settings.freeze)  # complains of patterns before anything is read
     notes: list[str] = []
 
     def opened(what: Any) -> Data:
@@ -115,7 +125,7 @@ def set_up(
     if labels is not None:
         data = data.relabelled(labels)
         measured = measured.relabelled(labels) if measured is not None else None
-    whole = data
+    whole, held = data, measured
     if measured is None and isinstance(validation, float) and validation:
         data, measured = split(data, validation, settings.seed, stratified=bool(objective.classes))
         notes.append(f"{len(data)} samples to train on, {len(measured)} held back to measure")
@@ -143,7 +153,7 @@ def set_up(
         if measured is None
         else evaluation_loader(model, measured, batch, settings.corrupt, settings.workers, settings.preprocessed)
     )
-    return Parts(whole, training, checked, objective, labels, augmentation, notes, skipped)
+    return Parts(whole, training, checked, objective, labels, augmentation, notes, skipped, held)
 
 
 def _prepare(model: Model, data: Data, augmentation: Augmentation, preprocessed: bool) -> Callable[..., Any]:
