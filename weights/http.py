@@ -91,6 +91,8 @@ def _send(session: Session, method: str, url: str, headers: Mapping[str, str], s
             received=reason_of(error),
             fix="set REQUESTS_CA_BUNDLE to your network's certificate file",
         ) from None
+    except requests.exceptions.ProxyError as error:
+        raise Again(f"the proxy does not answer: {reason_of(error)}") from None
     except requests.exceptions.RequestException as error:
         raise Again(reason_of(error)) from None
 

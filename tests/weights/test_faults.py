@@ -168,6 +168,14 @@ class TestNetwork:
         server.add("http://files.example/model.bin", DATA)
         assert_whole(get("http://files.example/model.bin"))
 
+    def test_proxy_that_is_not_there(self, get: FetchFile, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NO_PROXY")
+        with socket.socket() as taken:  # bound and not listening
+            taken.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{taken.getsockname()[1]}")
+            with pytest.raises(DownloadError, match="the proxy does not answer: the connection was refused"):
+                get("http://files.example/model.bin")
+
     def test_certificates(self, server: Any, get: FetchFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One that nobody vouches for is refused; one in REQUESTS_CA_BUNDLE is taken, as requests does."""
         certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
