@@ -3,9 +3,10 @@
     python -m zoonet.zoo.train_digits                                    # as the model in the package was
     python -m zoonet.zoo.train_digits --minute --output digits.safetensors
 
-Every fifth scan is held out and never trained on. The others are warped anew for each epoch, and so are digits drawn
-from strokes, which only the first command has: its model also reads other hands, print and photographs. The second
-reaches 98.5 % of the scans held out in less than a minute. The seed is fixed: the same machine and NumPy give the same
+Every fifth scan is held out and never trained on. The others, and digits drawn from strokes, are warped anew for each
+epoch. The second command is the first with fewer drawn digits, milder warps and a fifth of the steps: about a minute of
+computing, shared by two cores. It gets 99.2 % of the scans held out right (98.3 and 99.2 % with the seeds 1 and 2), the
+first 99.4 %, and it has seen less of how other hands write. The seed is fixed: the same machine and NumPy give the same
 file again, others the same but for rounding.
 """
 
@@ -47,7 +48,7 @@ class Recipe:
     strength: float
 
 
-FULL, MINUTE = Recipe(52, 64, 3000, 0.05, 1.0), Recipe(14, 32, 0, 0.05, 0.7)
+FULL, MINUTE = Recipe(52, 64, 3000, 0.05, 1.0), Recipe(10, 32, 1000, 0.05, 0.7)
 
 
 def scans() -> tuple[Array, Array]:
@@ -102,11 +103,11 @@ def train(images: Array, targets: Array, recipe: Recipe = FULL, *, seed: int = 0
 
 def _card(right: int, count: int, minute: bool) -> Card:
     """What the model says of itself: which command made it of what, and how many scans it got right."""
-    command, strokes = (" --minute", "") if minute else ("", ", and on strokes drawn by the script")
+    command = "train_digits --minute" if minute else "train_digits"
     return Card(
         name="digits",
-        source=f"trained by python -m zoonet.zoo.train_digits{command} on the Optical Recognition of Handwritten "
-        f"Digits data set (E. Alpaydin and C. Kaynak, UCI, 1998), as in scikit-learn's load_digits{strokes}",
+        source=f"trained by python -m zoonet.zoo.{command} on the Optical Recognition of Handwritten Digits data set "
+        "(E. Alpaydin and C. Kaynak, UCI, 1998), as in scikit-learn's load_digits, and on strokes drawn by the script",
         licence="Apache-2.0 (data: CC BY 4.0)",
         accuracy=f"{100 * right / count:.2f} % top-1 ({right} of {count} held-out scans), held out: every scan of "
         f"load_digits whose index leaves {HELD_OUT - 1} when divided by {HELD_OUT}",
@@ -117,7 +118,7 @@ def _card(right: int, count: int, minute: bool) -> Card:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, measure on the scans that were held out, and write the weights."""
     parser = argparse.ArgumentParser(prog="python -m zoonet.zoo.train_digits", description=main.__doc__)
-    parser.add_argument("--minute", action="store_true", help="on scans alone, to 98.5 %% in less than a minute")
+    parser.add_argument("--minute", action="store_true", help="the quick recipe: about a minute of computing")
     parser.add_argument("--epochs", type=int, help=f"default: {FULL.epochs}, or {MINUTE.epochs} with --minute")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
