@@ -126,7 +126,7 @@ class Darknet(Module):
         grey = self._net.positive("channels", 3) == 1
         count = 1 if grey else 3
         (height, width), keep = self.input_size, bool(self._net.integer("letter_box", 0))
-        multiple = None if keep else self.size_multiple
+        multiple = None if keep or max(height, width) > MAX_SIDE else self.size_multiple
         free = multiple is not None and height % multiple == 0 and width % multiple == 0
         return DetectionPreprocessing(
             size=None if free else (height, width),

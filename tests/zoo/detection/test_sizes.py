@@ -116,6 +116,11 @@ def test_darknets_that_keep_the_size_of_their_cfg(before: str, after: str, tmp_p
     assert own.keep == ("letter_box" in after)
 
 
+def test_darknets_that_are_too_large_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="sizes from 1 to 16384; received"):
+        _ = Darknet(DarknetConfig(CFG.format(64, 2_000_000))).preprocessing
+
+
 @pytest.mark.parametrize(
     "name", ["yolox_nano", pytest.param("rtdetr_r18vd", marks=SLOW), "ssdlite320_mobilenet_v3_large"]
 )
