@@ -145,7 +145,8 @@ def _signature(model: Model) -> Signature:
     outputs: list[str] | None = ["scores"] if model.task.name == "image-classification" else None
     if len(ports) == len(kinds):  # a graph that names them
         names, outputs = [port.name for port in ports], [port.name for port in model.task.outputs]  # type: ignore[attr-defined]
-    dynamic = {name: {0: "batch"} for name, kind in zip(names, kinds, strict=True) if kind.shape}
+    axes = model.task.free_axes() if hasattr(model.task, "free_axes") else {0: "batch"}
+    dynamic = {name: axes for name, kind in zip(names, kinds, strict=True) if kind.shape}
     return Signature(_of_module(network), dict(zip(names, kinds, strict=True)), outputs, dynamic)
 
 

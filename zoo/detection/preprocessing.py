@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 _SAMPLINGS = ("centres", "corners")
-_LARGEST = 1 << 14  # pixels on a side of a network's input
+#: Pixels on a side of a network's input, at most.
+MAX_SIDE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class DetectionPreprocessing(Configured):
 
     size: (height, width) of the input. With keep the picture is scaled by one factor until it fits, and padded;
         without, it is stretched.
-    shorter, longest, multiple: where size is None, the shorter side is scaled to `shorter` unless the longer one would
-        exceed `longest`, and both are padded at the right and bottom to a multiple of `multiple`.
+    area, shorter, longest, multiple: where size is None, the picture keeps its proportions. It is scaled to have `area`
+        pixels, or with area 0 until its shorter side has `shorter`, unless the longer one would exceed `longest`; then
+        both sides are padded to a multiple of `multiple`.
     center: the picture lies in the middle of the padding, else at the top left. pad: the value of padded pixels, 0 to
         255, one number or one per channel. sampling: bilinear without antialiasing, between the centres of pixels (as
         OpenCV and PyTorch do) or with the corner pixels of both pictures on each other (as darknet does).
@@ -68,6 +71,7 @@ class DetectionPreprocessing(Configured):
     keep: bool = True
     center: bool = True
     pad: float | tuple[float, ...] = 114.0
+    area: int = 0
     shorter: int = 800
     longest: int = 1333
     multiple: int = 32
@@ -86,7 +90,8 @@ class DetectionPreprocessing(Configured):
             "mean": (len(self.mean) == count, f"{count} numbers, one per channel"),
             "std": (len(self.std) == count and all(self.std), f"{count} numbers other than 0"),
             "size": (self.size is None or len(self.size) == 2, "(height, width) or None"),
-            "sizes": (all(isinstance(n, int) and 0 < n <= _LARGEST for n in sizes), f"sizes from 1 to {_LARGEST}"),
+            "sizes": (all(isinstance(n, int) and 0 < n <= MAX_SIDE for n in sizes), f"sizes from 1 to {MAX_SIDE}"),
+            "area": (isinstance(self.area, int) and 0 <= self.area <= MAX_SIDE**2, f"0 to {MAX_SIDE}² pixels"),
             "pad": (isinstance(self.pad, int | float) or len(self.pad) == count, f"a number, or {count}"),
         }
         for name, (holds, expected) in checks.items():
@@ -107,18 +112,22 @@ class DetectionPreprocessing(Configured):
     def of_size(self, size: int | Sequence[int]) -> DetectionPreprocessing:
         """The same for inputs of another size.
 
-        size: (height, width), or one number: both sides, or the shorter side where the size follows from the picture;
-        `longest` then keeps its ratio to it. Raises ArgumentError.
+        size: (height, width), or one number: both sides. Where the size follows from the picture, one number is the
+        shorter side, or with `area` the side of a square of as many pixels; `longest` keeps its ratio to it.
+        Raises ArgumentError.
         """
         sides = (size,) if isinstance(size, int | np.integer) else tuple(size) if isinstance(size, Sequence) else ()
         whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sides)
-        if len(sides) not in (1, 2) or isinstance(size, str) or not whole or not all(0 < n <= _LARGEST for n in sides):
+        if len(sides) not in (1, 2) or isinstance(size, str) or not whole or not all(0 < n <= MAX_SIDE for n in sides):
             raise ArgumentError(
-                "size is wrong", expected=f"pixels, or (height, width), from 1 to {_LARGEST}", received=repr(size)[:100]
+                "size is wrong", expected=f"pixels, or (height, width), from 1 to {MAX_SIDE}", received=repr(size)[:100]
             )
         if len(sides) == 1 and self.size is None:
-            longest = min(round(self.longest * int(sides[0]) / self.shorter), _LARGEST)
-            return replace(self, shorter=int(sides[0]), longest=longest)
+            side = int(sides[0])
+            longest = min(round(self.longest * side / (self.area**0.5 or self.shorter)), MAX_SIDE)
+            if self.area:
+                return replace(self, longest=longest, area=side * side)
+            return replace(self, longest=longest, shorter=side)
         return replace(self, size=(int(sides[0]), int(sides[-1])))
 
     def __call__(self, image: Image) -> Array:
@@ -149,7 +158,8 @@ class DetectionPreprocessing(Configured):
                 return self.size, self.size
             ratio = min(self.size[0] / height, self.size[1] / width)
             return _scaled(height, width, ratio), self.size
-        ratio = min(self.shorter / min(height, width), self.longest / max(height, width))
+        wanted = math.sqrt(self.area / (height * width)) or self.shorter / min(height, width)
+        ratio = min(wanted, self.longest / max(height, width))
         inner = _scaled(height, width, ratio)
         if inner[0] * inner[1] > MAX_PIXELS:
             raise InputError("the picture is too long for its width", received=f"{width}×{height}", fix="cut it first")

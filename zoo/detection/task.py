@@ -82,7 +82,7 @@ class ObjectDetection:
             found = recognised(network, config, file, decoder)
             decoder, usual, thresholds = found.decoder, found.preprocessing, found.thresholds
             labels = labels or found.labels
-        preprocessing = preprocessing or own or usual
+        preprocessing = _fitted(preprocessing or own or usual, network)
         labels = labels or usual_labels(architecture, decoder.classes)
         if decoder.classes and len(labels) != decoder.classes:
             raise ArgumentError(
@@ -128,10 +128,12 @@ class ObjectDetection:
         one of the same class and higher score by more is dropped; usually 0.45. classes: names or indices, only these.
         max_det: most objects in a picture. agnostic: boxes of different classes suppress each other. suppression:
         "hard", "soft", "weighted" or "none" (see `Selection`); usually "hard". top_k: candidates that take part in it.
-        multi_label: a box may have several classes, else its best one only. size: of the network's input, pixels or
-        (height, width), where it takes others than its usual one: larger ones show smaller objects and take longer; one
-        number is the shorter side for RetinaNet and FCOS. batch: pictures at a time. progress: called with (done,
-        total).
+        multi_label: a box may have several classes, else its best one only. batch: pictures at a time. progress: called
+        with (done, total).
+        size: of the network's input, pixels or (height, width), where it takes others than its usual one: larger ones
+        show smaller objects and take longer. One number is the shorter side for RetinaNet and FCOS; for darknet's
+        networks, which see a picture in its own proportions, it is the side of a square of as many pixels, while
+        (height, width) stretches the picture, as darknet does to the size in the .cfg.
         Raises InputError, FormatError, MissingFileError or ArgumentError.
         """
         if not isinstance(batch, int) or batch < 1:
@@ -245,6 +247,10 @@ class ObjectDetection:
         """The paths of all pictures, those in folders included."""
         return [source.name for path in arguments for source in find_pictures(Path(path))]
 
+    def free_axes(self) -> dict[int, str]:
+        """The axes of the input that may have any size in an exported graph, with their names."""
+        return {0: "batch"} if self.preprocessing.size is not None else {0: "batch", 2: "height", 3: "width"}
+
     def check(self, network: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """One array (N, channels, H, W) in the network's floating dtype."""
         if len(inputs) != 1:
@@ -255,8 +261,11 @@ class ObjectDetection:
         return (checked_pictures(network, inputs[0]),)
 
     def example(self, network: Module) -> tuple[TensorType, ...]:
-        """One picture; of 640 pixels where its size does not follow from the preprocessing."""
-        shape = self.preprocessing.shape or (len(self.preprocessing.mean), 640, 640)
+        """One picture; where its size depends on the picture, of the network's own size, or of a square one."""
+        own = self.preprocessing
+        side = -(-round(own.area**0.5) // own.multiple) * own.multiple or 640
+        height, width = getattr(network, "input_size", (side, side)) if own.size is None else own.size
+        shape = (len(own.mean), height, width)
         return (TensorType((1, *shape), floating_dtype(network)),)
 
 
@@ -277,6 +286,12 @@ def _preprocessing_of(config: Any, file: str) -> DetectionPreprocessing:
         return DetectionPreprocessing.from_config({key: value for key, value in config.items() if key != "kind"})
     except (ZoonetError, TypeError, ValueError) as error:
         raise FormatError(f"the preprocessing in {file} is malformed", received=error) from None
+
+
+def _fitted(preprocessing: DetectionPreprocessing, network: Module) -> DetectionPreprocessing:
+    """The preprocessing, for the size that a graph declares where it would follow from the picture."""
+    declared = [n for port in _ports(network)[:1] for n in (port.shape or ())[2:] if isinstance(n, int)]
+    return preprocessing.of_size(declared) if preprocessing.size is None and len(declared) == 2 else preprocessing
 
 
 def _ports(network: Module) -> Sequence[Any]:

@@ -18,7 +18,7 @@ from zoonet.formats.darknet_cfg import layers_of, parse_cfg
 from zoonet.ops.errors import FormatError
 from zoonet.zoo.detection.candidates import Candidates
 from zoonet.zoo.detection.decoding import corners
-from zoonet.zoo.detection.preprocessing import DetectionPreprocessing
+from zoonet.zoo.detection.preprocessing import MAX_SIDE, DetectionPreprocessing
 from zoonet.zoo.detectors.darknet_configurations import CONFIGURATIONS, filled
 from zoonet.zoo.detectors.darknet_layers import DarknetLayer, DetectionHead, build_layer
 from zoonet.zoo.modules import Array, Module
@@ -99,16 +99,42 @@ class Darknet(Module):
         if any(layer.section.kind in _ONE_SIZE for layer in self._structure):
             return None
         cells = [layer.input_shape[1] for layer in self._structure if layer.section.kind in ("yolo", "region")]
-        return 1 << round(math.log2(self.input_size[0] / min(cells))) if cells else None
+        if not cells:
+            return None
+        multiple = 1 << max(0, round(math.log2(self.input_size[0] / min(cells))))
+        return multiple if self._is_proportional(multiple) else None
+
+    def _is_proportional(self, multiple: int) -> bool:
+        """Whether every layer grows as the input does, from one multiple to the next, so that what fits still fits."""
+        height = max(1, self.input_size[0] // multiple) * multiple
+        width = height + multiple
+        net = replace(self._net, options={**self._net.options, "height": str(height), "width": str(width)})
+        try:
+            layers = layers_of([net, *(layer.section for layer in self._structure)])
+        except FormatError:
+            return False
+        maps = [layer.output_shape for layer in layers if not layer.section.kind.startswith("implicit")]
+        return all(down * width == across * height or (down, across) == (1, 1) for _, down, across in maps)
 
     @property
     def preprocessing(self) -> DetectionPreprocessing:
-        """RGB from 0 to 1, stretched to the size in [net], or with letter_box in the middle of grey."""
+        """RGB from 0 to 1, with as many pixels as [net] has, in the picture's own proportions.
+
+        Darknet itself stretches pictures to the size in [net], as `of_size` with a height and a width does; so it is
+        here where a layer takes no other size. With letter_box the picture is put in the middle of grey of that size.
+        """
         grey = self._net.positive("channels", 3) == 1
         count = 1 if grey else 3
+        (height, width), keep = self.input_size, bool(self._net.integer("letter_box", 0))
+        multiple = None if keep or max(height, width) > MAX_SIDE else self.size_multiple
+        free = multiple is not None and height % multiple == 0 and width % multiple == 0
         return DetectionPreprocessing(
-            size=self.input_size,
-            keep=bool(self._net.integer("letter_box", 0)),
+            size=None if free else (height, width),
+            keep=keep,
+            center=keep,
+            area=height * width if free else 0,
+            longest=min(4 * max(height, width), MAX_SIDE) if free else DetectionPreprocessing.longest,
+            multiple=multiple or 1,
             pad=127.5,
             channels="L" if grey else "RGB",
             mean=(0.0,) * count,

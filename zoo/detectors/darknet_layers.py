@@ -203,7 +203,9 @@ class Pool(DarknetLayer):
         stride = section.positive("stride", 1)
         self.size = section.positive("size", stride)
         self.stride = (section.positive("stride_y", stride), section.positive("stride_x", stride))
-        self.padding = section.integer("padding", self.size - 1)
+        padding = section.integer("padding", self.size - 1)
+        # Half before, rounded down. What no window reaches is padded all the same: it would depend on the input's size.
+        self.pads = ((padding // 2, padding - padding // 2),) * 2
         self.mean = section.kind == "local_avgpool"
         self.depth = section.integer("maxpool_depth", 0) and layer.output_shape[0]
         if self.depth and layer.input_shape[0] % self.depth:
@@ -214,16 +216,9 @@ class Pool(DarknetLayer):
         if self.depth:
             n, channels, height, width = x.shape
             return ops.max(ops.reshape(x, (n, channels // self.depth, self.depth, height, width)), 1)
-        pads = tuple([self._pads(n, s) for n, s in zip(x.shape[2:], self.stride, strict=True)])
         if self.mean:
-            return ops.avg_pool(x, self.size, self.stride, pads, count_include_pad=False)
-        return ops.max_pool(x, self.size, self.stride, pads)
-
-    def _pads(self, size: int, stride: int) -> tuple[int, int]:
-        """Half of the padding before, rounded down, and after it as much as the last window reaches beyond."""
-        outputs = (size + self.padding - self.size) // stride + 1
-        before = self.padding // 2
-        return before, max(0, (outputs - 1) * stride + self.size - before - size)
+            return ops.avg_pool(x, self.size, self.stride, self.pads, count_include_pad=False)
+        return ops.max_pool(x, self.size, self.stride, self.pads)
 
 
 class GlobalAverage(DarknetLayer):
