@@ -185,7 +185,7 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         training.inputs.append(builder.key)
     fixed = next((info.batch for info in infos if info.batch), None)
     types = infer_types(graph, [info.shape or () for info in infos], [info.dtype for info in infos], fixed)
-    names = _output_names(model, len(graph.outputs))
+    names = _output_names(model, len(graph.outputs), {info.name for info in infos})
     outputs = tuple(
         ValueInfo(name, "tensor", kind.dtype, kind.shape) if kind is not None else ValueInfo(name)
         for name, kind in zip(names, types, strict=True)
@@ -311,13 +311,13 @@ def _shape(shape: Any) -> tuple[int | None, ...]:
     return (None, *shape[1:])
 
 
-def _output_names(model: LayerConfig, count: int) -> list[str]:
-    """The names of the layers that give the outputs, told apart by numbers where one gives several."""
+def _output_names(model: LayerConfig, count: int, inputs: set[str]) -> list[str]:
+    """The names of the layers that give the outputs, told apart by numbers where one gives several, or is an input."""
     names: list[str] = []
     last = [model.layers[-1].name] * count if model.kind == "sequential" else []
     for layer in last or [ref.layer for ref in references(model.outputs)]:
         name, number = layer, 1
-        while name in names:
+        while name in names or name in inputs:
             name, number = f"{layer}_{number}", number + 1
         names.append(name)
     return names

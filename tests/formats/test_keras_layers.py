@@ -94,6 +94,7 @@ LAYERS: dict[str, Case] = {
     "batch normalisation along axis 1": (of("BatchNormalization", axis=1, scale=False), (3, 5, 4)),
     "batch normalisation of vectors": (of("BatchNormalization", center=False), (6,)),
     "layer normalisation": (of("LayerNormalization"), (5, 4)),
+    "layer normalisation over axes in another order": (of("LayerNormalization", axis=[2, 1]), (5, 4)),
     "layer normalisation over axes": (of("LayerNormalization", axis=[1, 2], scale=False), (5, 4)),
     "group normalisation": (of("GroupNormalization", 2), (5, 4, 6)),
     "group normalisation, each channel": (of("GroupNormalization", -1), (5, 4, 6)),

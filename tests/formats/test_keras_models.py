@@ -304,7 +304,7 @@ def fuzz(tmp_path: pathlib.Path, count: int) -> None:
 
 
 def test_mutated_configurations(tmp_path: pathlib.Path) -> None:
-    fuzz(tmp_path, 200)
+    fuzz(tmp_path, 60)
 
 
 @pytest.mark.slow

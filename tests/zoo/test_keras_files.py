@@ -41,7 +41,7 @@ def by_keras(network: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     "architecture",
     [
-        "resnet18",
+        pytest.param("resnet18", marks=pytest.mark.slow),
         "resnet20",
         "mobilenetv1_025",
         pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),

@@ -183,6 +183,7 @@ def graph_facts(path: pathlib.Path) -> dict[str, Any]:
             "inputs": {port.name: str(port) for port in ports.inputs},
             "outputs": {port.name: str(port) for port in ports.outputs},
             **({} if model.task.name == "arrays" else model.task.to_config()),
+            **({"notes": model.card.notes} if model.card.notes else {}),
         }
     except ZoonetError as error:
         return {"cannot run": str(error)}

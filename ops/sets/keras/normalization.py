@@ -122,6 +122,8 @@ def layer_normalization(
     x = floating(inputs)
     rank = len(x.shape)
     axes = axes_of(axis, rank, "LayerNormalization")
+    sizes = tuple([int(x.shape[a]) for a in axes])  # weights of axes in another order are read as if in this one
+    gamma, beta = (v if v is None or tuple(v.shape) == sizes else ops.reshape(v, sizes) for v in (gamma, beta))
     if axes == tuple(range(axes[0], rank)):
         return ops.layer_norm(x, tuple(x.shape[axes[0] :]), gamma, beta, epsilon)
     mean = ops.mean(x, axes, True)

@@ -49,45 +49,57 @@ def repeat_vector(inputs: Array, /, n: int) -> Array:
 
 
 def _declare_padding(rank: int) -> None:
-    padding_name, cropping_name, up_name = f"ZeroPadding{rank}D", f"Cropping{rank}D", f"UpSampling{rank}D"
-    ones, twos = (1 if rank == 1 else (1,) * rank), (2 if rank == 1 else (2,) * rank)
+    name = f"ZeroPadding{rank}D"
 
-    @layer(padding_name)
-    def zero_padding(inputs: Array, /, padding: Any = ones, data_format: str | None = None) -> Array:
+    @layer(name)
+    def zero_padding(
+        inputs: Array, /, padding: Any = 1 if rank == 1 else (1,) * rank, data_format: str | None = None
+    ) -> Array:
         """Zeros around the spatial axes: a number, one per axis, or pairs."""
-        require_rank(inputs, rank + 2, padding_name)
+        require_rank(inputs, rank + 2, name)
         pairs = dict(
             zip(
-                spatial_axes(inputs, data_format, padding_name),
-                pairs_per_axis(padding, rank, padding_name, "padding"),
+                spatial_axes(inputs, data_format, name),
+                pairs_per_axis(padding, rank, name, "padding"),
                 strict=True,
             )
         )
         return ops.pad(inputs, tuple([pairs.get(axis, (0, 0)) for axis in range(rank + 2)]))
 
-    @layer(cropping_name)
-    def cropping(inputs: Array, /, cropping: Any = ones, data_format: str | None = None) -> Array:
+
+def _declare_cropping(rank: int) -> None:
+    name = f"Cropping{rank}D"
+
+    @layer(name)
+    def cropping(
+        inputs: Array, /, cropping: Any = 1 if rank == 1 else (1,) * rank, data_format: str | None = None
+    ) -> Array:
         """Positions cut off the spatial axes: a number, one per axis, or pairs."""
-        require_rank(inputs, rank + 2, cropping_name)
+        require_rank(inputs, rank + 2, name)
         key = [slice(None)] * (rank + 2)
         for axis, (before, after) in zip(
-            spatial_axes(inputs, data_format, cropping_name),
-            pairs_per_axis(cropping, rank, cropping_name, "cropping"),
+            spatial_axes(inputs, data_format, name),
+            pairs_per_axis(cropping, rank, name, "cropping"),
             strict=True,
         ):
             size = int(inputs.shape[axis])
             if before + after >= size:
-                raise ShapeError(f"{cropping_name}: nothing is left", expected=f"below {size}", received=cropping)
+                raise ShapeError(f"{name}: nothing is left", expected=f"below {size}", received=cropping)
             key[axis] = slice(before, size - after)
         return inputs[tuple(key)]
+
+
+def _declare_up_sampling(rank: int) -> None:
+    name = f"UpSampling{rank}D"
+    twos = 2 if rank == 1 else (2,) * rank
 
     def up_sampling(
         inputs: Array, /, size: Sizes = twos, data_format: str | None = None, interpolation: str = "nearest"
     ) -> Array:
         """Each position repeated, or pictures resized, by whole factors."""
-        require_rank(inputs, rank + 2, up_name)
-        factors = per_axis(size, rank, up_name, "size")
-        axes = spatial_axes(inputs, data_format, up_name)
+        require_rank(inputs, rank + 2, name)
+        factors = per_axis(size, rank, name, "size")
+        axes = spatial_axes(inputs, data_format, name)
         if interpolation == "nearest":
             x = inputs
             for axis, factor in zip(axes, factors, strict=True):
@@ -104,11 +116,13 @@ def _declare_padding(rank: int) -> None:
         """Each cell repeated."""
         return up_sampling(inputs, size, data_format)
 
-    layer(up_name)({1: up_sampling_1d, 2: up_sampling, 3: up_sampling_3d}[rank])
+    layer(name)({1: up_sampling_1d, 2: up_sampling, 3: up_sampling_3d}[rank])
 
 
 for _rank in (1, 2, 3):
     _declare_padding(_rank)
+    _declare_cropping(_rank)
+    _declare_up_sampling(_rank)
 
 
 def resize_pictures(
