@@ -213,3 +213,16 @@ def test_other_data_to_measure_on_are_other_data(small: Any, tmp_path: pathlib.P
     with pytest.raises(ArgumentError, match="other data"):
         small().train((x, y), validation=(x[12:24], y[12:24]), epochs=2, resume=True, **options)
     assert len(small().train((x, y), validation=(x[:12], y[:12]), epochs=2, resume=True, **options)) == 2
+
+
+def test_a_network_whose_output_is_its_embedding_goes_on(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    text = (assets / "tinyshakespeare" / "input.txt").read_text()[:3000]
+    options: dict[str, Any] = {"epochs": 2, "batch": 2, "save_every": 1, "workers": 0}
+    models = [zoo.load(assets / "stories260k" / "stories260K.bin") for _ in range(3)]
+    expected = models[0].train(text, run=False, **options, **QUIET)
+    assert len(expected.steps) >= 4
+    with pytest.raises(Killed):
+        models[1].train(text, run=tmp_path / "run", progress=killed_at(2), **options)
+    history = models[2].train(text, run=tmp_path / "run", resume=True, **options, **QUIET)
+    assert history["val_loss"] == expected["val_loss"]
+    assert same(state(models[2]), state(models[0]))
