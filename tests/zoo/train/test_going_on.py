@@ -15,7 +15,7 @@ from PIL import Image
 from train_data import shapes
 
 from zoonet import ops, zoo
-from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.errors import ArgumentError, InputError, TrainingError
 from zoonet.zoo.layers import Linear, Sequential
 from zoonet.zoo.train.data import Data, fingerprint
 
@@ -226,3 +226,24 @@ def test_a_network_whose_output_is_its_embedding_goes_on(assets: pathlib.Path, t
     history = models[2].train(text, run=tmp_path / "run", resume=True, **options, **QUIET)
     assert history["val_loss"] == expected["val_loss"]
     assert same(state(models[2]), state(models[0]))
+
+
+def test_the_node_of_a_graph_where_numbers_end_is_named(tmp_path: pathlib.Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, array = onnx.helper, onnx.numpy_helper.from_array
+    float32, weights = onnx.TensorProto.FLOAT, np.full((3, 2), 400, np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"], name="project"),
+            helper.make_node("Exp", ["h"], ["e"], name="explode"),
+            helper.make_node("Tanh", ["e"], ["y"], name="calm"),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("x", float32, ["n", 3])],
+        [helper.make_tensor_value_info("y", float32, ["n", 2])],
+        [array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    x, y = np.ones((8, 3), np.float32), np.arange(8) % 2
+    with pytest.raises(TrainingError, match=r"step 1 \(epoch 1\).*the output of the node explode \(onnx\.Exp"):
+        zoo.load(tmp_path / "m.onnx").train((x, y), loss="cross_entropy", epochs=1, run=False, **QUIET)
