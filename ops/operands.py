@@ -62,7 +62,17 @@ def static_value(value: Any, op: str = "operator", parameter: str = "argument") 
 
 
 def as_array(value: Any, op: str, parameter: str) -> np.ndarray[Any, Any]:
-    """A number or a list of numbers as an array, floats as float32. Raises ArgumentError for anything else."""
+    """A number or a list of numbers as an array, floats as float32. Raises ArgumentError for anything else.
+
+    A list of arrays is refused too: it is a sequence of an ONNX graph that stands where a tensor belongs.
+    """
+    if isinstance(value, list) and any(is_array(item) and item.ndim for item in value):
+        raise ArgumentError(
+            f"{op}: {parameter} is a sequence of arrays",
+            expected="one array, a number or a list of numbers",
+            received=f"{len(value)} arrays",
+            fix="stack or concatenate them first",
+        )
     if isinstance(value, list | tuple | int | float | complex):
         try:
             array = np.asarray(value)

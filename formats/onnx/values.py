@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from zoonet.ops.devices import is_array
-from zoonet.ops.errors import InputError
+from zoonet.ops.errors import FormatError, InputError, UnsupportedFormatError
 from zoonet.ops.operands import Traced
-from zoonet.ops.sets.onnx.common import DTYPES, STRING
+from zoonet.ops.sets.onnx.common import STRING, dtype_of
 from zoonet.ops.types import UNKNOWN, DType, TensorType
 
 __all__ = ["ValueInfo"]
@@ -81,9 +81,17 @@ def as_text(text: Any) -> str:
     return data.decode("utf-8", "replace")
 
 
+def element_type(number: int) -> DType | None:
+    """The data type of a number of TensorProto.DataType, None for UNDEFINED. Raises UnsupportedFormatError."""
+    return dtype_of(number) if number else None
+
+
 def value_info(proto: Any, optional: bool = False) -> ValueInfo:
     """What a ValueInfoProto says."""
-    kind, dtype, shape = describe_type(proto.type)
+    try:
+        kind, dtype, shape = describe_type(proto.type)
+    except UnsupportedFormatError as error:
+        raise FormatError(f"{as_text(proto.name)!r} is declared of an unknown type: {error}") from None
     return ValueInfo(proto.name, kind, dtype, shape, optional)
 
 
@@ -100,7 +108,7 @@ def describe_type(proto: Any) -> tuple[str, DType | None, tuple[int | str | None
                 else as_text(d.dim_param) or None
                 for d in tensor.shape.dim
             )
-        return "tensor" if case == "tensor_type" else "sparse", DTYPES.get(tensor.elem_type), shape
+        return "tensor" if case == "tensor_type" else "sparse", element_type(tensor.elem_type), shape
     if case in ("sequence_type", "optional_type"):
         inner, dtype, shape = describe_type(getattr(proto, case).elem_type)
         kind = case.removesuffix("_type")

@@ -147,7 +147,7 @@ def loop_of(condition: str, count: Any, extra: tuple[Any, ...] = (), limit: int 
 
 
 @pytest.mark.parametrize("condition", ["going", "same", "fixed", "true"])
-@pytest.mark.parametrize("count", [None, 1 << 62])
+@pytest.mark.parametrize("count", [None, 1 << 62, 10**9])
 def test_loops_without_end(condition: str, count: int | None) -> None:
     with pytest.raises(ArgumentError, match=r"(?s)Loop would not end.*turns"):
         reader.run_model(loop_of(condition, count), [X])
@@ -157,6 +157,47 @@ def test_loops_that_end_by_their_condition_or_count() -> None:
     for count in (None, 1 << 62):  # as exporters write `while`
         assert reader.run_model(loop_of("less", count, limit=7), [X])[0] == 7
     assert reader.run_model(loop_of("same", 5), [X])[0] == 5
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("SequenceConstruct", "x x", "s"), node("Add", "s x")],
+        [node("SequenceConstruct", "x x", "s"), node("Relu", "s")],
+        [node("SequenceConstruct", "x x", "s"), node("Concat", "x s", axis=0)],
+        [node("SequenceConstruct", "x x", "s"), node("Cast", "x", "i", to=7), node("SequenceInsert", "s i")],
+    ],
+)
+def test_sequences_and_tensors_that_clash(nodes: list) -> None:
+    with pytest.raises(ZoonetError, match=r"'the_node'.*(is a sequence|another data type)"):
+        reader.run_model(model_of(nodes), [X])
+
+
+@pytest.mark.parametrize("kind", [99, -1])
+def test_types_that_nobody_knows(kind: int) -> None:
+    model = model_of([node("Relu")])
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    with pytest.raises(FormatError, match=f"'x'.*unknown.*{kind}"):
+        reader.run_model(model, [X])
+
+
+def test_strings_that_double_forty_times() -> None:
+    nodes = [node("StringConcat", f"s{i} s{i}", f"s{i + 1}", f"n{i}") for i in range(40)]
+    weights = {"s0": np.array(["a" * 1000], object)}
+    start = time.perf_counter()
+    with pytest.raises(ShapeError, match=r"'n\d+'.*too much text"):
+        reader.run_model(model_of(nodes, [], [port("s40", TensorProto.STRING)], weights, opset=20), [])
+    assert time.perf_counter() - start < 5
+
+
+def test_patterns_of_many_states_on_long_texts() -> None:
+    """A pattern of 6,000 states on 5,000 letters: the same step again and again."""
+    made = node("RegexFullMatch", "s", pattern="(a*)*" * 2000 + "b")
+    weights = {"s": np.array(["a" * 5000, "a" * 5000 + "b"], object)}
+    start = time.perf_counter()
+    (found,) = reader.run_model(model_of([made], [], [port("y", TensorProto.BOOL)], weights, opset=20), [])
+    assert found.tolist() == [False, True]
+    assert time.perf_counter() - start < 5
 
 
 def test_results_that_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:

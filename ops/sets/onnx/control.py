@@ -16,7 +16,7 @@ from zoonet.ops.tracing import evaluate_graph
 from zoonet.ops.types import UNKNOWN
 
 #: Turns of a Loop that has no other end than its trip count.
-_MOST_TURNS = 1 << 31
+_MOST_TURNS = 1 << 24
 
 
 def call(graph: Subgraph, *inputs: Any) -> tuple[Any, ...]:

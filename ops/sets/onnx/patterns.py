@@ -18,6 +18,8 @@ __all__ = ["Pattern"]
 
 #: Most states of a pattern, as repetitions multiply them.
 _STATES = 20_000
+#: Steps that are remembered: texts repeat themselves, and a step from many states is slow.
+_STEPS_KNOWN = 64
 _DEPTH = 100
 #: Classes of POSIX as Python writes them inside brackets.
 _POSIX = {
@@ -55,17 +57,14 @@ class Pattern:
         if self.at < len(source):
             raise self._error("a closing parenthesis without an opening one")
         self.start = self._build(whole, 0)
+        self.has_asserts = any(state.kind == "assert" for state in self.states)
+        self.steps_known: dict[tuple[frozenset[int], str], frozenset[int]] = {}
 
     def matches(self, text: str) -> bool:
         """Whether the whole text matches."""
         current = self._closure({self.start}, text, 0)
-        for position, character in enumerate(text, 1):
-            reached = {
-                self.states[i].next
-                for i in current
-                if self.states[i].kind == "char" and self.states[i].argument.fullmatch(character)
-            }
-            current = self._closure(reached, text, position)
+        for position in range(len(text)):
+            current = self._after(current, text, position)
             if not current:
                 return False
         return 0 in current
@@ -75,19 +74,32 @@ class Pattern:
         current = self._closure({self.start}, text, start)
         end = start if 0 in current else None
         for position in range(start, len(text)):
-            reached = {
-                self.states[i].next
-                for i in current
-                if self.states[i].kind == "char" and self.states[i].argument.fullmatch(text[position])
-            }
-            current = self._closure(reached, text, position + 1)
+            current = self._after(current, text, position)
             if not current:
                 break
             if 0 in current:
                 end = position + 1
         return end
 
-    def _closure(self, states: set[int], text: str, position: int) -> set[int]:
+    def _after(self, current: frozenset[int], text: str, position: int) -> frozenset[int]:
+        """The states after the character at a position; the last few steps are remembered."""
+        character = text[position]
+        known = self.steps_known.get((current, character))
+        if known is not None:
+            return known
+        reached = {
+            self.states[i].next
+            for i in current
+            if self.states[i].kind == "char" and self.states[i].argument.fullmatch(character)
+        }
+        after = self._closure(reached, text, position + 1)
+        if not self.has_asserts:
+            if len(self.steps_known) >= _STEPS_KNOWN:
+                self.steps_known.clear()
+            self.steps_known[current, character] = after
+        return after
+
+    def _closure(self, states: set[int], text: str, position: int) -> frozenset[int]:
         """The states that are reached without reading a character."""
         found: set[int] = set()
         waiting = list(states)
@@ -101,7 +113,7 @@ class Pattern:
                 waiting += (state.next, state.other)
             elif state.kind == "assert" and _holds(state.argument, text, position):
                 waiting.append(state.next)
-        return found
+        return frozenset(found)
 
     # -- the graph, from its end to its beginning: each part gets the state that follows it -------------------------
 

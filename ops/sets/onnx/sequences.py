@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
-from zoonet.ops.errors import ArgumentError, InputError
+from zoonet.ops.errors import ArgumentError, DTypeError, InputError
 from zoonet.ops.sets.onnx.common import concrete, normalized_axis, scalar
 from zoonet.ops.sets.onnx.registry import declare, onnx_operator
 from zoonet.ops.types import Array
@@ -55,6 +55,13 @@ def sequence_insert(input_sequence: Any, tensor: Any, position: Any = None, /) -
     place = count if position is None else int(scalar(position, "the position of SequenceInsert"))
     if not -count <= place <= count:
         raise ArgumentError("SequenceInsert: no such position", expected=f"{-count} to {count}", received=place)
+    if input_sequence and getattr(input_sequence[0], "dtype", None) != getattr(tensor, "dtype", None):
+        raise DTypeError(
+            "SequenceInsert: the tensor is of another data type than the sequence",
+            expected=input_sequence[0].dtype,
+            received=tensor.dtype,
+            fix="put a Cast before it",
+        )
     place = place + count if place < 0 else place
     return [*input_sequence[:place], tensor, *input_sequence[place:]]
 

@@ -13,6 +13,9 @@ from zoonet.ops.sets.onnx.patterns import Pattern
 from zoonet.ops.sets.onnx.registry import onnx_operator
 from zoonet.ops.types import Array
 
+#: Characters that one StringConcat may make: a few nodes that double a text would fill any memory.
+_MOST_CHARACTERS = 1 << 27
+
 
 def strings(x: Any, operator: str) -> np.ndarray[Any, Any]:
     """The contents of an operand of strings. Raises DTypeError."""
@@ -64,8 +67,13 @@ def string_concat(X: Array, Y: Array, /) -> Array:
     except ValueError:
         raise ShapeError("StringConcat: shapes do not broadcast", received=f"{x.shape} and {y.shape}") from None
     affordable(shape, STRING, "StringConcat")
-    pairs = zip(np.broadcast_to(x, shape).reshape(-1), np.broadcast_to(y, shape).reshape(-1), strict=True)
-    return texts([first + second for first, second in pairs], shape)
+    sides = [np.broadcast_to(side, shape).reshape(-1) for side in (x, y)]
+    count = sum(len(text) for side in sides for text in side)
+    if count > _MOST_CHARACTERS:
+        raise ShapeError(
+            "StringConcat would make too much text", expected=f"at most {_MOST_CHARACTERS} characters", received=count
+        )
+    return texts([first + second for first, second in zip(*sides, strict=True)], shape)
 
 
 @onnx_operator("StringSplit", since=20)
