@@ -453,6 +453,19 @@ def run_node(op: Op[..., Any], arguments: dict[str, Any], lookup: Callable[[Valu
     return result if isinstance(result, tuple) else (result,)
 
 
+_watch: contextvars.ContextVar[Callable[[Node, Any], None] | None] = contextvars.ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def nodes_watched_by(watch: Callable[[Node, Any], None]) -> Iterator[None]:
+    """Graphs that are evaluated inside tell watch(node, results) of each node after it was run."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
 def _at(node: Node, error: ZoonetError) -> ZoonetError:
     """The same error, naming the node where the graph's maker gave it a name."""
     if not node.name:
@@ -470,7 +483,7 @@ def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | 
     environment: dict[Value, Any] = {**graph.constants, **dict(zip(graph.inputs, arguments, strict=True))}
     environment.update(constants or {})
     last = {value: position for position, node in enumerate(graph.nodes) for value in node.inputs}
-    kept = set(graph.outputs)
+    kept, watch = set(graph.outputs), _watch.get()
     for position, node in enumerate(graph.nodes):
         try:
             results = run_node(node.op, node.arguments, environment.__getitem__)
@@ -478,6 +491,8 @@ def evaluate_graph(graph: Graph, *arguments: Any, constants: dict[Value, Any] | 
             raise _at(node, error) from error
         except (MemoryError, RecursionError) as error:
             raise _at(node, ShapeError(f"it needs more memory than there is: {error}")) from error
+        if watch is not None:
+            watch(node, results)
         environment.update(zip(node.outputs, results, strict=True))
         for value in (*node.inputs, *node.outputs):
             if last.get(value, position) == position and value not in kept:

@@ -59,8 +59,9 @@ def resume(trainer: Trainer, folder: RunDirectory) -> None:
         )
     for name, view in trainer.updates.parameters.items():
         view[...] = trainer.on_device(weights[name])
-    trained = trainer.updates.parameters
-    assign(trainer.network, {n: trainer.on_device(a) for n, a in weights.items() if n not in trained})
+    own = trainer.state()
+    trained = {id(own[name]) for name in trainer.updates.parameters}  # under all names of those that are tied
+    assign(trainer.network, {n: trainer.on_device(a) for n, a in weights.items() if id(own[n]) not in trained})
     trainer.updates.load_state({n.removeprefix("optimizer/"): a for n, a in arrays.items() if "optimizer/" in n})
     if trainer.average is not None:
         trainer.average.steps = facts["averaged"]

@@ -11,6 +11,8 @@ import numpy as np
 from zoonet import ops
 from zoonet.ops import trees
 from zoonet.ops.errors import TraceError
+from zoonet.ops.graph import Node
+from zoonet.ops.tracing import nodes_watched_by
 from zoonet.ops.types import as_dtype, is_floating
 from zoonet.zoo.modules import Module, functional_call, keyed_by, observed_by
 from zoonet.zoo.train.objective import Objective
@@ -106,7 +108,9 @@ def _bytes(array: Array) -> Array:
 def first_not_finite(
     network: Module, objective: Objective, inputs: Array, key: Array, gradients: Mapping[str, Array]
 ) -> str:
-    """Where numbers end: the first layer whose output holds one that is none, or else the last parameter's gradient."""
+    """Where numbers end: the first layer (or node of a graph) whose output holds one that is none, or else the last
+    parameter's gradient.
+    """
     if not finite(inputs):
         return "the input"
     names = {id(module): name for name, module in network.named_modules()}
@@ -116,14 +120,18 @@ def first_not_finite(
         outputs = module.forward(*given, **keywords)
         below = bool(found)
         if not below and not all(map(finite, trees.leaves(outputs))):
-            found.append(names.get(id(module), "") or type(module).__name__)
+            found.append("layer " + (names.get(id(module), "") or type(module).__name__))
         return outputs
 
+    def watch(node: Node, results: Any) -> None:
+        if not found and not all(map(_masked_or_finite, results)):
+            found.append(f"node {node.name} ({node.op.name})" if node.name else f"node {node.op.name}")
+
     values = {name: slot.get() for name, slot in network.slots().items()}
-    with np.errstate(all="ignore"), observed_by(observe), keyed_by(key):
+    with np.errstate(all="ignore"), observed_by(observe), nodes_watched_by(watch), keyed_by(key):
         functional_call(network, values, inputs, function=lambda x: objective.outputs(network, x))
     if found:
-        return f"the output of the layer {found[0]}"
+        return f"the output of the {found[0]}"
     bad = [name for name, gradient in gradients.items() if not finite(gradient)]
     return f"the gradient of {bad[-1]}" if bad else "the loss"
 
@@ -133,6 +141,13 @@ def finite(array: Any) -> bool:
     if not hasattr(array, "dtype") or not is_floating(array.dtype):
         return True
     return bool(np.isfinite(ops.to_device(array, "cpu").astype(np.float64)).all())
+
+
+def _masked_or_finite(array: Any) -> bool:
+    """Whether an array holds finite numbers and -inf only, which masks of graphs have."""
+    if not hasattr(array, "dtype") or not is_floating(array.dtype):
+        return True
+    return bool((ops.to_device(array, "cpu").astype(np.float64) < np.inf).all())
 
 
 def clipped(gradients: Arrays, limit: float) -> Arrays:
