@@ -14,6 +14,7 @@ import numpy as np
 from zoonet.formats.checkpoint import Array, LazyTensor
 from zoonet.formats.dtypes import TORCH
 from zoonet.formats.files import expansion_budget, map_file, view_as
+from zoonet.formats.hdf5_texts import TextCheck
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError, ZoonetError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -92,7 +93,7 @@ class Hdf5File:
         self.name = name
         self._data = map_file(source) if isinstance(source, Path) else source
         self._budget = expansion_budget(self._data.size)
-        self._heaps_checked = False
+        self._texts = TextCheck(self._data, name)
         self._check_superblock()
         with hdf5_errors(name):
             self._file = h5py.File(_MappedFile(self._data), "r")
@@ -108,12 +109,15 @@ class Hdf5File:
             )
 
     def _check_superblock(self) -> None:
-        """Raise UnsupportedFormatError unless addresses and lengths take 8 bytes, as `_check_heaps` assumes."""
-        version = int(self._data[8]) if self._data.size > 16 else 0
-        sizes = self._data[13:15] if version < 2 else self._data[9:11]
-        if sizes.tolist() != [8, 8]:
+        """Raise UnsupportedFormatError unless addresses take 8 bytes and count from the first, as TextCheck assumes."""
+        version = int(self._data[8]) if self._data.size > 36 else 0
+        sizes, base = (13, 24 + 4 * version) if version < 2 else (9, 12)
+        widths, start = self._data[sizes : sizes + 2].tolist(), self._data[base : base + 8].tobytes()
+        if widths != [8, 8] or start != bytes(8):
             raise UnsupportedFormatError(
-                f"{self.name}: an HDF5 file of unusual addresses", expected="8 bytes", received=sizes.tolist()
+                f"{self.name}: an HDF5 file of unusual addresses",
+                expected="8 bytes, from the beginning of the file",
+                received=f"{widths} bytes, from {int.from_bytes(start, 'little')}",
             )
 
     def _visit(self, group: Any, path: str, depth: int, above: set[int]) -> None:
@@ -154,31 +158,18 @@ class Hdf5File:
                 raise UnsupportedFormatError(f"{self.name}: dataset {path[:200]!r} has an unknown filter {code}")
 
     def attributes(self, path: str) -> dict[str, Any]:
-        """The attributes of a group as plain data: bytes decoded, arrays as lists."""
+        """The attributes of a group as plain data: bytes decoded, arrays as lists; numbers and texts only."""
         with hdf5_errors(self.name):
-            attributes = self.groups[path].attrs
-            if any(attributes.get_id(key).dtype.hasobject for key in attributes):
-                self._check_heaps()
-            return {str(key): _plain(value) for key, value in attributes.items()}
+            return self._attributes(self.groups[path])
 
-    def _check_heaps(self) -> None:
-        """Raise FormatError for a damaged heap, which holds texts: in some of these the HDF5 library reads for ever.
+    def _attributes(self, item: Any) -> dict[str, Any]:
+        import h5py
 
-        Source: HDF5 File Format Specification 3.0, section III.E, "Level 1E - Global Heap".
-        """
-        if self._heaps_checked:
-            return
-        for start in _places(self._data, b"GCOL"):
-            head = self._data[start : start + 16].tobytes()
-            size = int.from_bytes(head[8:], "little")
-            stop, place = min(start + size, self._data.size), start + 16
-            while place + 16 <= stop:
-                entry = self._data[place : place + 16].tobytes()
-                length, is_free = int.from_bytes(entry[8:], "little"), entry[:2] == b"\0\0"
-                if length > stop - place or (is_free and length < 16):
-                    raise FormatError(f"{self.name}: a heap of the HDF5 file is damaged", fix="obtain the file again")
-                place += length if is_free else 16 + (length + 7) // 8 * 8
-        self._heaps_checked = True
+        types = {key: item.attrs.get_id(key).dtype for key in item.attrs}
+        if any(dtype.hasobject for dtype in types.values()):
+            self._texts(h5py.h5o.get_info(item.id).addr, len(types))
+        readable = (key for key, dtype in types.items() if not dtype.hasobject or h5py.check_string_dtype(dtype))
+        return {str(key): _plain(item.attrs[key]) for key in readable}
 
     def is_numeric(self, path: str) -> bool:
         """Whether a dataset holds numbers."""
@@ -192,8 +183,7 @@ class Hdf5File:
         with hdf5_errors(self.name):
             if dataset.dtype != np.dtype("V2"):
                 return False
-            self._check_heaps()
-            return str(dataset.attrs.get("dtype", "")) == "bfloat16"
+            return bool(self._attributes(dataset).get("dtype") == "bfloat16")
 
     def tensor(self, path: str) -> LazyTensor:
         """A dataset as a lazy array, mapped where it lies contiguous in the file."""
@@ -217,17 +207,6 @@ class Hdf5File:
                 return view_as(data, stored, shape)
 
         return LazyTensor(shape, stored.newbyteorder("="), load)
-
-
-def _places(data: Array, pattern: bytes) -> Iterator[int]:
-    """Where the pattern begins, read a few megabytes at a time."""
-    step = 8 << 20
-    for start in range(0, data.size, step):
-        part = data[start : start + step + len(pattern) - 1].tobytes()
-        place = part.find(pattern)
-        while place >= 0:
-            yield start + place
-            place = part.find(pattern, place + 1)
 
 
 def bfloat16() -> np.dtype[Any]:

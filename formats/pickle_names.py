@@ -28,7 +28,7 @@ class InertClass:
     name: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Inert:
     """What a pickle says of an instance of a class that is never imported."""
 
@@ -37,6 +37,9 @@ class Inert:
     state: Any = None
     items: dict[Any, Any] = field(default_factory=dict)
     elements: list[Any] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<{self.class_name[:100]}>"  # what it holds may unfold without end
 
 
 class Buildable:
@@ -52,6 +55,45 @@ class StatefulDict(dict[Any, Any]):
 
 
 Resolver = Callable[[str, str], Any]
+
+
+def brief(value: Any) -> str:
+    """A value of a pickle as messages show it; `repr` would unfold what a few bytes can nest a billion times."""
+    if isinstance(value, (tuple, list)):
+        return f"{type(value).__name__} of {len(value)}: " + ", ".join(map(_brief_part, value[:8]))
+    return _brief_part(value)
+
+
+def _brief_part(value: Any) -> str:
+    if isinstance(value, (str, bytes)):
+        return repr(value[:100])
+    return repr(value)[:100] if isinstance(value, (int, float, complex, type(None))) else type(value).__name__
+
+
+class Allowance:
+    """Bytes that the calls of a pickle may copy in all: what one call gets can be given to a million others.
+
+    size: of the pickle in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._limit = self._left = 8 * size + (8 << 20)
+
+    def spend(self, values: tuple[Any, ...]) -> None:
+        """Count a call with these values. Raises UnsafeFileError where there were too many."""
+        self._left -= _COPY * len(values)
+        for value in values:
+            if isinstance(value, (str, bytes)):
+                self._left -= len(value)
+            elif isinstance(value, (tuple, list, dict, set, frozenset)):
+                self._left -= _COPY * len(value)
+        if self._left < 0:
+            raise UnsafeFileError(
+                "the pickle copies its data beyond measure", expected=f"at most {self._limit} bytes copied"
+            )
+
+
+_COPY = 16  # bytes that an element of a copied container takes, and a little more
 
 
 #: Packages beside Python's own library of which nothing unknown is taken for data: they have functions that run code.

@@ -1,36 +1,32 @@
-"""NumPy arrays inside pickles, and pickles that hold nothing but arrays.
+"""NumPy arrays and Python's containers inside pickles.
 
-`KNOWN` gives the restricted interpreter what NumPy's own pickling names: arrays, dtypes and scalars of numbers.
-The format "pickle" reads files such as a pickled list or dict of arrays (also of Python 2); it is never written.
+`NUMPY` gives the restricted interpreter what NumPy's own pickling names: arrays, dtypes and scalars. `PLAIN` gives what
+Python's own library names for plain data. Arrays of text, dates and objects only ever become metadata.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from zoonet.formats.checkpoint import Array, Checkpoint
-from zoonet.formats.files import map_file
-from zoonet.formats.pickle_names import Buildable, StatefulDict, resolver
-from zoonet.formats.pickles import Unpickler, hashable
-from zoonet.formats.state_dicts import checkpoint_from_object
+from zoonet.formats.pickle_names import Buildable, StatefulDict, brief
+from zoonet.formats.pickles import hashable
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 
-if TYPE_CHECKING:
-    from zoonet.formats.registry import Probe
-
-_NUMBERS = "biufc"
+_NUMBERS, _TEXT, _DATES = "biufc", "US", "mM"
+_UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 
 
 class PickledDType(Buildable):
-    """A NumPy dtype of numbers; its byte order comes with the BUILD opcode."""
+    """A NumPy dtype of numbers, text, dates or objects; byte order and unit come with the BUILD opcode."""
 
     def __init__(self, code: Any, *_flags: Any) -> None:
-        if not isinstance(code, str) or len(code) > 8 or code[:1] not in _NUMBERS or not code[1:].isdigit():
-            raise UnsupportedFormatError("the pickle has an array that is not of numbers", received=repr(code)[:100])
+        kinds = _NUMBERS + _TEXT + _DATES + "O"
+        if not isinstance(code, str) or not re.fullmatch(rf"[{kinds}][1-9]\d{{0,6}}", code, re.ASCII):
+            raise UnsupportedFormatError("the pickle has an array that is not of numbers", received=brief(code))
         self.dtype: np.dtype[Any] = np.dtype(code)
 
     def set_state(self, state: Any) -> PickledDType:
@@ -39,8 +35,20 @@ class PickledDType(Buildable):
             raise FormatError("the pickle has a NumPy dtype of unknown byte order")
         if state[2:5] != (None, None, None):
             raise UnsupportedFormatError("the pickle has an array of structures")
+        if self.dtype.kind in _DATES:
+            self.dtype = np.dtype(f"{self.dtype.kind}8[{_unit(state[-1])}]")
         self.dtype = self.dtype.newbyteorder("<" if state[1] == "=" else state[1])
         return self
+
+
+def _unit(state: Any) -> str:
+    """The unit of dates, from the last part of a dtype's state: ({}, (unit, number, 1, 1))."""
+    parts = state[1] if isinstance(state, tuple) and len(state) == 2 else None
+    if isinstance(parts, tuple) and len(parts) == 4 and isinstance(parts[0], bytes) and type(parts[1]) is int:
+        name = parts[0].decode("latin-1")
+        if name in _UNITS and 0 < parts[1] < 1 << 31:
+            return f"{parts[1]}{name}"
+    raise UnsupportedFormatError("the pickle has dates of an unknown unit")
 
 
 class PickledArray(Buildable):
@@ -57,16 +65,16 @@ class PickledArray(Buildable):
         return array_from_bytes(raw, dtype, shape, "F" if fortran else "C")
 
 
-def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    """Check the parts of a pickled array and return it in native byte order."""
+def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    """Check the parts of a pickled array and return it in native byte order; of objects, which are data, their list."""
     if not isinstance(dtype, PickledDType):
         raise FormatError("the pickle has a NumPy array without a dtype", received=type(dtype).__name__)
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
-        raise FormatError("the pickle has a NumPy array of invalid shape", received=repr(shape)[:100])
-    if isinstance(raw, list):
-        raise UnsafeFileError("the pickle has an array of objects", expected="an array of numbers")
+        raise FormatError("the pickle has a NumPy array of invalid shape", received=brief(shape))
+    if dtype.dtype.kind == "O" and isinstance(raw, list):
+        return raw
     content = raw.encode("latin-1") if isinstance(raw, str) else raw
-    if not isinstance(content, bytes) or order not in ("C", "F"):
+    if not isinstance(content, bytes) or order not in ("C", "F") or dtype.dtype.kind == "O":
         raise FormatError("the pickle has a NumPy array without its bytes", received=type(raw).__name__)
     count = 1
     for size in shape:
@@ -82,10 +90,13 @@ def array_from_bytes(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
 
 
 def _scalar(dtype: Any, raw: Any) -> Any:
-    return array_from_bytes(raw, dtype, (), "C").item()
+    scalar = array_from_bytes(raw, dtype, (), "C")
+    if not isinstance(scalar, np.ndarray):
+        raise FormatError("the pickle has a scalar that is an object")
+    return str(scalar) if scalar.dtype.kind in _DATES else scalar.item()
 
 
-def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
+def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Any:
     return array_from_bytes(raw, dtype, shape, order)
 
 
@@ -106,7 +117,7 @@ def _pairs(pairs: Any) -> dict[Any, Any]:
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     if not isinstance(text, (str, bytes)) or encoding not in ("latin1", "latin-1", "ascii", "utf-8", "utf8"):
-        raise UnsafeFileError("the pickle encodes what is not text", received=repr(encoding)[:100])
+        raise UnsafeFileError("the pickle encodes what is not text", received=brief(encoding))
     return text.encode(encoding) if isinstance(text, str) else text
 
 
@@ -176,21 +187,3 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "numpy.ndarray": PickledArray,
     **{f"numpy.{package}.{name}": build for package in ("core", "_core") for name, build in _MULTIARRAY.items()},
 }
-
-
-def recognise(probe: Probe) -> bool:
-    """Whether the file looks like a bare pickle (which PyTorch's, asked before, are not)."""
-    head = probe.head
-    binary = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    text = head[:3] in (b"(lp", b"(dp", b"(tp") or head[:8] in (b"cnumpy.c", b"cnumpy._")
-    if not (binary or text):
-        return False
-    with probe.path.open("rb") as stream:
-        stream.seek(-1, 2)
-        return stream.read(1) == b"."
-
-
-def read(path: Path) -> Checkpoint:
-    """Read a pickle of NumPy arrays: an array, or lists and dicts of arrays, named by their keys and positions."""
-    unpickler = Unpickler(map_file(path).data, resolver({**PLAIN, **NUMPY}))
-    return checkpoint_from_object(unpickler.load(), "pickle", path.name, unpickler.opcodes)

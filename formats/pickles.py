@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from zoonet.formats.pickle_names import Buildable, Inert, InertClass, Known, Resolver, StatefulDict
+from zoonet.formats.pickle_names import Allowance, Buildable, Inert, InertClass, Known, Resolver, StatefulDict
 from zoonet.ops.errors import FormatError, UnsafeFileError
 
 _UINT8, _UINT16, _UINT32, _UINT64 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
@@ -21,6 +21,7 @@ _INT32, _DOUBLE = struct.Struct("<i"), struct.Struct(">d")
 _MAX_LINE = 4096
 _MAX_OPCODES = 4_000_000  # an opcode of one byte can make an object of 64: this bounds memory and time
 _MAX_INTEGER_BYTES = 256  # longer integers take quadratic time to print and mean nothing in a weights file
+_MAX_KEY = 64  # parts of a tuple that is a key: each use looks at all of them
 
 
 def no_persistent_ids(identifier: Any) -> Any:
@@ -33,7 +34,8 @@ class Unpickler:
     `opcodes` how many opcodes it took.
 
     resolve: gives the meaning of a global name (see `resolver`). persistent_load: gives the object for a
-    persistent identifier. Raises FormatError (corrupt) and UnsafeFileError (asks for more than data).
+    persistent identifier. allowance: what its calls may copy, shared by the pickles of a file of many; by the size of
+    `data` where None. Raises FormatError (corrupt) and UnsafeFileError (asks for more than data).
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Unpickler:
         resolve: Resolver,
         persistent_load: Callable[[Any], Any] = no_persistent_ids,
         position: int = 0,
+        allowance: Allowance | None = None,
     ) -> None:
         self.data = memoryview(data)
         self.position = position
         self._resolve = resolve
         self._persistent_load = persistent_load
+        self._allowance = allowance or Allowance(len(self.data))
         self._stack: list[Any] = []  # what stands above the last mark
         self._below: list[list[Any]] = []  # what stands below each mark
         self._memo: dict[int, Any] = {}
@@ -251,6 +255,7 @@ class Unpickler:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise FormatError("the pickle names a global by what is not a string")
+        self._allowance.spend((module, name))
         self.push(self._resolve(module, name))
 
     def _op_reduce(self) -> None:
@@ -275,6 +280,7 @@ class Unpickler:
     def _call(self, target: Any, arguments: Any) -> None:
         if type(arguments) is not tuple:
             raise FormatError("the pickle calls with arguments that are not a tuple")
+        self._allowance.spend(arguments)
         if type(target) is Known:
             self.push(target.build(*arguments))
         elif type(target) is InertClass:
@@ -286,6 +292,7 @@ class Unpickler:
         state = self.pop()
         target = self.pop()
         if isinstance(target, Buildable):
+            self._allowance.spend(state if type(state) is tuple else (state,))
             target = target.set_state(state)
         elif type(target) is Inert:
             target.state = state
@@ -294,7 +301,9 @@ class Unpickler:
         self.push(target)
 
     def _op_binary_persistent_id(self) -> None:
-        self.push(self._persistent_load(self.pop()))
+        identifier = self.pop()
+        self._allowance.spend(identifier if type(identifier) is tuple else (identifier,))
+        self.push(self._persistent_load(identifier))
 
     def _op_persistent_id(self) -> None:
         self.push(self._persistent_load(self.line().decode("ascii")))
@@ -312,7 +321,8 @@ class Unpickler:
 
 def hashable(key: Any) -> Any:
     """Check that a key is plain: hashing nested tuples that share their parts can take exponential time."""
-    if isinstance(key, tuple) and all(isinstance(part, (str, bytes, int, float, type(None))) for part in key):
+    plain = (str, bytes, int, float, type(None))
+    if isinstance(key, tuple) and len(key) <= _MAX_KEY and all(isinstance(part, plain) for part in key):
         return key
     if key is None or isinstance(key, (str, bytes, int, float, complex)):
         return key

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from zoonet.formats.checkpoint import Checkpoint, LazyTensor, as_lazy
 from zoonet.formats.files import ZipArchive, check_path
-from zoonet.ops.errors import ArgumentError, FormatError, UnsupportedFormatError
+from zoonet.ops.errors import ArgumentError, FormatError, UnsafeFileError, UnsupportedFormatError, ZoonetError
 
 
 class Probe:
@@ -64,15 +64,15 @@ FORMATS: tuple[Format, ...] = (
     Format("keras_weights", "keras_weights", (".weights.h5",)),
     Format("npz", "numpy_files", (".npz", ".npy")),
     Format("onnx", "onnx_weights", (".onnx",)),
-    Format("pickle", "pickled_numpy", (".pkl", ".pickle", ".model")),
+    Format("pickle", "pickled", (".pkl", ".pickle", ".model")),
     Format("llama2c", "llama2c", ()),
     Format("darknet", "darknet", (".weights",)),
 )
 
+_WEB_PAGE = (b"<!doctype", b"<html")
 _NOT_WEIGHTS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
-    (b"<!doctype", "a web page", "download the file itself, not the page that shows it"),
-    (b"<html", "a web page", "download the file itself, not the page that shows it"),
+    *((start, "a web page", "download the file itself, not the page that shows it") for start in _WEB_PAGE),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
     (b"bzh", "a bzip2 archive", "unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
@@ -120,6 +120,27 @@ def detect(path: str | os.PathLike[str]) -> Format:
         expected="one of " + ", ".join(entry.name for entry in FORMATS),
         received=f"a file that starts with {probe.head[:16]!r}",
     )
+
+
+def damage(path: Path) -> FormatError | None:
+    """What shows that a file did not arrive as it was sent: it is empty, a web page, or of a format and cut; or None.
+
+    Contents of no known format show nothing, nor does what a format asks for and cannot be had (data beside the file).
+    """
+    try:
+        probe = Probe(check_path(path))
+        if probe.head.lstrip().lower().startswith(_WEB_PAGE):
+            return UnsupportedFormatError(f"{path.name} is a web page")
+        entry = next((entry for entry in FORMATS if entry.module.recognise(probe)), None)
+        if entry is not None:
+            entry.module.read(path)
+    except (UnsupportedFormatError, UnsafeFileError):
+        return None
+    except FormatError as error:
+        return error
+    except (ZoonetError, RecursionError):
+        return None
+    return None
 
 
 def read(path: str | os.PathLike[str], format: str | None = None, **options: Any) -> Checkpoint:

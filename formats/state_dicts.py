@@ -5,9 +5,10 @@ The rule, in this order:
 2. A dict with an entry of `WRAPPER_KEYS` that holds tensors is a checkpoint: the first such entry is taken, again
    by this rule, and the rest (epoch, optimizer state, hyperparameters, other state dicts) becomes metadata, with
    "state_dict_key" naming the entry and "other_state_dicts" the further ones. `key` chooses another.
-3. So is a dict with exactly one entry that holds tensors, if that entry is a dict with dotted names.
+3. So is a dict with exactly one entry that holds tensors, if that entry is a dict with dotted names, or itself a
+   checkpoint.
 4. Any other nesting of dicts, lists and modules is flattened, the parts of a name joined by dots; what is not a
-   tensor becomes metadata.
+   tensor, and the states of optimizers beside it, become metadata.
 5. Prefixes that wrappers put before every name (`module.` by DataParallel, `_orig_mod.` by torch.compile, and, inside
    a checkpoint, `model.` by Lightning) are dropped if all names share them; `Checkpoint.original_names` keeps the
    names of the file, `metadata["prefix"]` what was dropped. A bare state dict keeps `model.`: there it is a real name.
@@ -43,7 +44,11 @@ WRAPPER_KEYS = (
 )
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _CHECKPOINT_PREFIXES = (*_WRAPPER_PREFIXES, "model.")
+_DERIVED = "_flat_weights"  # in TorchScript, a second list of the parameters of a recurrent layer
 _MAX_DEPTH = 64
+_MOST_ENTRIES = 4  # one inside the other, until the weights
+_MOST_WRAPPERS = 16
+_MOST_WORDS = 1 << 20
 
 
 def checkpoint_from_object(value: Any, format: str, file_name: str, opcodes: int, key: str | None = None) -> Checkpoint:
@@ -64,7 +69,7 @@ def checkpoint_from_object(value: Any, format: str, file_name: str, opcodes: int
             selected = _enter(selected, part, key, metadata, walker)
         taken = [key]
     else:
-        while len(taken) < 4:
+        while len(taken) < _MOST_ENTRIES:
             found = _wrapped(selected, walker)
             if found is None:
                 break
@@ -72,6 +77,9 @@ def checkpoint_from_object(value: Any, format: str, file_name: str, opcodes: int
             taken.append(found)
     tensors: dict[str, LazyTensor] = {}
     rest = walker.flatten(selected, tensors)
+    if not tensors and walker.holds_tensors(selected):  # the state of an optimizer, and nothing besides
+        walker.skips_optimizers = False
+        rest = walker.flatten(selected, tensors)
     if isinstance(rest, dict):
         metadata.update(rest)
     elif rest is not None:
@@ -95,7 +103,7 @@ def strip_prefix(names: Iterable[str], prefixes: tuple[str, ...]) -> tuple[str, 
     """Drop prefixes that all names share: return what was dropped and {new name: old name}."""
     result = {name: name for name in names}
     dropped = ""
-    while result:
+    for _ in range(_MOST_WRAPPERS if result else 0):
         for prefix in prefixes:
             if all(name.startswith(prefix) and len(name) > len(prefix) for name in result):
                 dropped += prefix
@@ -122,7 +130,7 @@ def _names(value: Any) -> str:
     return ", ".join(repr(name) for name in list(value)[:20]) if isinstance(value, dict) else "nothing"
 
 
-def _wrapped(value: Any, walker: _Walker) -> str | None:
+def _wrapped(value: Any, walker: _Walker, depth: int = 1) -> str | None:
     """The entry of a checkpoint that holds its weights, or None."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         return None
@@ -136,14 +144,22 @@ def _wrapped(value: Any, walker: _Walker) -> str | None:
     holding: list[str] = [name for name, inner in value.items() if walker.holds_tensors(inner)]
     if len(holding) == 1:
         inner = value[holding[0]]
-        if isinstance(inner, dict) and any(isinstance(name, str) and "." in name for name in inner):
+        dotted = isinstance(inner, dict) and any(isinstance(name, str) and "." in name for name in inner)
+        if dotted or (depth < _MOST_ENTRIES and _wrapped(inner, walker, depth + 1) is not None):
             return holding[0]
     return None
 
 
+def _is_optimizer(value: Any) -> bool:
+    """Whether a value is the state of an optimizer of PyTorch, or a list of such."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(item, dict) and _is_optimizer(item) for item in value)
+    return isinstance(value, dict) and len(value) == 2 and "state" in value and "param_groups" in value
+
+
 def is_tensor(value: Any) -> bool:
-    """Whether a value of the file is an array."""
-    return isinstance(value, (LazyTensor, np.ndarray))
+    """Whether a value of the file is an array of numbers."""
+    return isinstance(value, LazyTensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biufc")
 
 
 def _is_empty(value: Any) -> bool:
@@ -164,10 +180,12 @@ def _children(value: Any) -> list[tuple[str, Any]] | None:
 def _parts_of_object(value: Inert) -> list[tuple[str, Any]]:
     state = value.state if isinstance(value.state, dict) else {}
     if "_modules" not in state:
-        return [pair for part in (state, value.items, value.elements) for pair in _children(part) or ()]
+        parts = [pair for part in (state, value.items, value.elements) for pair in _children(part) or ()]
+        return [(name, item) for name, item in parts if name != _DERIVED]
     skipped = state.get("_non_persistent_buffers_set")
-    hidden = skipped if isinstance(skipped, (set, list, tuple)) else ()
-    parts: list[tuple[str, Any]] = []
+    names = skipped if isinstance(skipped, (set, list, tuple)) else ()
+    hidden = {name for name in names if isinstance(name, str)}
+    parts = []
     for group in ("_parameters", "_buffers", "_modules"):
         entries = state.get(group)
         if isinstance(entries, dict):
@@ -182,6 +200,8 @@ class _Walker:
         self._budget = budget
         self._items = 0
         self._holds: dict[int, bool] = {}
+        self._words_left = _MOST_WORDS
+        self.skips_optimizers = True
 
     def _count(self, depth: int) -> None:
         self._items += 1
@@ -217,7 +237,8 @@ class _Walker:
             tensors[unique] = as_lazy(value)
             return None
         children = _children(value)
-        if children is None or not self.holds_tensors(value):
+        skipped = depth and self.skips_optimizers and _is_optimizer(value)
+        if children is None or skipped or not self.holds_tensors(value):
             return None if isinstance(value, Inert) and value.state is not None else self.plain(value, depth)
         rest = {}
         for part, child in children:
@@ -232,6 +253,8 @@ class _Walker:
         if is_tensor(value):
             tensor = as_lazy(value)
             return tensor if tensor.ndim else tensor.load().item()
+        if isinstance(value, np.ndarray):
+            return self._words(value)
         if isinstance(value, dict):
             return {
                 name if isinstance(name, (str, int, float)) else str(name): self.plain(item, depth + 1)
@@ -244,6 +267,13 @@ class _Walker:
         if isinstance(value, Inert):
             return self._plain_object(value, depth)
         return value if isinstance(value, (str, bytes, int, float, complex, type(None))) else str(value)
+
+    def _words(self, value: np.ndarray[Any, Any]) -> Any:
+        """An array of text or dates as lists of strings, unless there are more of them than metadata is for."""
+        self._words_left -= value.size
+        if self._words_left < 0:
+            return f"an array of {value.dtype} {value.shape}"
+        return value.astype(str).tolist() if value.dtype.kind in "mM" else value.tolist()
 
     def _plain_object(self, value: Inert, depth: int) -> Any:
         if value.class_name.startswith("pathlib."):

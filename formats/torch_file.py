@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoonet.formats.checkpoint import Array, Checkpoint
 from zoonet.formats.files import ZipArchive, expansion_budget, map_file
-from zoonet.formats.pickle_names import Known, Resolver
+from zoonet.formats.pickle_names import Allowance, Known, Resolver, brief
 from zoonet.formats.pickles import Unpickler
-from zoonet.formats.state_dicts import checkpoint_from_object
+from zoonet.formats.state_dicts import checkpoint_from_object, is_tensor
 from zoonet.formats.torch_objects import (
+    INERT,
     Storage,
     StorageType,
     storage_from_id,
@@ -30,7 +31,7 @@ from zoonet.ops.errors import FormatError
 if TYPE_CHECKING:
     from zoonet.formats.registry import Probe
 
-__all__ = ["read", "recognise", "write"]
+__all__ = ["LegacyReader", "read", "recognise", "write"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _TAR_MEMBERS = ("storages", "pickle")
@@ -67,10 +68,11 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     with path.open("rb") as stream:
         head = stream.read(512)
     container = _container(head)
+    constants: dict[str, Any] = {}
     if container == "zip":
-        container, value, opcodes = _read_zip(path, unknown)
+        container, value, constants, opcodes = _read_zip(path, unknown)
     elif container == "legacy":
-        value, opcodes = _LegacyReader(path, unknown).read()
+        value, opcodes = LegacyReader(path.name, map_file(path), torch_resolver(unknown=unknown)).read()
     elif container == "tar":
         value, opcodes = _read_tar(path, unknown)
     else:
@@ -81,6 +83,8 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         )
     checkpoint = checkpoint_from_object(value, "torch", path.name, opcodes, key)
     checkpoint.metadata["container"] = container
+    if constants:
+        checkpoint.metadata["constants"] = constants
     if unknown:
         checkpoint.metadata["unknown_classes"] = ", ".join(sorted(unknown)[:20]) + ", …" * (len(unknown) > 20)
     return checkpoint
@@ -89,11 +93,19 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
 def _storage_parts(identifier: Any, length: int) -> tuple[Any, ...]:
     """Check a persistent identifier ("storage", type, key, location, count, ...) and return what follows its name."""
     if not isinstance(identifier, tuple) or len(identifier) != length or identifier[0] != "storage":
-        raise FormatError("the file refers to what is not a storage", received=repr(identifier)[:100])
+        raise FormatError("the file refers to what is not a storage", received=brief(identifier))
     return identifier[1:]
 
 
-def _read_zip(path: Path, unknown: set[str]) -> tuple[str, Any, int]:
+def _key(value: Any) -> str:
+    """The key of an object in the file: a string, or a number that stands for one."""
+    if not isinstance(value, (str, int)):
+        raise FormatError("the file has a key that is not a string", received=brief(value))
+    return str(value)
+
+
+def _read_zip(path: Path, unknown: set[str]) -> tuple[str, Any, dict[str, Any], int]:
+    """The container, the object, constants beside it (tensors by name), and the number of opcodes."""
     archive = ZipArchive(path)
     pickles = [name for name in archive.names if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -105,40 +117,67 @@ def _read_zip(path: Path, unknown: set[str]) -> tuple[str, Any, int]:
         if order not in (b"little", b"big"):
             raise FormatError(f"{path.name}: unknown byte order", received=repr(order[:20]))
         big_endian = order == b"big"
-    storages: dict[tuple[str, StorageType], Storage] = {}
     budget = expansion_budget(path.stat().st_size)
 
-    def persistent_load(identifier: Any) -> Storage:
+    torchscript = root + "constants.pkl" in archive
+    resolve = torch_resolver((*INERT, "__torch__.") if torchscript else INERT, unknown)
+
+    def load(member: str, folder: str) -> tuple[Any, int, bool]:
+        stored = _Stored(archive, root + folder, budget, big_endian)
+        unpickler = Unpickler(archive.read(member).data, resolve, stored)
+        return unpickler.load(), unpickler.opcodes, bool(stored.storages)
+
+    value, opcodes, has_storages = load(pickles[0], "data/")
+    if not torchscript:
+        return "zip", value, {}, opcodes
+    found, more, _ = load(root + "constants.pkl", "constants/")
+    if not isinstance(found, (tuple, list)):
+        raise FormatError(f"{path.name}: the constants of its code are no tuple", received=brief(found))
+    constants = {f"CONSTANTS.c{place}": constant for place, constant in enumerate(found) if is_tensor(constant)}
+    if constants and not has_storages:  # a frozen module has all its weights among the constants of its code
+        value, constants = constants, {}
+    return "torchscript", value, constants, opcodes + more
+
+
+class _Stored:
+    """The storages of an archive, by the persistent identifiers of a pickle. folder: where their members lie."""
+
+    def __init__(self, archive: ZipArchive, folder: str, budget: int, big_endian: bool) -> None:
+        self.storages: dict[tuple[str, StorageType], Storage] = {}
+        self._archive = archive
+        self._folder = folder
+        self._budget = budget
+        self._big_endian = big_endian
+
+    def __call__(self, identifier: Any) -> Storage:
         kind, key, _location, count = _storage_parts(identifier, 5)
-        storage = storage_from_id(kind, key, count, budget, big_endian)
-        member = f"{root}data/{storage.key}"
-        known = storages.setdefault((storage.key, kind), storage)
+        storage = storage_from_id(kind, key, count, self._budget, self._big_endian)
+        known = self.storages.setdefault((storage.key, kind), storage)
         if known.read is None:
+            archive, member = self._archive, self._folder + storage.key
             if archive.size(member) < storage.nbytes:
                 raise FormatError(
-                    f"{path.name}: storage {storage.key!r} is shorter than declared",
+                    f"{archive.path.name}: storage {storage.key!r} is shorter than declared",
                     expected=f"{storage.nbytes} bytes",
                     received=f"{archive.size(member)}",
                 )
             known.read = lambda: archive.read(member)
         return known
 
-    torchscript = root + "constants.pkl" in archive
-    resolve = torch_resolver(("__torch__.",) if torchscript else (), unknown)
-    unpickler = Unpickler(archive.read(pickles[0]).data, resolve, persistent_load)
-    return "torchscript" if torchscript else "zip", unpickler.load(), unpickler.opcodes
 
+class LegacyReader:
+    """Reads the legacy format: the storages' bytes come after the object that refers to them.
 
-class _LegacyReader:
-    """Reads the legacy format: the storages' bytes come after the object that refers to them."""
+    name: of the file, for messages. data: its bytes. resolve: see `torch_resolver`.
+    """
 
-    def __init__(self, path: Path, unknown: set[str]) -> None:
-        self._name = path.name
-        self._data = map_file(path)
+    def __init__(self, name: str, data: Array, resolve: Resolver) -> None:
+        self._name = name
+        self._data = data
         self._budget = expansion_budget(self._data.size)
         self._storages: dict[str, Storage] = {}
-        self._views: dict[str, Storage] = {}
-        self._resolve = torch_resolver(unknown=unknown)
+        self._views: dict[tuple[str, str, int, int], Storage] = {}
+        self._resolve = resolve
         self._position = 0
         self._opcodes = 0
 
@@ -152,7 +191,7 @@ class _LegacyReader:
         if not isinstance(keys, list):
             raise FormatError(f"{self._name}: the list of storages is missing")
         for key in keys:
-            self._place(str(key))
+            self._place(_key(key))
         missing = [key for key, storage in self._storages.items() if storage.read is None]
         if missing:
             raise FormatError(f"{self._name}: storage {missing[0]!r} has no data", fix="obtain the file again")
@@ -179,7 +218,8 @@ class _LegacyReader:
 
     def _view(self, storage: Storage, key: Any, offset: Any, count: Any) -> Storage:
         item = storage.dtype.itemsize
-        if not all(type(number) is int and number >= 0 for number in (offset, count)):
+        valid = isinstance(key, (str, int)) and type(offset) is int and type(count) is int
+        if not valid or offset < 0 or count < 0:
             raise FormatError(f"{self._name}: a view of a storage has an invalid place")
         if (offset + count) * item > storage.nbytes:
             raise FormatError(f"{self._name}: a view reaches beyond its storage {storage.key!r}")
@@ -188,7 +228,7 @@ class _LegacyReader:
             return storage.content()[offset * item : (offset + count) * item]
 
         view = Storage(str(key), storage.dtype, count * item, storage.budget, read)
-        return self._views.setdefault(f"{storage.key}/{key}/{offset}/{count}", view)
+        return self._views.setdefault((storage.key, view.key, offset, count), view)
 
     def _place(self, key: str) -> None:
         storage = self._storages.get(key)
@@ -245,6 +285,7 @@ class _TarReader:
         self._resolve: Resolver = lambda module, name: self._by_value(general(module, name))
         self._objects: dict[str, Any] = {}
         self._opcodes = 0
+        self._allowance = Allowance(sum(member.size for member in members.values()))
 
     def read(self) -> tuple[Any, int]:
         """Return the object and the number of opcodes."""
@@ -255,7 +296,7 @@ class _TarReader:
         return value, self._opcodes
 
     def _pickle(self, data: Array, position: int) -> tuple[Any, int]:
-        unpickler = Unpickler(data.data, self._resolve, self._persistent_load, position)
+        unpickler = Unpickler(data.data, self._resolve, self._persistent_load, position, self._allowance)
         value = unpickler.load()
         self._opcodes += unpickler.opcodes
         return value, unpickler.position
@@ -264,9 +305,9 @@ class _TarReader:
         if isinstance(identifier, tuple) and identifier:
             return identifier[0]
         try:
-            return self._objects[str(identifier)]
+            return self._objects[_key(identifier)]
         except KeyError:
-            raise FormatError(f"{self._name}: a reference to an unknown object {str(identifier)[:50]!r}") from None
+            raise FormatError(f"{self._name}: a reference to an unknown object {_key(identifier)[:50]!r}") from None
 
     def _header(self, data: Array, position: int) -> tuple[tuple[Any, ...], int]:
         parts, position = self._pickle(data, position)
@@ -287,7 +328,7 @@ class _TarReader:
 
         def build(storage: Any, *rest: Any) -> Any:
             if isinstance(storage, tuple):
-                storage = self._objects.get(str(_storage_parts(storage, 5)[1]))
+                storage = self._objects.get(_key(_storage_parts(storage, 5)[1]))
             return target.build(storage, *rest)
 
         return Known(target.name, build)
@@ -314,15 +355,15 @@ class _TarReader:
         if not isinstance(view, tuple) or len(view) != 4:
             raise FormatError(f"{self._name}: a view of a storage has not four parts")
         target, root, offset, count = view
-        storage = self._objects.get(str(root))
+        storage = self._objects.get(_key(root))
         valid = type(offset) is int and type(count) is int and offset >= 0 and count >= 0
         if not isinstance(storage, Storage) or not valid:
-            raise FormatError(f"{self._name}: a view of an unknown storage {str(root)[:50]!r}")
+            raise FormatError(f"{self._name}: a view of an unknown storage {_key(root)[:50]!r}")
         item = storage.dtype.itemsize
         content = storage.content()[offset * item : (offset + count) * item]
         if content.size != count * item:
             raise FormatError(f"{self._name}: a view reaches beyond its storage")
-        self._objects[str(target)] = Storage(str(target), storage.dtype, count * item, self._budget, content.view)
+        self._objects[_key(target)] = Storage(_key(target), storage.dtype, count * item, self._budget, content.view)
 
     def _read_tensors(self) -> None:
         data = self._members["tensors"]
@@ -334,9 +375,9 @@ class _TarReader:
                 raise FormatError(f"{self._name}: a tensor of invalid rank", received=rank)
             numbers = _numbers(data, position + 8, 2 * rank + 1, self._name)
             position += 8 + 8 * len(numbers)
-            storage = self._objects.get(str(storage_key))
+            storage = self._objects.get(_key(storage_key))
             shape, strides, offset = numbers[:rank], numbers[rank:-1], numbers[-1]
-            self._objects[str(key)] = tensor_from_storage(storage, offset, shape, strides)
+            self._objects[_key(key)] = tensor_from_storage(storage, offset, shape, strides)
 
 
 def _bytes(data: Array, position: int, count: int, name: str) -> bytes:

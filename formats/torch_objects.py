@@ -7,6 +7,7 @@ Source: `torch/serialization.py`, `torch/_utils.py`, `torch/_tensor.py` (functio
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ import numpy as np
 from zoonet.formats.checkpoint import Array, LazyTensor
 from zoonet.formats.dtypes import TORCH, TORCH_STORAGES
 from zoonet.formats.files import view_as
-from zoonet.formats.pickle_names import Buildable, Inert, InertClass, Known, Resolver, resolver
+from zoonet.formats.pickle_names import Buildable, Inert, InertClass, Known, Resolver, brief, resolver
 from zoonet.formats.pickled_numpy import NUMPY, PLAIN
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 
@@ -46,6 +47,7 @@ INERT = (
     "pathlib.",
     "pytorch_lightning.",
     "timm.",
+    "torch._C._VariableFunctionsClass",
     "torch._C._nn.",
     "torch.functional.",
     "torch.nn.",
@@ -107,9 +109,9 @@ class Storage:
 def storage_from_id(dtype: Any, key: Any, count: Any, budget: int, big_endian: bool = False) -> Storage:
     """Make a storage of `count` elements from the parts of a persistent identifier."""
     if not isinstance(dtype, StorageType) or not isinstance(key, (str, int)):
-        raise FormatError("the file has a storage of unknown type", received=repr(dtype)[:100])
+        raise FormatError("the file has a storage of unknown type", received=brief(dtype))
     if type(count) is not int or not 0 <= count < 2**60:
-        raise FormatError(f"storage {key!r} has an invalid size", received=repr(count)[:100])
+        raise FormatError(f"storage {key!r} has an invalid size", received=brief(count))
     element = TORCH[dtype.dtype_name].newbyteorder(">" if big_endian else "<")
     return Storage(str(key), element, count * element.itemsize, budget)
 
@@ -126,11 +128,12 @@ def tensor_from_storage(
     element = storage.dtype
     if dtype is not None:
         if not isinstance(dtype, TorchDType):
-            raise FormatError("the file has a tensor of unknown dtype", received=repr(dtype)[:100])
+            raise FormatError("the file has a tensor of unknown dtype", received=brief(dtype))
         element = TORCH[dtype.name].newbyteorder(">" if element.byteorder == ">" else "<")
     sizes, steps = _counts(shape, "shape"), _counts(strides, "strides")
     if type(offset) is not int or offset < 0 or len(sizes) != len(steps) or len(sizes) > _MAX_RANK:
-        raise FormatError("the file has a tensor of invalid geometry", received=f"{offset}, {shape}, {strides}"[:200])
+        place = f"offset {brief(offset)}, shape {brief(sizes)}, strides {brief(steps)}"
+        raise FormatError("the file has a tensor of invalid geometry", received=place)
     count = math.prod(sizes)
     last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True)) if count else offset - 1
     if (last + 1) * element.itemsize > storage.nbytes:
@@ -168,7 +171,7 @@ def tensor_from_storage(
 
 def _counts(values: Any, what: str) -> tuple[int, ...]:
     if not isinstance(values, (tuple, list)) or not all(type(v) is int and 0 <= v < 2**62 for v in values):
-        raise FormatError(f"the file has a tensor of invalid {what}", received=repr(values)[:100])
+        raise FormatError(f"the file has a tensor of invalid {what}", received=brief(values))
     return tuple(values)
 
 
@@ -219,7 +222,7 @@ def _tensor_v3(
     flags: Any = None,
 ) -> LazyTensor:
     if not isinstance(dtype, TorchDType):
-        raise FormatError("the file has a tensor of unknown dtype", received=repr(dtype)[:100])
+        raise FormatError("the file has a tensor of unknown dtype", received=brief(dtype))
     return tensor_from_storage(storage, offset, shape, strides, dtype, flags)
 
 
@@ -229,7 +232,7 @@ def _parameter(data: Any = None, *_rest: Any) -> Any:
 
 def _from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Any:
     if not isinstance(function, Known) or not function.name.startswith("torch._utils._rebuild"):
-        raise UnsafeFileError("the file rebuilds a tensor by an unknown function", received=repr(function)[:100])
+        raise UnsafeFileError("the file rebuilds a tensor by an unknown function", received=brief(function))
     if not isinstance(arguments, tuple):
         raise FormatError("the file rebuilds a tensor from what is not a tuple")
     return function.build(*arguments)
@@ -252,14 +255,15 @@ def _dense(*arguments: Any) -> tuple[Any, ...]:
 
 
 def _device(*arguments: Any) -> str:
-    return ":".join(str(part) for part in arguments)[:100]
+    return ":".join(str(part)[:100] if isinstance(part, (str, int)) else brief(part) for part in arguments[:2])
 
 
 def _layout(name: Any) -> str:
-    return str(name)[:100]
+    return name[:100] if isinstance(name, str) else brief(name)
 
 
 _QUANTISED = _refused("quantised", "save the dequantised weights (tensor.dequantize()) instead")
+_NESTED = _refused("nested", "save its parts instead")
 _SPARSE = _refused("sparse", "save tensor.to_dense() instead")
 
 TORCH_KNOWN: dict[str, Callable[..., Any]] = {
@@ -273,7 +277,7 @@ TORCH_KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_qtensor": _QUANTISED,
     "torch._utils._rebuild_sparse_tensor": _SPARSE,
     "torch._utils._rebuild_sparse_csr_tensor": _SPARSE,
-    "torch._utils._rebuild_nested_tensor": _refused("nested", "save its parts instead"),
+    "torch._utils._rebuild_nested_tensor": _NESTED,
     "torch._utils._rebuild_meta_tensor_no_storage": _refused("meta", "it has no contents: save real weights"),
     "torch._utils._rebuild_wrapper_subclass": _refused("wrapped", "save plain tensors instead"),
     "torch._utils._rebuild_device_tensor_from_numpy": _first,
@@ -315,12 +319,9 @@ def _member(target: Any, name: Any) -> Inert:
     raise UnsafeFileError("the file takes an attribute of what is not a class", received=type(target).__name__)
 
 
-def torch_resolver(extra_inert: tuple[str, ...] = (), unknown: set[str] | None = None) -> Resolver:
-    """Resolve the globals of PyTorch files. extra_inert: further inert classes (TorchScript's `__torch__.`).
-
-    unknown: see `resolver`.
-    """
-    general = resolver(TORCH_KNOWN, (*INERT, *extra_inert), unknown)
+def torch_resolver(inert: tuple[str, ...] = INERT, unknown: set[str] | None = None) -> Resolver:
+    """Resolve the globals of PyTorch files. inert, unknown: see `resolver`."""
+    general = resolver(TORCH_KNOWN, inert, unknown)
 
     @lru_cache(maxsize=1024)  # a file may name one class a million times
     def resolve(module: str, name: str) -> Any:
@@ -338,6 +339,10 @@ def torch_resolver(extra_inert: tuple[str, ...] = (), unknown: set[str] | None =
                     "the file has quantised tensors, which zoonet does not read",
                     fix="save the dequantised weights (tensor.dequantize()) instead",
                 )
+            if re.fullmatch(r"(complex|bits|u?int|float)\d\w*", name):
+                raise UnsupportedFormatError(f"the file has tensors of torch.{name}", expected=", ".join(TORCH))
+        if module.startswith("torch.nested."):
+            _NESTED()
         if module in ("torch", "torch._utils") and name.removeprefix("torch.") in _MEMORY_FORMATS:
             return InertClass(f"torch.{name.removeprefix('torch.')}")
         return general(module, name)

@@ -115,6 +115,14 @@ def wrong_hash(place: Place) -> str:
     return place.fetch(place.server.add("/model.bin", DATA), "0" * 64)
 
 
+def web_page(place: Place) -> str:
+    url = place.server.add("/model.bin", b"<!doctype html><title>Log in</title>")
+    try:
+        return str(weights.fetch(url, settings=place.settings))
+    except ZoonetError as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def killed(place: Place) -> str:
     url = place.server.add("/model.bin", DATA, "drip:100000:0.05")
     process = place.child(url)
@@ -200,6 +208,9 @@ FAULTS = (
     Fault("one bit changed on the way", "IntegrityError", ("corrupt",) * 9),
     Fault("another hash is published", "IntegrityError", provoke=wrong_hash),
     Fault("Range ignored when resuming", RIGHT, ("truncate:1000000", "norange")),
+    Fault("another range than asked for", RIGHT, ("truncate:1000000", "elsewhere:999900")),
+    Fault("lengths that contradict each other", "DownloadError", ("two lengths",) * 9),
+    Fault("a web page, no hash published", "IntegrityError", provoke=web_page),
     Fault("silence past the read timeout", RIGHT, ("hang:1.5",)),
     Fault("slow drip, then well", RIGHT, ("drip:1000:0.1",)),
     Fault("slow drip past the total timeout", "DownloadError", ("drip:100000:0.3",) * 9, {"total_timeout": 2.0}),

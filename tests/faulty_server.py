@@ -139,6 +139,14 @@ class Handler(BaseHTTPRequestHandler):
             packed = gzip.compress(data)
             self.start(200, resource, len(packed), Content_Encoding="gzip")
             self.wfile.write(packed)
+        elif fault == "elsewhere" and "Range" in self.headers:  # continues where nobody asked
+            begin = int(argument)
+            place = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+            self.start(206, resource, len(data) - begin, Content_Range=place)
+            self.wfile.write(data[begin:])
+        elif fault == "two lengths":
+            self.start(200, resource, len(data), Content_length="5")
+            self.wfile.write(data)
         elif fault == "norange":
             self.start(200, resource, len(data))
             self.wfile.write(data)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zoonet.formats import damage
 from zoonet.ops.errors import (
     DownloadError,
     FormatError,
@@ -31,7 +32,10 @@ from zoonet.weights.settings import (
 from zoonet.weights.settings import mirror as mirror_setting
 from zoonet.weights.source import Source, is_commit
 from zoonet.weights.store import Slot, key_of, locked
-from zoonet.weights.transport import Received, Request, download
+from zoonet.weights.transport import Received, Request, discard, download
+
+# Strengths of a check that tell nothing of contents.
+_UNVERIFIED = ("none", "size")
 
 
 class UnverifiedWarning(UserWarning):
@@ -149,8 +153,20 @@ def _transfer(source: Source, published: Expected, expected: Expected, part: Pat
     """Bring a source's file into a partial file: from the mirror if there is one, else from its URL.
 
     published: hashes of the catalog, by which a mirror names the file. expected: those and what a server
-    told.
+    told. Without any hash, what can be seen to be damaged is refused: IntegrityError.
     """
+    received = _transferred(source, published, expected, part, job)
+    if received.verified in _UNVERIFIED and (problem := damage(part)) is not None:
+        discard(part)
+        raise IntegrityError(
+            f"{source} did not arrive as a whole file",
+            received=str(problem).partition(". Fix:")[0].replace(part.name, source.file_name),
+            fix="try again, or use another source",
+        )
+    return received
+
+
+def _transferred(source: Source, published: Expected, expected: Expected, part: Path, job: Job) -> Received:
     place = mirror_setting()
     name = source.file_name
     if not place:
@@ -170,7 +186,7 @@ def _transfer(source: Source, published: Expected, expected: Expected, part: Pat
 
 
 def _warn_unverified(source: Source, received: Received) -> None:
-    if received.verified in ("none", "size"):
+    if received.verified in _UNVERIFIED:
         warnings.warn(
             f"no hash of {source} is known, so it was accepted as it came (sha256 {received.digests.sha256})",
             UnverifiedWarning,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -140,7 +141,8 @@ def resolve(what: str) -> Entry | HubReference | tuple[Source, Expected]:
             reference = HubReference.parse(what)
             return (Source.parse(what), Expected()) if reference.file else reference
     except ValueError as error:
-        raise DownloadError(f"{what!r} cannot be read as a reference", received=error) from None
+        shown = re.sub(r"//[^/?#]*@", "//", re.sub(r"\?[^#]*", "", what))  # without a password and a signature
+        raise DownloadError(f"{shown!r} cannot be read as a reference", received=error) from None
     try:
         return find(what)
     except UnknownModelError:

@@ -112,9 +112,10 @@ class Entry:
     def family(self) -> str:
         """The name without its tag: what a user writes to get the default weights.
 
-        Repositories of the Hugging Face hub have no tags, and dots of their own ("Qwen2.5-0.5B-Instruct").
+        Entries that are named after their repository on the Hugging Face hub have no tags, and dots of their own
+        ("Qwen2.5-0.5B-Instruct").
         """
-        if self.vocabulary == "hugging-face":
+        if self.vocabulary == "hugging-face" and not self.name.startswith(f"{self.architecture}."):
             return self.name
         return self.name.rpartition(".")[0] or self.name
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from zoonet.ops.errors import AccessDeniedError, DownloadError, NotAvailableError, StorageError
-from zoonet.weights.settings import Settings, hub_token, is_hub
+from zoonet.weights.settings import Settings, hub_endpoint, hub_token, is_hub
 from zoonet.weights.source import public_url
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def _send(session: Session, method: str, url: str, headers: Mapping[str, str], s
             stream=True,
             timeout=(settings.connect_timeout, settings.read_timeout),
         )
+    except requests.exceptions.InvalidHeader:
+        raise DownloadError(f"{public_url(url)} answers with headers that contradict each other") from None
     except ValueError as error:  # all that requests, urllib3 and the encoding of host names say of a wrong URL
         raise DownloadError(f"{public_url(url)} is not a usable URL", received=type(error).__name__) from None
     except requests.exceptions.SSLError as error:
@@ -89,6 +91,8 @@ def _send(session: Session, method: str, url: str, headers: Mapping[str, str], s
             received=reason_of(error),
             fix="set REQUESTS_CA_BUNDLE to your network's certificate file",
         ) from None
+    except requests.exceptions.ProxyError as error:
+        raise Again(f"the proxy does not answer: {reason_of(error)}") from None
     except requests.exceptions.RequestException as error:
         raise Again(reason_of(error)) from None
 
@@ -227,13 +231,19 @@ def check_status(response: Any, url: str) -> None:
 def _denied_fix(url: str) -> str:
     if not is_hub(url):
         return f"put credentials for {urlsplit(url).hostname} into ~/.netrc, or use another source"
-    page = "/".join(urlsplit(url).path.split("/")[1:3])
+    page = _repository_of(url)
     if hub_token():
         return f"the Hugging Face token was refused: check it, and accept the terms of {page} on its page"
     return (
         f"no Hugging Face token is set: {page} does not exist, is private, or its terms must be accepted on "
         "its page; then set HF_TOKEN"
     )
+
+
+def _repository_of(url: str) -> str:
+    """organisation/name in a URL of the hub: of its API, of a file, or below an endpoint that is not at the root."""
+    path = urlsplit(url).path.removeprefix(urlsplit(hub_endpoint()).path).removeprefix("/api/models")
+    return "/".join(path.split("/")[1:3])
 
 
 def _retry_after(value: str | None) -> float | None:

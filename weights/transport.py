@@ -175,7 +175,10 @@ def _fetch_once(session: Session, attempt: _Attempt) -> Received:
                 raise Again("the server refused to continue the partial file")
             return _finish(request, part, _hashed(part, request.expected, have))
         check_status(response, request.url)
-        if headers and response.status_code == 206 and _range_start(response) == have:
+        if headers and response.status_code == 206 and _range_start(response) != have:
+            discard(part)
+            raise Again("the server continues the file at another place than asked")
+        if headers and response.status_code == 206:
             attempt.resumed = True
         else:
             have = 0

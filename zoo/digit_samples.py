@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -95,10 +97,9 @@ def draw(digit: int, rng: np.random.Generator, size: int = 48, box: int = 36) ->
     path = np.concatenate(points) * (box / 1.5) + (size - box) / 2 + (box / 6, 0)
     thick = box * np.exp(rng.uniform(np.log(0.02), np.log(0.11)))
     across, along = thick, max(0.6, thick * rng.choice([1.0, 1.0, rng.uniform(0.25, 1)]))
-    y, x = np.mgrid[0:size, 0:size]
-    squared = ((x.reshape(-1, 1) - path[:, 0]) / across) ** 2 + ((y.reshape(-1, 1) - path[:, 1]) / along) ** 2
-    distance = np.sqrt(squared.min(1))
-    result: Plane = np.clip((1 - distance) * along + 0.5, 0, 1).reshape(size, size).astype(np.float32)
+    x, y = (((np.arange(size)[:, None] - at) / width) ** 2 for at, width in zip(path.T, (across, along), strict=True))
+    distance = np.sqrt(np.array([(x + row).min(1) for row in y]))
+    result: Plane = np.clip((1 - distance) * along + 0.5, 0, 1).astype(np.float32)
     return result
 
 
@@ -118,65 +119,62 @@ def _curve(path: Plane) -> Plane:
     return np.concatenate(parts)
 
 
-def warp(ink: Plane, rng: np.random.Generator, box: int, size: int) -> Plane:
-    """Random affine maps and bends of digits, each scaled to fit `box` again and centred, with new stroke widths.
+def warp(ink: Plane, rng: np.random.Generator, box: int, size: int, strength: float = 1) -> Plane:
+    """A random affine map and bend of a digit, scaled to fit `box` again and centred, with a new width of strokes.
 
-    ink: (N, H, H) from 0 to 1 -> (N, size, size).
+    ink: (H, W) from 0 to 1 -> (size, size). strength: how much of this is done, from 0 to 1.
     """
-    count, height, width = ink.shape
-    angle = rng.normal(0, 0.13, count)
-    shear = rng.normal(0, 0.2, count)
-    stretch = np.exp(rng.normal(0, 0.22, count))
-    cos, sin = np.cos(angle), np.sin(angle)
-    # columns: where (x, y) of the digit go
-    matrix = np.stack([np.stack([cos * stretch, -sin + shear], -1), np.stack([sin * stretch, cos], -1)], -2)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    points = np.stack([x - width / 2 + 0.5, y - height / 2 + 0.5]).reshape(2, -1)
-    moved = (matrix @ points).reshape(count, 2, height * width)
-    solid = (ink > 0.5).reshape(count, 1, -1)
-    low = np.where(solid, moved, np.inf).min(-1)
-    high = np.where(solid, moved, -np.inf).max(-1)
-    extent = (high - low).max(-1) + 1
-    scale = box / extent * np.exp(rng.normal(0, 0.04, count))
-    centre = (low + high) / 2 + rng.normal(0, 0.6, (count, 2)) / scale[:, None]
-    v, u = np.mgrid[0:size, 0:size].astype(np.float32)
-    grid = np.stack([u, v]).reshape(2, -1) - (size - 1) / 2
-    grid = grid[None] + bends(rng, count, size).reshape(count, 2, -1)
-    at = np.linalg.inv(matrix) @ (grid / scale[:, None, None] + centre[:, :, None])
-    sampled = sample_bilinear(ink, at[:, 0] + width / 2 - 0.5, at[:, 1] + height / 2 - 0.5)
-    threshold = rng.uniform(0.2, 0.75, (count, 1))
-    sharpness = np.exp(rng.uniform(np.log(4), np.log(20), (count, 1)))
-    weight = 1 / (1 + np.exp(-sharpness * (sampled - threshold)))
-    paper = 1 / (1 + np.exp(sharpness * threshold))
-    weight = (weight - paper) / np.maximum(weight.max(-1, keepdims=True) - paper, 0.2)
-    weight = np.clip(weight + rng.normal(0, 0.03, weight.shape), 0, 1)
-    result: Plane = weight.reshape(count, size, size).astype(np.float32)
+    angle, shear, stretch = (strength * rng.normal(0, deviation) for deviation in (0.13, 0.2, 0.22))
+    stretch = math.exp(stretch)
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b, c, d = cos * stretch, shear - sin, sin * stretch, cos  # (x, y) of the digit goes to (a x + b y, c x + d y)
+    y, x = np.nonzero(ink > 0.5)
+    u, v = a * x + b * y, c * x + d * y
+    left, right, top, bottom = u.min(), u.max(), v.min(), v.max()
+    scale = box / (max(right - left, bottom - top) + 1) * math.exp(strength * rng.normal(0, 0.04))
+    aside = rng.normal(0, 0.6, 2) / scale
+    u, v = bends(rng, size) * np.float32(strength / scale)
+    place = (np.arange(size) - (size - 1) / 2) / scale
+    u += (place + ((left + right) / 2 + aside[0])).astype(np.float32)
+    v += (place + ((top + bottom) / 2 + aside[1])).astype(np.float32)[:, None]
+    det = a * d - b * c
+    sampled = sample_bilinear(ink, (d / det) * u - (b / det) * v, (a / det) * v - (c / det) * u)
+    threshold = 0.475 + strength * rng.uniform(-0.275, 0.275)
+    sharpness = math.exp(rng.uniform(math.log(4), math.log(20)))
+    sampled -= threshold
+    sampled *= -sharpness
+    weight = 1 / (1 + np.exp(sampled))
+    paper = 1 / (1 + math.exp(sharpness * threshold))
+    weight = (weight - paper) / max(float(weight.max()) - paper, 0.2) + rng.normal(0, 0.03, weight.shape)
+    result: Plane = weight.clip(0, 1).astype(np.float32)
     return result
 
 
-def bends(rng: np.random.Generator, count: int, size: int) -> Plane:
-    """Smooth random displacements (count, 2, size, size), about a pixel."""
-    coarse = rng.normal(0, 1, (count, 2, 4, 4)).astype(np.float32)
+def bends(rng: np.random.Generator, size: int) -> Plane:
+    """Smooth random displacements (2, size, size), about a pixel."""
+    coarse = rng.normal(0, 1, (2, 4, 4))
+    ramp = _ramp(size)
+    result: Plane = ramp @ (coarse * rng.uniform(0, 1.1)).astype(np.float32) @ ramp.T
+    return result
+
+
+@cache
+def _ramp(size: int) -> Plane:
+    """The weights of 4 points in a row at each of `size` places between them, linearly: (size, 4)."""
     position = np.linspace(0, 3, size)
-    low = np.minimum(position.astype(int), 2)
-    ramp = np.zeros((size, 4), np.float32)
-    ramp[np.arange(size), low] = 1 - (position - low)
-    ramp[np.arange(size), low + 1] += position - low
-    strength = rng.uniform(0, 1.1, (count, 1, 1, 1))
-    return (ramp @ coarse @ ramp.T) * strength
+    return np.clip(1 - abs(position[:, None] - np.arange(4)), 0, 1).astype(np.float32)
 
 
 def sample_bilinear(ink: Plane, x: Plane, y: Plane) -> Plane:
-    """ink (N, H, W) at positions x, y (N, K) -> (N, K), zero outside."""
-    count, height, width = ink.shape
-    padded = np.pad(ink, ((0, 0), (1, 2), (1, 2)))
-    x, y = np.clip(x, -1, width) + 1, np.clip(y, -1, height) + 1
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    right, down = x - left, y - top
-    flat = padded.reshape(count, -1)
+    """ink (H, W) at positions x, y, float32 of one shape -> float32 of this shape, zero outside."""
+    height, width = ink.shape
+    flat = np.zeros((height + 3, width + 3), np.float32)
+    flat[1:-2, 1:-2] = ink
+    flat = flat.reshape(-1)
+    x, y = x.clip(-1, width) + 1, y.clip(-1, height) + 1
+    left, top = x.astype(np.int32), y.astype(np.int32)
+    right, down = x - left.astype(np.float32), y - top.astype(np.float32)
     start = top * (width + 3) + left
-    corner = [np.take_along_axis(flat, start + o, 1) for o in (0, 1, width + 3, width + 4)]
-    upper = corner[0] * (1 - right) + corner[1] * right
-    lower = corner[2] * (1 - right) + corner[3] * right
-    result: Plane = upper * (1 - down) + lower * down
+    upper, lower = (flat.take(start + row) * (1 - right) + flat.take(start + row + 1) * right for row in (0, width + 3))
+    result: Plane = upper + (lower - upper) * down
     return result

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Plane = np.ndarray[Any, Any]  # float32 (height, width)
 _SEARCH, _DETAIL = 256, 96  # longer side, in pixels, at which a digit is looked for, and at which it is cut out
+_TINY, _DOUBT = 16, 2  # pictures of so few pixels are searched in detail first, bounds being so many pixels uncertain
 _FAINTEST = 0.03  # of the range from black to white: less contrast is no ink
 
 
@@ -22,22 +23,37 @@ def find_ink(image: Image) -> Plane:
     Raises InputError where the picture has one colour.
     """
     image = _contrast(image)
-    direction = None
+    direction = ink = None
     for _ in range(2):  # once in the whole picture, once in what was found
-        plane = _grey(image, _SEARCH)
-        ink, direction = _ink(plane, direction)
-        top, bottom, left, right = _bounds(ink)
-        scale = max(image.size) / max(plane.shape)
-        margin = 0.2 * max(bottom - top, right - left)
-        box = (left - margin, top - margin, right + margin, bottom + margin)
-        limits = (*image.size, *image.size)
-        x0, y0, x1, y1 = (int(np.clip(round(v * scale), 0, n)) for v, n in zip(box, limits, strict=True))
-        if (x1 - x0) * (y1 - y0) > 0.9 * image.width * image.height:
+        (left, top, right, bottom), direction, ink = _search(image, direction)
+        if (right - left) * (bottom - top) > 0.9 * image.width * image.height:
             break
-        image = image.crop((x0, y0, x1, y1))
-    ink, _ = _ink(_grey(image, _DETAIL), direction)
+        image, ink = image.crop((left, top, right, bottom)), None
+    if ink is None:
+        ink, _ = _ink(_grey(image, _DETAIL), direction)
     top, bottom, left, right = _bounds(ink)
     return ink[top:bottom, left:right]
+
+
+def _search(image: Image, known: float | None) -> tuple[tuple[int, ...], float, Plane | None]:
+    """Where ink is in a picture of mode L (left, top, right, bottom), its direction, and the ink in detail if that was
+    found on the way: in a tiny picture it says which pixels these are, unless one is nearly in and nearly out."""
+    if max(image.size) <= _TINY:
+        ink, direction = _ink(_grey(image, _DETAIL), known)
+        box = _box(ink, image, -_DOUBT)
+        if box == _box(ink, image, _DOUBT):
+            return box, direction, ink
+    ink, direction = _ink(_grey(image, _SEARCH), known)
+    return _box(ink, image, 0), direction, None
+
+
+def _box(ink: Plane, image: Image, more: int) -> tuple[int, ...]:
+    """Left, top, right and bottom of ink in the picture, with a margin of a fifth and `more` pixels of the ink."""
+    top, bottom, left, right = _bounds(ink)
+    scale = max(image.size) / max(ink.shape)
+    margin = 0.2 * max(bottom - top, right - left) + more
+    ends = zip((left - margin, top - margin, right + margin, bottom + margin), image.size * 2, strict=True)
+    return tuple(int(np.clip(round(v * scale), 0, n)) for v, n in ends)
 
 
 def fit_box(ink: Plane, box: int, size: int) -> Plane:
@@ -87,9 +103,8 @@ def _ink(plane: Plane, known: float | None) -> tuple[Plane, float]:
     smooth = _blur(plane)
     reach = max(3, int(0.4 * max(plane.shape)))
     frame = reach // 2  # of paper around the picture, so that ink which touches the border is narrow too
-    likely, framed = _paper(smooth, frame)
+    likely, framed = _on_paper(smooth, frame)
     direction = known or likely
-    framed[frame:-frame, frame:-frame] = smooth
     found = _separate(direction * framed, reach)
     if found is None:
         raise InputError(
@@ -97,118 +112,150 @@ def _ink(plane: Plane, known: float | None) -> tuple[Plane, float]:
             expected="ink that differs from the paper",
             received="a picture of one colour",
         )
-    if found.sheet and known is None:  # of paper on a table, and the ink on it differs the other way
+    if known is None and found.is_sheet():  # of paper on a table, and the ink on it differs the other way
         other = _separate(-direction * framed, reach)
-        if other is not None and not other.sheet and other.contrast > 0.5 * found.contrast:
+        if other is not None and other.contrast > 0.5 * found.contrast and not other.is_sheet():
             return other.ink, -direction
     return found.ink, direction
 
 
 class _Found(NamedTuple):
-    """Ink, how much it differs from the paper, and whether it looks like a sheet rather than strokes."""
+    """Ink, and how much it differs from the paper."""
 
     ink: Plane
     contrast: float
-    sheet: bool
+
+    def is_sheet(self) -> bool:
+        """Whether it looks like a sheet rather than strokes: a large convex piece, but for a few holes."""
+        mask = self.ink > 0.45
+        small = mask[::2, ::2]
+        count = int(np.count_nonzero(small))
+        rows, columns = (np.flatnonzero(small.any(axis)) for axis in (1, 0))
+        if 2 * (rows[-1] - rows[0]) < 0.4 * len(mask) or 2 * (columns[-1] - columns[0]) < 0.4 * mask.shape[1]:
+            return False
+        if any(count <= 0.85 * _between(m) for m in (small, small.T)):  # the hull is larger still
+            return False
+        y, x = np.nonzero(small)
+        hull = np.ones(small.shape, bool)
+        for angle in np.arange(8) * (np.pi / 8):
+            cos, sin = np.cos(angle), np.sin(angle)
+            along = cos * x + sin * y
+            everywhere = cos * np.arange(small.shape[1]) + (sin * np.arange(len(small)))[:, None]
+            hull &= (everywhere >= along.min() - 0.01) & (everywhere <= along.max() + 0.01)
+        return count > 0.85 * int(np.count_nonzero(hull))
+
+
+def _between(mask: Plane) -> int:
+    """How many pixels lie in their row between the first and the last of the mask, these included."""
+    some = mask[mask.any(1)]
+    return int((mask.shape[1] - some[:, ::-1].argmax(1) - some.argmax(1)).sum())
 
 
 def _separate(framed: Plane, reach: int) -> _Found | None:
     """What is lighter than around it in a plane with reach // 2 pixels of paper on each side; None if nothing is."""
     inside = slice(reach // 2, -(reach // 2))
-    difference = (framed - _opening(framed, reach))[inside, inside]
+    difference = framed[inside, inside] - _opening(framed, reach)
     above = difference > _otsu(difference)
     if not above.any() or float(difference.max()) < _FAINTEST:
         return None
     paper, full = float(np.median(difference[~above])), float(np.percentile(difference[above], 60))
-    ink = np.clip((difference - paper) / max(full - paper, 1e-6), 0, 1).astype(np.float32)
+    difference -= np.float32(paper)
+    difference /= np.float32(max(full - paper, 1e-6))
+    ink = np.clip(difference, 0, 1, out=difference)
     ink *= _connected(ink > 0.45)
-    return _Found(ink, full - paper, _is_sheet(ink > 0.45))
+    return _Found(ink, full - paper)
 
 
-def _is_sheet(mask: Plane) -> bool:
-    """True where a mask is a large convex piece, but for a few holes."""
-    y, x = np.nonzero(mask[::2, ::2])
-    if 2 * np.ptp(y) < 0.4 * len(mask) or 2 * np.ptp(x) < 0.4 * mask.shape[1]:
-        return False
-    rows, columns = np.mgrid[0 : (len(mask) + 1) // 2, 0 : (mask.shape[1] + 1) // 2]
-    hull = np.ones(rows.shape, bool)
-    for angle in np.arange(8) * (np.pi / 8):
-        along = np.cos(angle) * x + np.sin(angle) * y
-        everywhere = np.cos(angle) * columns + np.sin(angle) * rows
-        hull &= (everywhere >= along.min() - 0.01) & (everywhere <= along.max() + 0.01)
-    return len(x) > 0.85 * int(hull.sum())
+#: The powers of y and of x in the terms of a quadratic surface: 1, x, y, x², xy, y².
+_OF_Y, _OF_X = np.array([0, 0, 1, 0, 1, 2]), np.array([0, 1, 0, 2, 1, 0])
 
 
-def _paper(plane: Plane, frame: int) -> tuple[float, Plane]:
-    """1 for ink lighter than the paper or -1 for darker, and the paper, `frame` pixels larger on each side.
+def _on_paper(plane: Plane, frame: int) -> tuple[float, Plane]:
+    """1 for ink lighter than the paper or -1 for darker, and the plane with `frame` pixels of paper on each side.
 
-    The paper is a quadratic surface fitted to the pixels that agree with it best, beginning at the border.
+    The paper is a quadratic surface fitted to the pixels that agree with it best, beginning at the border. Sums over
+    a grid of products of powers of x and y are two matrix products.
     """
-    rows, columns = (np.linspace(-1, 1, n) for n in plane.shape)
-    down, across = (max(1, n // 48) for n in plane.shape)
-    values = plane[::down, ::across].reshape(-1)
-    terms = _quadratic(rows[::down], columns[::across])
-    edge = abs(terms[:, 1:3]).max(1) > 0.95
-    surface = np.full_like(values, np.median(values[edge]))
+    y, x = (np.linspace(-1, 1, n)[:: max(1, n // 48)] for n in plane.shape)
+    values = plane[:: max(1, plane.shape[0] // 48), :: max(1, plane.shape[1] // 48)]
+    of_y, of_x = np.vander(y, 5, increasing=True), np.vander(x, 5, increasing=True)
+    border = np.maximum(abs(y)[:, None], abs(x)) > 0.95
+    surface = np.full_like(values, np.median(values[border]))
+    weights = np.zeros((3, 3))  # of powers of y and of x
     for count in (3, 3, 6, 6):
         error = abs(values - surface)
-        kept = error <= np.quantile(error, 0.6)
-        weights = np.zeros(6)
-        weights[:count] = np.linalg.lstsq(terms[kept, :count], values[kept], rcond=None)[0]
-        surface = terms @ weights
+        middle = int(0.6 * (error.size - 1))
+        kept = (error <= np.partition(error, middle, None)[middle]).astype(np.float64)
+        i, j = _OF_Y[:count], _OF_X[:count]
+        gram = (of_y.T @ kept @ of_x)[i[:, None] + i, j[:, None] + j]
+        moments = (of_y[:, :3].T @ (kept * values) @ of_x[:, :3])[i, j]
+        weights[i, j] = np.linalg.lstsq(gram, moments, rcond=1e-10)[0]
+        surface = of_y[:, :3] @ weights @ of_x[:, :3].T
     residual = values - surface
     direction = 1.0 if (residual.clip(0) ** 2).sum() > (residual.clip(max=0) ** 2).sum() else -1.0
     y, x = (np.arange(-frame, n + frame) * (2 / max(n - 1, 1)) - 1 for n in plane.shape)
-    along_x, along_y = weights[0] + weights[1] * x + weights[3] * x * x, weights[2] * y + weights[5] * y * y
-    return direction, (along_x + along_y[:, None] + (weights[4] * y)[:, None] * x).astype(np.float32)
-
-
-def _quadratic(y: Plane, x: Plane) -> Plane:
-    """1, x, y, x², xy, y² at each point of a grid: (H·W, 6)."""
-    y, x = (grid.reshape(-1) for grid in np.meshgrid(y, x, indexing="ij"))
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
+    of_one, of_x, of_xx = (np.vander(y, 3, increasing=True) @ weights).T[:, :, None]
+    framed: Plane = np.empty((len(y), len(x)), np.float32)
+    framed[frame:-frame, frame:-frame] = plane
+    every, inner, first, last = slice(None), slice(frame, -frame), slice(frame), slice(-frame, None)
+    for rows, columns in ((first, every), (last, every), (inner, first), (inner, last)):
+        framed[rows, columns] = (of_xx[rows] * x[columns] + of_x[rows]) * x[columns] + of_one[rows]
+    return direction, framed
 
 
 def _blur(plane: Plane) -> Plane:
     """Weights 1, 2, 1 along both axes."""
     for _ in (0, 1):
-        padded = np.pad(plane, ((1, 1), (0, 0)), mode="edge")
-        plane = ((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4).T
+        padded = np.concatenate([plane[:1], plane, plane[-1:]])
+        plane = ((padded[:-2] + 2 * plane + padded[2:]) / 4).T
     return plane
 
 
-def _opening(plane: Plane, reach: int) -> Plane:
-    """The plane without what is lighter than its surroundings and narrower than `reach` (erosion, then dilation)."""
-    return _dilate(-_dilate(-plane, reach), reach)
+def _opening(framed: Plane, reach: int) -> Plane:
+    """The plane without a frame of reach // 2 pixels, and without what is lighter than its surroundings and narrower
+    than `reach` (erosion, then dilation)."""
+    opened = _extreme(np.maximum, _extreme(np.minimum, _spread(framed, reach, np.inf), reach), reach)
+    frame = 2 * (reach // 2)
+    return opened[: len(framed) - frame, : framed.shape[1] - frame]
 
 
-def _dilate(plane: Plane, reach: int) -> Plane:
-    """The maximum over squares of `reach` pixels around each pixel, by doubling shifts."""
-    for _ in (0, 1):
-        height = len(plane)
-        padded = np.pad(plane, ((reach // 2, reach - 1 - reach // 2), (0, 0)), mode="edge")
+def _spread(plane: Plane, reach: int, value: float) -> Plane:
+    """A plane with so much of a value around it that each of its pixels is amid `reach` × `reach`."""
+    wide: Plane = np.full([n + reach - 1 for n in plane.shape], value, plane.dtype)
+    before = reach // 2
+    wide[before : before + len(plane), before : before + plane.shape[1]] = plane
+    return wide
+
+
+def _extreme(of: np.ufunc, plane: Plane, reach: int) -> Plane:
+    """The maximum or the minimum of each square of `reach` pixels in a plane (H, W), by doubling shifts:
+    (H - reach + 1, W - reach + 1)."""
+    spare, other = np.empty_like(plane), np.empty_like(plane)
+    for axis in (0, 1):
         length = 1
         while length < reach:
             step = min(length, reach - length)
-            padded = np.maximum(padded[:-step], padded[step:])
+            near, far = (plane[:-step], plane[step:]) if axis == 0 else (plane[:, :-step], plane[:, step:])
+            plane = of(near, far, out=spare[: len(near), : near.shape[1]])
+            spare, other = other, spare
             length += step
-        plane = np.ascontiguousarray(padded[:height].T)
     return plane
 
 
 def _otsu(plane: Plane) -> float:
     """The threshold that splits the values into the two classes of least variance (Otsu, 1979)."""
-    counts, edges = np.histogram(plane, 128)
+    low, high = plane.min(), plane.max()
+    edges = np.linspace(low, high, 129, dtype=plane.dtype)
+    numbers = plane - low
+    numbers *= 128 / max(high - low, np.float32(1e-30))
+    counts = np.bincount(numbers.astype(np.uint8).reshape(-1), minlength=129)
+    counts[127] += counts[128]  # the largest value
+    counts = counts[:128]
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
-    above = counts.sum() - below
+    above = plane.size - below
     total = np.cumsum(counts * centres)
-    valid = (below > 0) & (above > 0)
-    between = np.where(
-        valid,
-        below * above * (total[:-1] / np.maximum(below, 1) - (total[-1] - total[:-1]) / np.maximum(above, 1)) ** 2,
-        -1,
-    )
+    between = below * above * (total[:-1] / np.maximum(below, 1) - (total[-1] - total[:-1]) / np.maximum(above, 1)) ** 2
     return float(edges[1 + int(between.argmax())])
 
 
@@ -220,32 +267,38 @@ def _connected(mask: Plane) -> Plane:
     """
     cell = -(-max(mask.shape) // 64)
     rows, columns = (-(-n // cell) for n in mask.shape)
-    padded = np.zeros((rows * cell, columns * cell), bool)
+    padded = np.zeros((rows * cell, columns * cell), np.uint8)
     padded[: mask.shape[0], : mask.shape[1]] = mask
-    weight = padded.reshape(rows, cell, columns, cell).sum((1, 3))
-    labels = np.where(weight > 0, np.arange(1, weight.size + 1).reshape(weight.shape), 0)
-    while True:
-        spread = np.where(weight > 0, _dilate(labels, 3), 0)
-        if (spread == labels).all():
-            break
-        labels = np.append(0, spread)[spread]  # each takes the label that its label's own cell has by now
-    found = np.unique(labels[labels > 0])
-    masses = {int(n): float(weight[labels == n].sum()) for n in found}
+    weight = padded.reshape(rows, cell, -1).sum(1, dtype=np.uint8).reshape(rows, columns, cell).sum(2)
+    labels = _label(weight > 0)
+    masses = np.bincount(labels.reshape(-1), weight.reshape(-1))
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    on_edge = {n: float((edge == n).mean()) for n in masses}
-    main = max(masses, key=lambda n: masses[n] * (1.0 if not on_edge[n] else 0.3 if on_edge[n] < 0.2 else 0.02))
+    on_edge = np.bincount(edge, minlength=len(masses)) / len(edge)
+    likely = masses * np.where(on_edge == 0, 1.0, np.where(on_edge < 0.2, 0.3, 0.02))
+    likely[0] = -1  # no piece
+    main = int(likely.argmax())
     kept = labels == main
     top, bottom, left, right = _bounds(kept)
     longest = max(bottom - top, right - left)
-    for label, mass in masses.items():
-        if label != main and mass > 0.1 * masses[main] and on_edge[label] < 0.2:
+    for label in np.flatnonzero((masses > 0.1 * masses[main]) & (on_edge < 0.2)):
+        if label not in (0, main):
             upper, lower, west, east = _bounds(labels == label)
             gap = max(top - lower, upper - bottom, left - east, west - right)
             both = max(max(bottom, lower) - min(top, upper), max(right, east) - min(left, west))
             if gap < 0.15 * longest + 1 and both < 2 * longest + 1:
                 kept |= labels == label
-    wide = np.repeat(np.repeat(_dilate(kept.astype(np.float32), 3), cell, 0), cell, 1)
+    wide = _extreme(np.maximum, _spread(kept, 3, False), 3).repeat(cell, 0).repeat(cell, 1)
     return wide[: mask.shape[0], : mask.shape[1]]
+
+
+def _label(mask: Plane) -> Plane:
+    """A number from 1 for each connected piece of a mask, diagonals included, and 0 elsewhere."""
+    labels = np.where(mask, np.arange(1, mask.size + 1, dtype=np.int32).reshape(mask.shape), 0)
+    while True:
+        spread = np.where(mask, _extreme(np.maximum, _spread(labels, 3, 0), 3), 0)
+        if (spread == labels).all():
+            return labels
+        labels = np.append(0, spread)[spread]  # each takes the label that its label's own cell has by now
 
 
 def _bounds(ink: Plane) -> tuple[int, int, int, int]:

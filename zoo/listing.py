@@ -5,8 +5,9 @@ from __future__ import annotations
 import builtins
 import fnmatch
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from zoonet import weights
 from zoonet.ops.errors import ArgumentError
@@ -37,52 +38,81 @@ class Listed:
     cached: str = ""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A name, before anything is counted or looked for. task: of the model. describe: makes its `Listed`."""
+
+    name: str
+    task: str
+    weights: str
+    describe: Callable[[], Listed]
+
+
 def list(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> builtins.list[str]:
     """The names that a shell pattern fits, those with weights first.
 
     pattern: such as "resnet*"; fits a name, or a name without its tag. task: such as "image-classification".
     pretrained: only names that `load` takes; otherwise architectures, which `create` takes, as well.
     """
-    return [entry.name for entry in listed(pattern, task=task, pretrained=pretrained)]
+    return [known.name for known in _found(pattern, task, pretrained)]
 
 
 def listed(pattern: str = "*", *, task: str | None = None, pretrained: bool = False) -> builtins.list[Listed]:
     """As `list`, with what is known of each name."""
+    return [known.describe() for known in _found(pattern, task, pretrained)]
+
+
+def tasks() -> builtins.list[str]:
+    """The tasks of all names, sorted."""
+    return sorted({known.task for known in _all()})
+
+
+def _found(pattern: str, task: str | None, pretrained: bool) -> builtins.list[_Known]:
     if not isinstance(pattern, str):
         raise ArgumentError("list takes a shell pattern", expected="such as 'resnet*'", received=repr(pattern))
     found = []
-    for entry in _all():
-        names = (entry.name.lower(), entry.name.lower().rpartition(".")[0])
-        if pretrained and not entry.weights:
+    for known in _all():
+        names = (known.name.lower(), known.name.lower().rpartition(".")[0])
+        if pretrained and not known.weights:
             continue
-        if task in (None, entry.task) and any(fnmatch.fnmatchcase(name, pattern.lower()) for name in names):
-            found.append(entry)
+        if task in (None, known.task) and any(fnmatch.fnmatchcase(name, pattern.lower()) for name in names):
+            found.append(known)
     return sorted(
         found, key=lambda e: (not e.weights, e.weights != "embedded", architectures.natural_order(e.name.lower()))
     )
 
 
-def _all() -> Iterator[Listed]:
+def _all() -> Iterator[_Known]:
     for name, architecture in EMBEDDED.items():
-        card = embedded_card(name)
-        yield Listed(
-            name,
-            architectures.task_of(architecture),
-            architecture,
-            "embedded",
-            architectures.parameters(architecture),
-            card.accuracy.partition(" (")[0],
-            card.licence,
-            locate(name).path.stat().st_size,
-            "package",
-        )
+        task = architectures.task_of(architecture)
+        yield _Known(name, task, "embedded", partial(_embedded, name, architecture, task))
     entries = [entry for entry in weights.entries() if runs(entry)]
     for entry in entries:
-        yield _of_catalog(entry)
+        yield _Known(entry.name, entry.task, "catalog", partial(_of_catalog, entry))
     named = {entry.name for entry in entries}
     for name in architectures.names():
         if name not in named:  # "gpt2" is both: what `load` takes is listed
-            yield Listed(name, architectures.task_of(name), name, "", architectures.parameters(name))
+            task = architectures.task_of(name)
+            yield _Known(name, task, "", partial(_alone, name, task))
+
+
+def _embedded(name: str, architecture: str, task: str) -> Listed:
+    card = embedded_card(name)
+    return Listed(
+        name,
+        task,
+        architecture,
+        "embedded",
+        architectures.parameters(architecture),
+        card.accuracy.partition(" (")[0],
+        card.licence,
+        locate(name).path.stat().st_size,
+        "package",
+    )
+
+
+def _alone(name: str, task: str) -> Listed:
+    return Listed(name, task, name, "", architectures.parameters(name))
 
 
 def _of_catalog(entry: weights.Entry) -> Listed:

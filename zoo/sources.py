@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 #: Models whose weights are in the package (data/NAME.safetensors), and their architectures.
 EMBEDDED = {"digits": "digitnet"}
 _REMOTE = ("hf://", "http://", "https://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SUFFIXES = tuple(suffix for entry in formats.FORMATS for suffix in entry.suffixes)
 
 
@@ -107,6 +109,12 @@ def resolved(text: str) -> Entry | str:
     if is_remote(text):
         weights.resolve(text)
         return text
+    if scheme := _SCHEME.match(text):
+        raise DownloadError(
+            f"nothing is read from {scheme[0]}…",
+            expected="a name, a path, https://…, http://… or hf://…",
+            fix="give the path itself" if scheme[0].lower() == "file://" else "download the file, and give its path",
+        )
     if os.sep in text or "/" in text or text.endswith(_SUFFIXES):
         try:
             weights.HubReference.parse(text)
@@ -227,14 +235,14 @@ def runs(entry: Entry) -> bool:
     """True for weights in the catalog that `load` makes a model of: of a network of the zoo, or a graph."""
     if entry.format == "onnx":
         return True
-    if entry.vocabulary == "hugging-face":
+    if entry.vocabulary == "hugging-face" and entry.task != "object-detection":
         from zoonet.zoo.transformers.pretrained import MODEL_TYPES
 
         return entry.architecture in MODEL_TYPES
     if entry.architecture not in architectures.names():
         return False
     if entry.task == "object-detection":
-        return entry.vocabulary in ("yolox", "darknet", "torchvision")
+        return entry.vocabulary in ("yolox", "darknet", "torchvision", "hugging-face")
     if entry.task != "image-classification":
         return False
     return entry.vocabulary in ("torchvision", "timm") or (

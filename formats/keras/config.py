@@ -18,13 +18,14 @@ __all__ = ["Call", "LayerConfig", "Ref", "parse_model", "plain"]
 
 _DEPTH = 40
 _LAYERS = 200_000
-_MODELS = ("Sequential", "Functional", "Model", "Container")
+_MODELS = ("Sequential", "Functional", "Model", "Container", "Pipeline")
 #: Classes that hold one layer or more below them, and the keys of those.
 _WRAPPERS = {
     "TimeDistributed": ("layer",),
     "Bidirectional": ("layer", "backward_layer"),
     "RNN": ("cell",),
     "StackedRNNCells": ("cells",),
+    "SpectralNormalization": ("layer",),
 }
 
 
@@ -52,6 +53,7 @@ class LayerConfig:
 
     options: its configuration, with lists as tuples. layers: those of a model or wrapper, by role for a wrapper.
     inputs, outputs: of a functional model, structures of `Ref`. kind: "layer", "sequential" or "functional".
+    build_shape: of the input, where the file says it. modern: written by Keras 3.
     entry: the object in the file that the options are from.
     """
 
@@ -67,6 +69,7 @@ class LayerConfig:
     outputs: Any = ()
     is_operation: bool = False
     build_shape: Any = None
+    modern: bool = False
     entry: Any = None
 
     @property
@@ -123,6 +126,7 @@ class _Parser:
             {},
             registered=registered if isinstance(registered, str) and registered != class_name else None,
             build_shape=build.get("input_shape") if isinstance(build, dict) else None,
+            modern=self.generation == 3,
             entry=config,
         )
         if "layers" in config and (class_name in _MODELS or "input_layers" in config):
@@ -318,12 +322,12 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def references(value: Any) -> Iterator[Ref]:
-    """Every `Ref` in a structure."""
+    """Every `Ref` in a structure, those of a dict by sorted names, as Keras flattens it."""
     if isinstance(value, Ref):
         yield value
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from references(item)
+        for key in sorted(value):
+            yield from references(value[key])
     elif isinstance(value, list | tuple):
         for item in value:
             yield from references(item)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,17 @@ import numpy as np
 
 from zoonet.formats.checkpoint import Checkpoint, as_lazy
 from zoonet.formats.files import check_path
-from zoonet.formats.keras.config import LayerConfig, Ref, parse_model, references
+from zoonet.formats.keras.config import LayerConfig, parse_model, references
 from zoonet.formats.keras.dialects import edited, generation
 from zoonet.formats.keras.modern import legacy_checkpoint, modern_checkpoint
 from zoonet.formats.keras.reader import GraphBuilder, Tensor
-from zoonet.formats.keras.slots import Slot, assign_legacy, assign_tree, walk_slots
+from zoonet.formats.keras.slots import Slot, all_layers, assign_legacy, assign_tree, walk_slots
 from zoonet.formats.keras.types import InputInfo, infer_types
 from zoonet.formats.onnx.values import ValueInfo
 from zoonet.formats.registry import read
 from zoonet.ops.errors import FormatError, UnsupportedFormatError, ZoonetError
 from zoonet.ops.graph import Graph, Value, values_in
-from zoonet.ops.sets.keras.shapes import AUGMENTATIONS
+from zoonet.ops.sets.keras.augmentation import UNCHANGED
 from zoonet.ops.types import TensorType, as_dtype, is_floating
 
 __all__ = ["KerasModel", "from_checkpoint", "load"]
@@ -162,9 +162,12 @@ def from_checkpoint(checkpoint: Checkpoint, file: str = "the file") -> KerasMode
     except RecursionError:
         raise FormatError(f"{file}: the configuration is nested too deeply") from None
     notes = [f"weights that no layer takes: {', '.join(unused[:5])}"] if unused else []
-    still = [layer.name for layer in _layers(model) if layer.class_name in AUGMENTATIONS]
+    still = [layer.name for layer in all_layers(model) if layer.class_name in UNCHANGED]
     if still:
         notes.append(f"layers that change pictures in Keras's training, and not here: {', '.join(still[:5])}")
+    spectral = [layer.name for layer in all_layers(model) if layer.class_name == "SpectralNormalization"]
+    if spectral:
+        notes.append(f"kernels that Keras divides by their norm in training, and not here: {', '.join(spectral[:5])}")
     return _built(model, slots, version, notes, checkpoint)
 
 
@@ -182,7 +185,7 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         training.inputs.append(builder.key)
     fixed = next((info.batch for info in infos if info.batch), None)
     types = infer_types(graph, [info.shape or () for info in infos], [info.dtype for info in infos], fixed)
-    names = _output_names(model)
+    names = _output_names(model, len(graph.outputs))
     outputs = tuple(
         ValueInfo(name, "tensor", kind.dtype, kind.shape) if kind is not None else ValueInfo(name)
         for name, kind in zip(names, types, strict=True)
@@ -207,15 +210,8 @@ def _built(model: LayerConfig, slots: list[Slot], version: str, notes: list[str]
         tree=model,
         slots=slots,
         owners=inference.owners,
-        stateful=tuple([layer.name for layer in _layers(model) if layer.options.get("stateful") is True]),
+        stateful=tuple([layer.name for layer in all_layers(model) if layer.options.get("stateful") is True]),
     )
-
-
-def _layers(layer: LayerConfig) -> Iterator[LayerConfig]:
-    """A layer and all below it."""
-    yield layer
-    for child in layer.layers:
-        yield from _layers(child)
 
 
 def _is_channels_first(model: LayerConfig) -> bool:
@@ -315,15 +311,13 @@ def _shape(shape: Any) -> tuple[int | None, ...]:
     return (None, *shape[1:])
 
 
-def _output_names(model: LayerConfig) -> list[str]:
+def _output_names(model: LayerConfig, count: int) -> list[str]:
     """The names of the layers that give the outputs, told apart by numbers where one gives several."""
-    if model.kind == "sequential":
-        return [model.layers[-1].name]
     names: list[str] = []
-    refs: list[Ref] = list(references(model.outputs))
-    for ref in refs:
-        name, number = ref.layer, 1
+    last = [model.layers[-1].name] * count if model.kind == "sequential" else []
+    for layer in last or [ref.layer for ref in references(model.outputs)]:
+        name, number = layer, 1
         while name in names:
-            name, number = f"{ref.layer}_{number}", number + 1
+            name, number = f"{layer}_{number}", number + 1
         names.append(name)
     return names

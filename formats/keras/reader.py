@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoonet.formats.keras.config import Call, LayerConfig, Ref, references
-from zoonet.formats.keras.slots import CELLS, Slot, declared, directions, operator_name
+from zoonet.formats.keras.slots import CELLS, Slot, all_layers, declared, directions, operator_name
 from zoonet.formats.keras.tensorflow import translated
 from zoonet.ops.errors import FormatError, UnsafeFileError, UnsupportedFormatError
 from zoonet.ops.graph import Graph, Node, Value
@@ -20,13 +20,14 @@ from zoonet.ops.random import random_fold_in
 from zoonet.ops.registry import Op, composite
 from zoonet.ops.sets.keras import Layer, activation_names, find_layer, is_known
 from zoonet.ops.sets.keras.merging import any_mask, concatenated_mask, embedding_mask, masking_mask
-from zoonet.ops.sets.keras.recurrent import fold_time, merge_directions, unfold_time
+from zoonet.ops.sets.keras.recurrent import fold_time, join_steps, merge_directions, time_step, unfold_time
 from zoonet.ops.types import UNKNOWN, Array
 
 __all__ = ["GraphBuilder", "Tensor"]
 
 _CALL_LIMIT = 20_000
 _OUTPUT_LIMIT = 10_000
+_STEPS_APART = 1000
 _MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 #: Options that say how weights are made, stored or penalised, and not what is computed.
@@ -36,7 +37,7 @@ _NO_EFFECT = frozenset(
         "sparse", "ragged", "optional", "seed", "autocast", "fused", "synchronized", "virtual_batch_size",
         "renorm_clipping", "renorm_momentum", "input_length", "implementation", "use_cudnn", "build_input_shape",
         "output_dim", "batch_size", "weights", "adjustment", "lora_alpha", "state_size", "input_spec", "cudnn",
-        "quantization_config", "query_shape", "key_shape", "value_shape",
+        "quantization_config", "lora_rank", "query_shape", "key_shape", "value_shape",
     }
 )  # fmt: skip
 #: In the place of a mask where a layer gets none, whatever its inputs have.
@@ -164,6 +165,7 @@ class GraphBuilder:
             "TimeDistributed": self._time_distributed,
             "Bidirectional": self._bidirectional,
             "RNN": self._cells,
+            "SpectralNormalization": self._wrapped,
             "TFOpLambda": self._tensorflow,
             "SlicingOpLambda": self._tensorflow,
         }.get(layer.class_name)
@@ -291,7 +293,7 @@ class GraphBuilder:
     ) -> Value | None:
         first: Any = tensors[kind.inputs[0]]
         name = operator_name(layer)
-        if name == "Embedding":
+        if name in ("Embedding", "ReversibleEmbedding") and not options.get("reverse"):
             return self._node(embedding_mask, layer.name, inputs=first.value) if options.get("mask_zero") else None
         if name == "Masking":
             value = options.get("mask_value", 0.0)
@@ -321,16 +323,53 @@ class GraphBuilder:
 
     # -- layers around layers ------------------------------------------------------------------------------------
 
-    def _time_distributed(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    def _inside(self, layer: LayerConfig) -> LayerConfig:
         inner = layer.below("layer")
         if inner is None:
-            raise FormatError(f"the layer {layer.name!r} (TimeDistributed) has no layer inside")
+            raise FormatError(f"the layer {layer.name!r} ({layer.class_name}) has no layer inside")
+        return inner
+
+    def _wrapped(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """A wrapper that computes what the layer inside does."""
+        return self.call(self._inside(layer), args, kwargs)
+
+    def _time_distributed(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        inner = self._inside(layer)
         source = _sequences(layer, (args, tuple(kwargs.values())))[0]
+        takes_mask = inner.kind == "layer" and not inner.layers and "mask" in declared(inner).inputs
+        mask = source.mask if takes_mask else None
+        steps = self._steps_apart(layer, inner)
+        if steps:
+            results = []
+            for number in range(steps):
+                step = Tensor(self._node(time_step, layer.name, inputs=source.value, step=number))
+                given = {} if mask is None else {"mask": self._node(time_step, layer.name, inputs=mask, step=number)}
+                results.append([y.value for y in self.call(inner, (step,), given)])
+            return [
+                Tensor(self._node(join_steps, layer.name, outputs=outputs), source.mask)
+                for outputs in zip(*results, strict=True)
+            ]
         folded = Tensor(self._node(fold_time, layer.name, inputs=source.value))
+        given = {} if mask is None else {"mask": self._node(fold_time, layer.name, inputs=mask)}
         return [
             Tensor(self._node(unfold_time, layer.name, outputs=y.value, inputs=source.value), source.mask)
-            for y in self.call(inner, (folded,), {})
+            for y in self.call(inner, (folded,), given)
         ]
+
+    def _steps_apart(self, layer: LayerConfig, inner: LayerConfig) -> int:
+        """How many steps are computed one after the other, since each has statistics of its own; 0 for all together.
+
+        Keras 3 does so where the file says how many there are; tf.keras takes all steps as one batch.
+        """
+        shape = layer.build_shape
+        if not (self.training and layer.modern and isinstance(shape, tuple | list) and len(shape) > 1):
+            return 0
+        moves = any(
+            slot.layer.trainable and not slot.weight.trainable and declared(slot.layer).training(slot.layer.options)
+            for child in all_layers(inner)
+            for slot in self.slots.get(id(child), ())
+        )
+        return shape[1] if moves and isinstance(shape[1], int) and 0 < shape[1] <= _STEPS_APART else 0
 
     def _bidirectional(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         forward, backward = directions(layer)
@@ -360,11 +399,11 @@ class GraphBuilder:
         cells = [cell for child in layer.layers for cell in (child.layers or [child])]
         outer = {k: v for k, v in layer.options.items() if k in ("go_backwards", "unroll", "zero_output_for_mask")}
         outer |= fixed
-        last = {k: v for k, v in layer.options.items() if k in ("return_sequences", "return_state")}
+        last = {"return_sequences": layer.options.get("return_sequences", False)}
+        returned = bool(layer.options.get("return_state", False))
         [source, *states] = _sequences(layer, (args, kwargs.get("initial_state")))
-        if len(cells) > 1 and (states or last.get("return_state")):
-            raise UnsupportedFormatError(f"the layer {layer.name!r}: stacked cells with states are not supported")
-        tensors = [source, *states]
+        given = {"mask": kwargs["mask"]} if "mask" in kwargs else {}
+        ends: list[Tensor] = []
         for number, cell in enumerate(cells):
             if cell.class_name not in CELLS:
                 raise UnsupportedFormatError(
@@ -376,9 +415,13 @@ class GraphBuilder:
             how = {**outer, **(last if number == len(cells) - 1 else {"return_sequences": True})}
             if number:
                 how["go_backwards"] = False
-            given = {"mask": kwargs["mask"]} if "mask" in kwargs else {}
-            tensors = self._plain(cell, kind, tuple(tensors), given, **how)
-        return tensors
+            count = (2 if cell.class_name == "LSTMCell" else 1) if states else 0
+            begin, states = states[:count], states[count:]
+            [source, *after] = self._plain(cell, kind, (source, *begin), dict(given), **how, return_state=returned)
+            ends += after
+        if states:
+            raise FormatError(f"the layer {layer.name!r} is given more states than its cells have")
+        return [source, *ends]
 
     def _tensorflow(self, layer: LayerConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """An operation of TensorFlow that a functional model of tf.keras holds."""

@@ -101,6 +101,9 @@ def _slots(layer: LayerConfig, prefix: str, path: str, trainable: bool) -> Itera
             place = f"{role}/{places[number]}" if several else role
             name = _join(prefix, str(number)) if several else prefix
             yield from _slots(child, name, _join(path, place), trainable)
+        if layer.class_name == "SpectralNormalization":
+            vector = Weight("vector_u", trainable=False)
+            yield Slot(layer, vector, _join(prefix, vector.name), _join(path, "vars/1"), False)
         return
     if layer.is_operation or layer.class_name in ("InputLayer", "TFOpLambda", "SlicingOpLambda"):
         return
@@ -134,7 +137,7 @@ def directions(layer: LayerConfig) -> tuple[LayerConfig, LayerConfig]:
     forward = layer.below("layer")
     if forward is None:
         raise FormatError(f"the layer {layer.name!r} (Bidirectional) has no layer inside")
-    if any(item.class_name == "Bidirectional" for item in _all_layers(forward)):
+    if any(item.class_name == "Bidirectional" for item in all_layers(forward)):
         raise FormatError(
             f"the layer {layer.name!r} (Bidirectional) has another one inside, which Keras does not allow"
         )
@@ -194,7 +197,8 @@ def assign_tree(slots: list[Slot], tensors: Mapping[str, LazyTensor]) -> list[st
             slot.tensor, slot.stored = tensors[name], name
             used.add(name)
     _share(slots)
-    return [name for name in tensors if name not in used and "seed_generator" not in name]
+    twins = {slot.path.removesuffix("1") + "0" for slot in slots if slot.weight.name == "vector_u"}  # the kernel again
+    return [name for name in tensors if name not in used | twins and "seed_generator" not in name]
 
 
 def _share(slots: list[Slot]) -> None:
@@ -252,14 +256,15 @@ def assign_legacy(
 
 def slots_of(layer: LayerConfig, slots: list[Slot]) -> list[Slot]:
     """The weights of a layer and of the layers in it."""
-    inside = {id(item) for item in _all_layers(layer)}
+    inside = {id(item) for item in all_layers(layer)}
     return [slot for slot in slots if id(slot.layer) in inside]
 
 
-def _all_layers(layer: LayerConfig) -> Iterator[LayerConfig]:
+def all_layers(layer: LayerConfig) -> Iterator[LayerConfig]:
+    """A layer and all below it."""
     yield layer
     for child in layer.layers:
-        yield from _all_layers(child)
+        yield from all_layers(child)
 
 
 def _is_seed(name: str) -> bool:

@@ -163,4 +163,60 @@ def test_heaps_that_never_end(tmp_path: pathlib.Path, attack: Attack, size: int)
         place += 16 + (int.from_bytes(content[place + 8 : place + 16], "little") + 7) // 8 * 8
     content[place + 8 : place + 16] = size.to_bytes(8, "little")
     path.write_bytes(bytes(content))
-    attack(path, FormatError, "heap of the HDF5 file is damaged")
+    attack(path, FormatError, "HDF5 file is damaged: a heap")
+
+
+@pytest.mark.parametrize("version", ["earliest", "latest"])
+@pytest.mark.parametrize("length", [0, 11, 13, 2**20, 2**32 - 1])
+@pytest.mark.parametrize("heap", ["own", "none", "outside"])
+def test_lengths_of_texts(tmp_path: pathlib.Path, attack: Attack, version: str, length: int, heap: str) -> None:
+    """The HDF5 library makes room for as many bytes as a text is said to have, before it looks for the text."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=version) as file:
+        file.attrs["layer_names"] = ["first_layer1"]
+        group = file.create_group("first_layer1")
+        group.attrs["weight_names"] = [b"kernel"]
+        group["kernel"] = np.ones(3)
+    content = bytearray(path.read_bytes())
+    place = content.index((12).to_bytes(4, "little") + content.index(b"GCOL").to_bytes(8, "little"))
+    content[place : place + 4] = length.to_bytes(4, "little")
+    if heap != "own":
+        address = 96 if heap == "none" else len(content)
+        content[place + 4 : place + 12] = address.to_bytes(8, "little")
+    with_checksums(content, b"OHDR")
+    path.write_bytes(bytes(content))
+    attack(path, FormatError, "the HDF5 file is damaged: (a text|it points)")
+
+
+def with_checksums(content: bytearray, signature: bytes) -> None:
+    """Give object headers of version 2 the checksums that the HDF5 library expects (lookup3 of Jenkins, 2006)."""
+    place = content.find(signature)
+    while place >= 0:
+        flags = content[place + 5]
+        start = place + 6 + (16 if flags & 32 else 0) + (4 if flags & 16 else 0)
+        width = 1 << (flags & 3)
+        end = start + width + int.from_bytes(content[start : start + width], "little")
+        content[end : end + 4] = lookup3(bytes(content[place:end])).to_bytes(4, "little")
+        place = content.find(signature, end)
+
+
+def lookup3(data: bytes) -> int:
+    """The hash that ends blocks of HDF5 files."""
+    words = np.frombuffer(data + bytes(-len(data) % 12), "<u4").astype(object).reshape(-1, 3)
+    state = [0xDEADBEEF + len(data)] * 3
+    for row in words[:-1]:
+        state = [(value + int(word)) % 2**32 for value, word in zip(state, row, strict=True)]
+        for step, by in enumerate((4, 6, 8, 16, 19, 4)):
+            one, other, third = (step % 3, (step + 2) % 3, (step + 1) % 3)
+            state[one] = ((state[one] - state[other]) ^ turned(state[other], by)) % 2**32
+            state[other] = (state[other] + state[third]) % 2**32
+    state = [(value + int(word)) % 2**32 for value, word in zip(state, words[-1], strict=True)]
+    for step, by in enumerate((14, 11, 25, 16, 4, 14, 24)):
+        one, other = (step + 2) % 3, (step + 1) % 3
+        state[one] = ((state[one] ^ state[other]) - turned(state[other], by)) % 2**32
+    return state[2]
+
+
+def turned(word: int, by: int) -> int:
+    """32 bits, turned to the left."""
+    return (word << by | word >> 32 - by) % 2**32

@@ -67,7 +67,25 @@ def reduced(x: Any, y: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("function", [elementary, activated, products, selected, reduced])
+def seldom(x: Any, y: Any) -> list[Any]:
+    gap = x / K.relu(y)  # infinite where y is negative
+    return [
+        *(K.cbrt(K.square(x)), K.real(x), K.conj(x), K.deg2rad(x), K.rad2deg(x), K.exp2(x), K.fabs(x), K.sinc(x)),
+        *(K.fliplr(x), K.flipud(x), K.rot90(x, 1, (1, 2)), K.rot90(x, 2, (1, 2)), K.rot90(x, 3, (1, 2))),
+        *(K.isneginf(gap), K.isposinf(gap), K.signbit(x), K.round(x, 1), K.isclose(x, y, atol=0.3), K.isreal(x)),
+        *(K.fmax(x, y), K.fmin(x, y), K.logaddexp2(x, y), K.inner(x, np.ones((3, 4), np.float32)), K.diff(x, axis=1)),
+        *(K.nansum(x, axis=1), K.nanprod(x, axis=1), K.nanmax(x, axis=1), K.nanmin(x, axis=2), K.nanmean(x)),
+        *(K.median(x, axis=1), K.median(x, axis=(1, 2), keepdims=True), K.median(x), K.trace(x, axis1=1, axis2=2)),
+        *(K.append(x, y, axis=1), K.append(x, y), K.dstack([x, y]), K.kron(x, y), K.diff(x, n=2)),
+        *(K.array_split(x, 2, axis=1), K.trapezoid(x), K.select([x > 1, x < 0], [x, y], 0.5)),
+        *(K.digitize(x, np.array([-1.0, 0.0, 1.0], np.float32)), K.saturate_cast(x * 300, "uint8")),
+        K.multi_hot(K.cast(K.abs(x[..., 0]), "int32"), 4),
+        K.bitwise_and(K.argmax(x, axis=1), K.argmin(y, axis=1)),
+        K.nan_to_num(K.where(y > 0.5, np.float32("nan"), x)),
+    ]
+
+
+@pytest.mark.parametrize("function", [elementary, activated, products, selected, reduced, seldom])
 def test_operations(function: Callable[..., list[Any]], tmp_path: pathlib.Path) -> None:
     inputs = [keras.Input((5, 4)), keras.Input((5, 4))]
     model = keras.Model(inputs, function(*inputs))
@@ -86,6 +104,11 @@ def test_operations_on_pictures(tmp_path: pathlib.Path) -> None:
             *(K.image.resize(pictures, (9, 4)), K.image.resize(red, (3, 8), interpolation="nearest")),
             *(K.image.rgb_to_grayscale(red), K.image.pad_images(red, 1, 2, target_height=9, target_width=9)),
             *(K.image.crop_images(red, 1, 0, bottom_cropping=2, target_width=3),),
+            *(K.image.rgb_to_hsv(K.sigmoid(red)), K.image.hsv_to_rgb(K.sigmoid(red))),
+            *(K.image.extract_patches(pictures, 2), K.image.extract_patches(red, (3, 2), strides=2, padding="same")),
+            *(K.depth_to_space(pictures, 2), K.space_to_depth(pictures[:, :, :4], 2)),
+            *(K.depthwise_conv(pictures, floats(2, 2, 4, 2)), K.depthwise_conv(red, floats(3, 3, 3, 1), 2, "same")),
+            K.separable_conv(pictures, floats(2, 2, 4, 2), floats(1, 1, 8, 3), padding="same"),
         ],
     )
     keras_oracles.check(model, [floats(2, 6, 5, 4)], tmp_path)

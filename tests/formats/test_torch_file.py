@@ -267,6 +267,7 @@ RENAMED = {f"model.{name}": tensor for name, tensor in WEIGHTS.items()}
             None,
             {"args": {"lr": 0.1, "model": "vit"}, "other_state_dicts": ["state_dict_ema"]},
         ),
+        ({"checkpoint": {"trainer": {"model": WEIGHTS}}, "step": 1}, None, {"step": 1}),
         # mmcv: `meta` beside the weights
         ({"meta": {"mmcv_version": "1.3", "CLASSES": ("a",)}, "state_dict": WEIGHTS}, None, {}),
     ],
@@ -332,6 +333,71 @@ def test_metadata_is_plain_data(tmp_path: pathlib.Path) -> None:
     assert metadata["optimizer"]["param_groups"][0]["lr"] == 0.001
 
 
+def test_what_pickles_of_checkpoints_hold_besides(tmp_path: pathlib.Path) -> None:
+    """Arrays of text, dates and objects, as label encoders and tables leave them."""
+    value = {
+        "state_dict": WEIGHTS,
+        "classes": np.array(["cat", "dog"]),
+        "bytes": np.array([b"ab"]),
+        "objects": np.array(["a", None], object),
+        "day": np.datetime64("2020-01-02"),
+        "days": np.array(["2020-01-02", "NaT"], "M8[D]"),
+    }
+    torch.save(value, tmp_path / "a.pt")
+    checkpoint = formats.read(tmp_path / "a.pt")
+    assert list(checkpoint) == list(WEIGHTS)
+    assert {name: checkpoint.metadata[name] for name in value if name != "state_dict"} == {
+        "classes": ["cat", "dog"],
+        "bytes": [b"ab"],
+        "objects": ["a", None],
+        "day": "2020-01-02",
+        "days": ["2020-01-02", "NaT"],
+    }
+
+
+def test_states_of_optimizers_are_no_weights(tmp_path: pathlib.Path) -> None:
+    """Beside several networks, as in self-distillation; alone they are all there is."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    value = {"student": WEIGHTS, "teacher": WEIGHTS, "optimizers": [optimizer.state_dict()]}
+    torch.save(value, tmp_path / "a.pt")
+    checkpoint = formats.read(tmp_path / "a.pt")
+    assert list(checkpoint) == [f"{who}.{name}" for who in ("student", "teacher") for name in WEIGHTS]
+    assert checkpoint.metadata["optimizers"][0]["state"][0]["exp_avg"].load().shape == (2,)
+    torch.save({"optimizer": optimizer.state_dict()}, tmp_path / "a.pt")
+    assert "optimizer.state.0.exp_avg" in formats.read(tmp_path / "a.pt")
+
+
+class Activated(torch.nn.Module):
+    """A module whose attribute is a function of PyTorch itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act = torch.nn.Linear(2, 3), torch.relu
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_modules_with_functions_of_torch(tmp_path: pathlib.Path, zipped: bool) -> None:
+    module = Activated()
+    torch.save(module, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    assert list(formats.read(tmp_path / "a.pt")) == list(module.state_dict())
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_tensors_pickled_without_torch(tmp_path: pathlib.Path, protocol: int) -> None:
+    table = torch.arange(12.0).reshape(3, 4)
+    value = {**WEIGHTS, "half": torch.ones(2).half(), "view": table[1:, ::2], "parameter": torch.nn.Parameter(table)}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(value, protocol))
+    checkpoint = formats.read(tmp_path / "a.pkl")
+    assert checkpoint.format == "pickle"
+    assert list(checkpoint) == list(value)
+    for name, tensor in value.items():
+        np.testing.assert_array_equal(checkpoint[name].load(), tensor.detach().numpy(), strict=True)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_whole_modules_of_torch(tmp_path: pathlib.Path, zipped: bool) -> None:
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(2, 2))
@@ -371,6 +437,41 @@ def test_torchscript(tmp_path: pathlib.Path, traced: bool) -> None:
         np.testing.assert_array_equal(checkpoint[name].load(), tensor.numpy(), strict=True)
 
 
+class Shifted(torch.nn.Module):
+    """A parameter, and a constant of the traced code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight + torch.tensor([1.0, 2.0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torchscript_that_was_frozen(tmp_path: pathlib.Path) -> None:
+    """Freezing makes the weights constants of the code; those of a module that has others are metadata."""
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()).eval()
+    torch.jit.freeze(torch.jit.script(module)).save(tmp_path / "a.pt")
+    found = {tensor.load().tobytes() for tensor in formats.read(tmp_path / "a.pt").values()}
+    assert found >= {tensor.numpy().tobytes() for tensor in module.state_dict().values()}
+    torch.jit.trace(module, torch.zeros(1, 3)).save(tmp_path / "a.pt")
+    assert "constants" not in formats.read(tmp_path / "a.pt").metadata
+
+    traced = torch.jit.trace_module(Shifted(), {"forward": torch.zeros(2)})
+    traced.save(tmp_path / "a.pt")
+    checkpoint = formats.read(tmp_path / "a.pt")
+    assert list(checkpoint) == ["weight"]
+    assert [constant.load().tolist() for constant in checkpoint.metadata["constants"].values()] == [[1.0, 2.0]]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_recurrent_layers_of_torchscript(tmp_path: pathlib.Path) -> None:
+    script = torch.jit.script(torch.nn.LSTM(4, 3))
+    script.save(tmp_path / "a.pt")
+    assert set(formats.read(tmp_path / "a.pt")) == set(script.state_dict())
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_tensors_that_are_refused(tmp_path: pathlib.Path) -> None:
     weight = torch.randn(3, 4)
@@ -380,6 +481,8 @@ def test_tensors_that_are_refused(tmp_path: pathlib.Path) -> None:
         "sparse csr": weight.to_sparse_csr(),
         "meta": torch.ones(2, device="meta"),
         "nested": torch.nested.nested_tensor([weight, weight]),
+        "nested jagged": torch.nested.nested_tensor([weight, weight], layout=torch.jagged),
+        "complex32": torch.ones(2).to(torch.complex32),
     }
     for kind, tensor in refused.items():
         torch.save({"w": tensor}, tmp_path / "a.pt")

@@ -22,6 +22,12 @@ SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 ALL = weights.entries()
 
 
+def test_every_network_names_who_made_it() -> None:
+    unnamed = {entry.name for entry in ALL if not entry.citation}
+    assert unnamed == {"resnet-preproc-v1-18.onnx_zoo"}  # steps before a network, in the zoo's own words
+    assert all(metric.source and metric.dataset for entry in ALL for metric in entry.metrics)
+
+
 def test_every_file_of_the_reference_has_an_entry() -> None:
     """The facts that the catalog was built from: every URL, hash and size of theirs is in ours."""
     facts_file = SHARED / "reference" / "registry_facts.json"

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ import pytest
 from zoonet import weights, zoo
 from zoonet.ops.errors import StorageError
 from zoonet.zoo.cli import main
+from zoonet.zoo.commands.card import catalog_facts
+from zoonet.zoo.commands.output import facts_text
 from zoonet.zoo.downloads import download_bar, folder_of
 
 DIGITS = (Path(zoo.__file__).parent / "data" / "digits.safetensors").read_bytes()
@@ -245,3 +248,22 @@ def test_files_of_one_model_in_two_folders(tmp_path: Path) -> None:
     assert folder_of("model.safetensors", files) == tmp_path
     with pytest.raises(StorageError, match="several folders"):
         folder_of("model.safetensors", {**files, "config.json": tmp_path / "other" / "config.json"})
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_every_card_reads_well_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for entry in weights.entries():
+        text = facts_text(catalog_facts(entry))
+        assert max(map(len, text.splitlines())) <= 80, entry.name
+        assert not re.search(r"\b(None|nan)\b|\[\]|\{\}", text), entry.name
+        assert all(
+            f"\n{key}:" in f"\n{text}" for key in ("name", "task", "licence", "sources", "verified by", "origin")
+        )
+
+
+def test_facts_that_are_not_set_are_left_out(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run(capfd, "show", "resnet50_keras")
+    assert "resize=[224, 224], mean=[103.939," in shown
+    assert "None" not in shown

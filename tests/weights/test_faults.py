@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import random
@@ -22,7 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from zoonet import weights
 from zoonet.ops.errors import (
@@ -39,6 +42,10 @@ from zoonet.weights.store import Slot
 
 DATA = random.Random(5).randbytes(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
+TENSORS = safetensors.numpy.save({"a": np.arange(500.0), "b": np.ones((3, 4))})
+with io.BytesIO() as _stream:
+    np.savez(_stream, a=np.arange(50.0))
+    ZIPPED = _stream.getvalue()
 FetchFile = Callable[..., Path]
 
 
@@ -161,6 +168,14 @@ class TestNetwork:
         server.add("http://files.example/model.bin", DATA)
         assert_whole(get("http://files.example/model.bin"))
 
+    def test_proxy_that_is_not_there(self, get: FetchFile, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NO_PROXY")
+        with socket.socket() as taken:  # bound and not listening
+            taken.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{taken.getsockname()[1]}")
+            with pytest.raises(DownloadError, match="the proxy does not answer: the connection was refused"):
+                get("http://files.example/model.bin")
+
     def test_certificates(self, server: Any, get: FetchFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """One that nobody vouches for is refused; one in REQUESTS_CA_BUNDLE is taken, as requests does."""
         certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
@@ -243,6 +258,15 @@ class TestBody:
         assert_whole(get(url))
         assert server.seen[1].headers["range"] == "bytes=1000000-"
 
+    def test_continued_at_another_place_starts_anew(self, server: Any, get: FetchFile) -> None:
+        url = server.add("/model.bin", DATA, "truncate:1000000", "elsewhere:999900")
+        assert_whole(get(url))
+        assert [request.headers.get("range") for request in server.seen] == [None, "bytes=1000000-", None]
+
+    def test_headers_that_contradict_each_other(self, server: Any, get: FetchFile) -> None:
+        with pytest.raises(DownloadError, match="headers that contradict each other"):
+            get(server.add("/model.bin", DATA, "two lengths"))
+
     def test_corrupted_body_is_deleted_with_both_hashes_told(
         self, server: Any, get: FetchFile, clean_environment: Path, files_in: Any
     ) -> None:
@@ -296,6 +320,28 @@ class TestBody:
         with pytest.raises(DownloadError, match="took too long"):
             get(url, total_timeout=0.5)
         assert time.monotonic() - began < 3
+
+    @pytest.mark.parametrize(
+        ("data", "fault", "said"),
+        [
+            (TENSORS, f"nolength:{len(TENSORS) - 100}", "its data lies outside the file"),
+            (TENSORS[:200], "", "model.safetensors"),
+            (b"", "", "is empty"),
+            (b"\n<!DOCTYPE html><title>Log in</title>", "", "is a web page"),
+            (ZIPPED[:-30], "", "zip"),
+        ],
+        ids=["cut", "header cut", "empty", "web page", "archive cut"],
+    )
+    def test_what_is_seen_to_be_damaged_without_a_hash(
+        self, server: Any, quick: Settings, data: bytes, fault: str, said: str, clean_environment: Path, files_in: Any
+    ) -> None:
+        url = server.add("/model.safetensors", data, *([fault] if fault else []))
+        with pytest.raises(IntegrityError, match=f"did not arrive as a whole file.*{said}"):
+            weights.fetch(url, settings=quick)
+        assert files_in(clean_environment) == []
+        server.add("/model.safetensors", TENSORS)
+        with pytest.warns(weights.UnverifiedWarning):
+            assert weights.fetch(url, settings=quick).read_bytes() == TENSORS
 
     def test_more_than_the_published_size_is_not_stored(self, server: Any, quick: Settings) -> None:
         entry = weights.Entry(

@@ -249,7 +249,7 @@ class TestToken:
     @pytest.mark.parametrize("status", [401, 403])
     def test_refused(self, hub: Any, quick: Settings, status: int) -> None:
         hub.server.add("/api/models/org/gated/revision/main", b"", *[f"status:{status}"] * 9)
-        with pytest.raises(AccessDeniedError, match=r"token was refused.*accept the terms") as caught:
+        with pytest.raises(AccessDeniedError, match=r"token was refused.*accept the terms of org/gated on") as caught:
             weights.fetch("org/gated", settings=quick)
         assert "hf_secret_token" not in str(caught.value)
 
@@ -258,6 +258,17 @@ class TestToken:
         hub.server.add("/org/gated/resolve/main/model.safetensors", b"", *["status:401"] * 9)
         with pytest.raises(AccessDeniedError, match=r"no Hugging Face token is set: org/gated.*HF_TOKEN"):
             weights.fetch("hf://org/gated/model.safetensors", settings=quick)
+
+    def test_missing_below_an_endpoint_with_a_path(
+        self, hub: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("HF_TOKEN")
+        monkeypatch.setenv("HF_ENDPOINT", f"{hub.server.url}/proxy/hub/")
+        for path in ("api/models/org/gated/revision/main", "org/gated/resolve/main/a.bin"):
+            hub.server.add(f"/proxy/hub/{path}", b"", *["status:401"] * 9)
+        for name in ("org/gated", "hf://org/gated/a.bin"):
+            with pytest.raises(AccessDeniedError, match="token is set: org/gated does not exist"):
+                weights.fetch(name, settings=quick)
 
     def test_from_the_login_file(self, hub: Any, quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("HF_TOKEN")

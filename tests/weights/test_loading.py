@@ -131,6 +131,22 @@ class TestUrl:
         with pytest.raises(IntegrityError, match=f"received sha256 {SHA256}"):
             zoo.load(f"{url}#sha256={'0' * 64}")
 
+    @pytest.mark.parametrize(
+        "text", ["file:///home/a.safetensors", "ftp://user:secret@host/a.pth", "S3://bucket/a.onnx"]
+    )
+    def test_of_another_kind(self, text: str) -> None:
+        with pytest.raises(
+            DownloadError, match=r"nothing is read from \w+://.*expected.*https://.*Fix: .*path"
+        ) as caught:
+            zoo.load(text)
+        assert "secret" not in str(caught.value)
+
+    def test_a_malformed_one_is_shown_without_secrets(self) -> None:
+        with pytest.raises(DownloadError, match="#sha1=aa is not") as caught:
+            zoo.load("https://user:secret@host/a.safetensors?signature=secret#sha1=aa")
+        assert "https://host/a.safetensors#sha1=aa" in str(caught.value)
+        assert "secret" not in str(caught.value)
+
     def test_without_a_hash(self, server: Any) -> None:
         url = server.add("/mine.safetensors", DIGITS.read_bytes())
         with pytest.warns(weights.UnverifiedWarning, match=SHA256):
@@ -143,6 +159,9 @@ class TestUrl:
 
     def test_what_is_no_model(self, server: Any) -> None:
         url = server.add("/page", b"<html></html>")
+        with pytest.raises(IntegrityError, match=r"page did not arrive as a whole file.*is a web page"):
+            zoo.load(url)
+        server.add("/page", b"words")
         with pytest.warns(weights.UnverifiedWarning), pytest.raises(FileError):
             zoo.load(url)
 

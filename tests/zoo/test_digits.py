@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import pathlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from zoonet import zoo
-from zoonet.ops.errors import InputError
+from zoonet.ops.errors import ArgumentError, InputError
 from zoonet.zoo import train_digits
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -183,9 +184,15 @@ def test_odd_shapes_give_an_answer_or_a_clear_error(digits: Any, shape: tuple[in
 
 def test_training_is_reproducible() -> None:
     images, targets = train_digits.scans()
-    first, second = (train_digits.train(images[:128], targets[:128], epochs=1, seed=3, drawn=200) for _ in range(2))
+    recipe = replace(train_digits.FULL, epochs=1, drawn=200)
+    first, second = (train_digits.train(images[:128], targets[:128], recipe, seed=3) for _ in range(2))
     for name, array in first.network.state_dict().items():
         np.testing.assert_array_equal(array, second.network.state_dict()[name], err_msg=name)
+
+
+def test_the_quick_recipe_does_not_overwrite_the_model_in_the_package() -> None:
+    with pytest.raises(ArgumentError, match="--output"):
+        train_digits.main(["--minute"])
 
 
 @pytest.mark.slow

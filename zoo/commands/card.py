@@ -48,7 +48,7 @@ def catalog_facts(entry: Entry) -> dict[str, Any]:
         "measured by": ", ".join(measured),
         "preprocessing": _preprocessing(entry.preprocessing),
         "labels": _labels(entry.labels),
-        "inputs": tuple(map(str, entry.configuration.get("inputs", ()))),
+        "inputs": tuple(map(_input, entry.configuration.get("inputs", ()))),
         "licence": _with_note(entry.licence, entry.licence_note),
         "warning": entry.warning,
         "format": f"{entry.format}, names of {entry.vocabulary}",
@@ -101,6 +101,11 @@ def _preprocessing(given: Preprocessing | None) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _input(text: str) -> str:
+    """An input of a graph, such as "image tensor(float) [?, 3, 416, 416]" for a batch of any size."""
+    return text.replace("None", "?").removesuffix(" []")
 
 
 def _labels(name: str) -> str:

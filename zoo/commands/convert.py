@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from zoonet.zoo.commands.output import progress_bar
-from zoonet.zoo.conversion import convert as convert_weights
 
 
 def convert(
@@ -27,6 +26,8 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Convert weights, and show that the outputs agree; status 1 where they do not."""
+    from zoonet.zoo.conversion import convert as convert_weights  # brings both libraries of file formats
+
     with progress_bar("tensors") as progress:
         report = convert_weights(
             source,

@@ -10,7 +10,7 @@ import typer
 
 from zoonet.ops.errors import UnknownModelError
 from zoonet.zoo.commands.output import count_text, size_text, width
-from zoonet.zoo.listing import Listed, listed
+from zoonet.zoo.listing import Listed, listed, tasks
 
 #: From this width on, each line names its task; below, tasks are headings.
 _ROOM_FOR_TASKS = 110
@@ -30,8 +30,8 @@ def list_models(
             "no model fits",
             received=f"pattern {pattern!r}" + (f", task {task!r}" if task else ""),
             fix="`zoonet list` without a pattern prints all"
-            if task is None or task in (tasks := sorted({entry.task for entry in listed()}))
-            else f"the tasks are {', '.join(tasks)}",
+            if task is None or task in (known := tasks())
+            else f"the tasks are {', '.join(known)}",
         )
     if as_json:
         print(json.dumps([vars(entry) for entry in found], indent=2))

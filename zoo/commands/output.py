@@ -91,13 +91,15 @@ def _pieces(word: str, room: int) -> list[str]:
 
 
 def text_of(value: Any) -> str:
-    """A fact as text: lists and dicts shortened, integers with commas."""
+    """A fact as text: lists and dicts shortened, without what is not set; integers with commas."""
     if isinstance(value, list):
         texts = list(map(str, value))
         return ", ".join(texts[:10]) + (f", … ({len(texts)} in all)" if len(texts) > 10 else "")
     if isinstance(value, dict):
         text = ", ".join(
-            f"{key}={item:.6g}" if isinstance(item, float) else f"{key}={item}" for key, item in value.items()
+            f"{key}={item:.6g}" if isinstance(item, float) else f"{key}={item}"
+            for key, item in value.items()
+            if item is not None
         )
         return text if len(text) <= 500 else text[:500] + " …"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import fields, replace
 from typing import Any
 
@@ -196,7 +197,7 @@ def ends_in_sigmoid(network: Module) -> bool:
 
 
 def graph_with_classes(network: GraphNetwork, classes: int, seed: int) -> Module:
-    """The same graph, its last layer drawn anew for another number of classes."""
+    """A copy of the graph, its last layer drawn anew for another number of classes."""
     found = _last_layer(network)
     if not any(network.weights[name].ndim > 1 for name, _ in found):
         raise InputError(
@@ -205,6 +206,11 @@ def graph_with_classes(network: GraphNetwork, classes: int, seed: int) -> Module
             received=f"{network.config.classes} outputs for {classes} classes",
             fix="export a network with this number of classes",
         )
+    network = copy(network)
+    network.weights, network.state = dict(network.weights), dict(network.state)
+    for held in ("_graph", "_training_graph"):
+        if hasattr(network, held):
+            setattr(network, held, getattr(network, held).copy())
     rng = np.random.default_rng(seed)
     for name, axis in found:
         old = network.weights[name]

@@ -132,6 +132,17 @@ def crop_box(
     width: int, height: int, area: tuple[float, float], ratio: tuple[float, float], rng: Generator
 ) -> tuple[int, int, int, int]:
     """A random rectangle (left, top, right, bottom) of a share of the area and a ratio, as RandomResizedCrop."""
+    if (found := _random_box(width, height, area, ratio, rng)) is not None:
+        return found
+    w, h = min(width, max(1, round(height * ratio[1]))), min(height, max(1, round(width / ratio[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _random_box(
+    width: int, height: int, area: tuple[float, float], ratio: tuple[float, float], rng: Generator
+) -> tuple[int, int, int, int] | None:
+    """A rectangle that fits, or None after ten that do not."""
     for _ in range(10):
         target = width * height * rng.uniform(*area)
         aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
@@ -139,9 +150,7 @@ def crop_box(
         if 0 < w <= width and 0 < h <= height:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
             return left, top, left + w, top + h
-    w, h = min(width, max(1, round(height * ratio[1]))), min(height, max(1, round(width / ratio[0])))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
+    return None
 
 
 def colour_jitter(image: Image, strength: float, hue: float, rng: Generator) -> Image:
@@ -190,13 +199,13 @@ def _translated(image: Image, level: float, across: bool) -> Image:
 def _posterized(image: Image, bits: float) -> Image:
     from PIL import ImageOps
 
-    return ImageOps.posterize(image, int(bits))
+    return ImageOps.posterize(image, round(bits))
 
 
 def _solarized(image: Image, threshold: float) -> Image:
     from PIL import ImageOps
 
-    return ImageOps.solarize(image, round(threshold))
+    return ImageOps.solarize(image, math.ceil(threshold))
 
 
 def _plain(name: str) -> Callable[[Image, float], Image]:
@@ -253,8 +262,14 @@ def moved(array: Array, shift: Array) -> Array:
 
 
 def erased(array: Array, rng: Generator) -> Array:
-    """A rectangle of 2 to 33 % of the area set to 0, the mean of normalised pictures (Zhong et al., 2020)."""
-    left, top, right, bottom = crop_box(array.shape[2], array.shape[1], (0.02, 0.33), (0.3, 3.3), rng)
+    """A rectangle of 2 to 33 % of the area set to 0, the mean of normalised pictures (Zhong et al., 2020).
+
+    Nothing is erased where no rectangle fits in ten attempts, as in pictures that are far longer than wide.
+    """
+    box = _random_box(array.shape[2], array.shape[1], (0.02, 0.33), (0.3, 3.3), rng)
+    if box is None:
+        return array
+    left, top, right, bottom = box
     array = array.copy()
     array[:, top:bottom, left:right] = 0
     return array

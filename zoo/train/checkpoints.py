@@ -10,7 +10,6 @@ import numpy as np
 from zoonet import formats
 from zoonet.ops.errors import ArgumentError, StateDictError
 from zoonet.zoo.modules import assign
-from zoonet.zoo.train.data import fingerprint
 
 if TYPE_CHECKING:
     from zoonet.zoo.train.rundir import RunDirectory
@@ -40,7 +39,7 @@ def _facts(trainer: Trainer) -> dict[str, Any]:
     return {
         "version": 1,
         "architecture": trainer.model.architecture,
-        "data": fingerprint(trainer.parts.data),
+        "data": trainer.parts.fingerprint,
         "settings": trainer.settings.to_config(),
         **{name: getattr(trainer, name) for name in _NUMBERS},
         "plateau": getattr(trainer.schedule, "state", None),
@@ -101,7 +100,7 @@ def _compare(trainer: Trainer, folder: RunDirectory, facts: dict[str, Any]) -> N
             received=trainer.model.architecture,
             fix="resume with the model that it began with",
         )
-    if facts.get("data") != fingerprint(trainer.parts.data):
+    if facts.get("data") != trainer.parts.fingerprint:
         raise ArgumentError(
             f"the run {folder.path} was on other data", fix="resume with the same data, or start a new run"
         )

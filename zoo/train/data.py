@@ -82,16 +82,19 @@ def open_data(source: Any, *, columns: tuple[str, str] | None = None, labels: Se
 
     source: a folder with a sub-folder of pictures (or .txt files) per class; a .csv, .tsv, .json or .jsonl list of
     files and labels, or of numbers; an .npz file with x and y; a pair (inputs, targets); a mapping with x and y; an
-    indexable or iterable of pairs. columns: the columns of a list for the file and the label. labels: names of the
-    classes 0, 1, … for integer targets. String targets become indices into the sorted names.
+    indexable or iterable of pairs, or of mappings such as {"image": …, "label": …}. columns: the columns of a list (or
+    the keys of mappings) for the file and the label. labels: names of the classes 0, 1, … for integer targets. String
+    targets become indices into the sorted names.
     Raises MissingFileError, FormatError or InputError, which say what is wrong with the data.
     """
     if isinstance(source, Data):
         data = source
     elif isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise MissingFileError("there is no such data", received="''", fix='"." is this folder')
         data = _from_path(pathlib.Path(source), columns)
     else:
-        data = _from_objects(source)
+        data = _from_objects(source, columns)
     if labels is not None and data.labels is None and data.targets is not None:
         data = _named(data, labels)
     if not len(data):
@@ -118,7 +121,7 @@ def _from_path(path: pathlib.Path, columns: tuple[str, str] | None) -> Data:
     return files.read_list(path, columns)
 
 
-def _from_objects(source: Any) -> Data:
+def _from_objects(source: Any, columns: tuple[str, str] | None = None) -> Data:
     if isinstance(source, Mapping):
         missing = [key for key in ("x", "y") if key not in source]
         if missing:
@@ -137,7 +140,7 @@ def _from_objects(source: Any) -> Data:
             received=f"an array of shape {source.shape}" if ops.is_array(source) else type(source).__name__,
             fix="give a pair: (inputs, targets)",
         )
-    return _from_pairs(source)
+    return _from_pairs(source, columns)
 
 
 def _is_pair(source: tuple[Any, Any]) -> bool:
@@ -153,11 +156,30 @@ def _from_pair(inputs: Any, targets: Any) -> Data:
             )
     if len(inputs) != len(targets):
         raise InputError("inputs and targets differ in number", expected=len(inputs), received=len(targets))
-    inputs = ops.to_device(inputs, "cpu") if ops.is_array(inputs) else inputs
-    return _with_targets(inputs, targets)
+    return _with_targets(_plain(inputs), _plain(targets))
 
 
-def _from_pairs(source: Any) -> Data:
+def _plain(item: Any) -> Any:
+    """An array of NumPy's in the place of one elsewhere: on a device, or a tensor of another library."""
+    if ops.is_array(item):
+        return ops.to_device(item, "cpu")
+    item = item.detach().cpu() if hasattr(item, "detach") and hasattr(item, "cpu") else item
+    return np.asarray(item.numpy()) if hasattr(item, "numpy") else item
+
+
+def _pair(item: Any, position: int, columns: tuple[str, str] | None) -> tuple[Any, Any]:
+    """A sample as input and target."""
+    if isinstance(item, Mapping):
+        from zoonet.zoo.train.files import pair_of
+
+        return pair_of(item, position, columns)
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        received = f"{type(item).__name__} of {len(item)}" if hasattr(item, "__len__") else type(item).__name__
+        raise InputError(f"sample {position} is not a pair", expected="(input, target)", received=received)
+    return item[0], item[1]
+
+
+def _from_pairs(source: Any, columns: tuple[str, str] | None) -> Data:
     try:
         if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
             items = [source[i] for i in range(len(source))]
@@ -171,11 +193,8 @@ def _from_pairs(source: Any) -> Data:
         ) from None
     if not items:
         raise InputError("the data hold nothing to train on", expected="at least one sample", received="none")
-    for position, item in enumerate(items):
-        if not isinstance(item, tuple | list) or len(item) != 2:
-            received = f"{type(item).__name__} of {len(item)}" if hasattr(item, "__len__") else type(item).__name__
-            raise InputError(f"sample {position} is not a pair", expected="(input, target)", received=received)
-    return _with_targets([item[0] for item in items], [item[1] for item in items])
+    pairs = [_pair(item, position, columns) for position, item in enumerate(items)]
+    return _with_targets([_plain(item) for item, _ in pairs], [_plain(target) for _, target in pairs])
 
 
 def _with_targets(inputs: Sequence[Any], targets: Any) -> Data:
@@ -258,7 +277,7 @@ _ENDS = 32 << 10
 
 
 def fingerprint(data: Data) -> str:
-    """A hash of names, targets, labels, arrays and the ends of files, by which one sees that data have changed."""
+    """A hash of names, targets, labels, arrays, pictures and the ends of files, which tells when data have changed."""
     import hashlib
 
     digest = hashlib.sha256(repr((len(data), data.labels)).encode())
@@ -269,11 +288,20 @@ def fingerprint(data: Data) -> str:
             path = pathlib.Path(item)
             digest.update(f"{path.name}:{path.stat().st_size if path.is_file() else 0}".encode(errors="replace"))
             digest.update(_ends(path))
-        elif ops.is_array(item):
-            digest.update(np.ascontiguousarray(item).tobytes())
         else:
-            digest.update(data.name(index).encode(errors="replace"))
+            digest.update(_content(item) or data.name(index).encode(errors="replace"))
     return digest.hexdigest()
+
+
+def _content(item: Any) -> bytes:
+    """The numbers of an array, a list, a picture; nothing where there are none."""
+    if isinstance(item, bytes):
+        return item
+    try:
+        array = np.ascontiguousarray(ops.to_device(item, "cpu") if ops.is_array(item) else item)
+    except Exception:  # decoders raise almost anything on hostile bytes
+        return b""
+    return b"" if array.dtype.kind == "O" else array.tobytes()
 
 
 def _ends(path: pathlib.Path) -> bytes:

@@ -16,10 +16,11 @@ from zoonet.ops.errors import ArgumentError, FormatError, InputError, MissingFil
 from zoonet.zoo.pictures import SUFFIXES
 from zoonet.zoo.train.data import TRAINING, VALIDATION, Data
 
-__all__ = ["read_folder", "read_list", "validation_folder"]
+__all__ = ["pair_of", "read_folder", "read_list", "validation_folder"]
 
 _FILE = ("file", "path", "filename", "file_name", "filepath", "image", "image_path", "picture", "img")
 _TEXT = ("text", "sentence", "review")
+_INPUT = ("x", "input", "inputs")
 _LABEL = ("label", "class", "target", "category", "y", "labels", "species")
 _TEXTS = frozenset((".txt", ".md"))
 _LARGEST = 1 << 30  # bytes of a list
@@ -122,6 +123,20 @@ def read_list(path: pathlib.Path, columns: tuple[str, str] | None = None) -> Dat
             fix="paths in a list are relative to it",
         )
     return replace(data, inputs=files, names=[str(file) for file in files])
+
+
+def pair_of(row: Mapping[str, Any], position: int, columns: tuple[str, str] | None) -> tuple[Any, Any]:
+    """Input and target of a sample that is a mapping, by these keys or the usual ones. Raises InputError."""
+    names = list(row)
+    found = columns or (_column(names, (*_INPUT, *_FILE, *_TEXT)), _column(names, _LABEL))
+    if None in found or not set(found) <= set(names):
+        raise InputError(
+            f"sample {position} lacks an input or a target",
+            expected="keys such as image and label, text and label, x and y",
+            received=", ".join(map(str, names[:10])),
+            fix='name them: columns=("image", "label")',
+        )
+    return row[found[0]], row[found[1]]  # type: ignore[index]
 
 
 def _boxes(what: str, expected: str, received: str, kind: str) -> InputError:

@@ -96,13 +96,15 @@ class History:
             rate.plot(positions, [record["lr"] for record in self.steps])
         else:
             rate.plot(epochs, self["lr"])
-        loss.plot(epochs, self["loss"], label="training")
+        dots = {"marker": "o", "markersize": 3}  # one epoch is a dot, and no line
+        loss.plot(epochs, self["loss"], label="training", **dots)
         if "val_loss" in self.columns:
-            loss.plot(epochs, self["val_loss"], label="validation")
+            loss.plot(epochs, self["val_loss"], label="validation", **dots)
         loss.legend()
         if numbers:
-            for name in [c for c in numbers if c in ("val_accuracy", "val_f1", "val_top5", "val_r2")] or numbers[:1]:
-                axes[0][1].plot(epochs, self[name], label=name.removeprefix("val_"))
+            shares = [c for c in numbers if c in ("val_accuracy", "val_f1", "val_top5", "val_auc", "val_r2")]
+            for name in shares or numbers[:1]:
+                axes[0][1].plot(epochs, self[name], label=name.removeprefix("val_"), **dots)
             axes[0][1].legend()
             axes[0][1].set_title("validation")
         loss.set_title("loss")

@@ -21,12 +21,16 @@ _AHEAD = 3  # batches that are prepared before they are asked for
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: (B, …). targets: (B, …), or None. indices: of the samples. count: of them, the rest being padding."""
+    """inputs: (B, …). targets: (B, …), or None. indices: of the samples. count: of them, the rest being padding.
+
+    number: its place in the epoch, from 0; batches of which no sample could be read are not given, but counted.
+    """
 
     inputs: Array
     targets: Array
     indices: Sequence[int]
     count: int
+    number: int = 0
 
 
 @dataclass
@@ -92,26 +96,26 @@ class Loader:
         order = self.order(number)
         groups = [order[i * self.batch : (i + 1) * self.batch] for i in range(start, len(self))]
         if not self.workers:
-            for group in groups:
-                yield from self._assemble(group, [self._prepared(i, number) for i in group])
+            for place, group in enumerate(groups, start):
+                yield from self._assemble(place, group, [self._prepared(i, number) for i in group])
             return
         with ThreadPoolExecutor(self.workers, thread_name_prefix="zoonet-data") as pool:
-            waiting: deque[tuple[Array, list[Future[Any]]]] = deque()
+            waiting: deque[tuple[int, Array, list[Future[Any]]]] = deque()
             try:
-                for group in groups:
-                    waiting.append((group, [pool.submit(self._prepared, i, number) for i in group]))
+                for place, group in enumerate(groups, start):
+                    waiting.append((place, group, [pool.submit(self._prepared, i, number) for i in group]))
                     if len(waiting) > _AHEAD:
                         yield from self._next(waiting)
                 while waiting:
                     yield from self._next(waiting)
             finally:
-                for _, futures in waiting:
+                for _, _, futures in waiting:
                     for future in futures:
                         future.cancel()
 
-    def _next(self, waiting: deque[tuple[Array, list[Future[Any]]]]) -> Iterator[Batch]:
-        group, futures = waiting.popleft()
-        yield from self._assemble(group, [future.result() for future in futures])
+    def _next(self, waiting: deque[tuple[int, Array, list[Future[Any]]]]) -> Iterator[Batch]:
+        place, group, futures = waiting.popleft()
+        yield from self._assemble(place, group, [future.result() for future in futures])
 
     def _prepared(self, index: int, epoch: int) -> Any:
         """The sample's array, or the error that reading it gave."""
@@ -123,7 +127,7 @@ class Loader:
                 raise
             return error
 
-    def _assemble(self, group: Array, arrays: list[Any]) -> Iterator[Batch]:
+    def _assemble(self, place: int, group: Array, arrays: list[Any]) -> Iterator[Batch]:
         for index, array in zip(group, arrays, strict=True):
             if isinstance(array, ZoonetError):
                 self.skipped[int(index)] = str(array)
@@ -147,4 +151,4 @@ class Loader:
                 fix="give preprocessing that makes all one size, or batch=1",
             )
         targets = None if self.data.targets is None else self.data.targets[indices]
-        yield Batch(np.stack(chosen), targets, indices, count)
+        yield Batch(np.stack(chosen), targets, indices, count, place)

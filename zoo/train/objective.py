@@ -18,6 +18,7 @@ __all__ = ["Objective", "make_objective"]
 
 Array = Any
 _TINY = 1e-12
+_RANKED = 20  # classes up to which their scores are sorted after each epoch, for the area under the curve
 _NEAR = 1e-7  # how near to 0 and 1 probabilities count, as Keras's do
 
 
@@ -85,7 +86,7 @@ class Objective:
                     "the network's outputs are no scores of classes",
                     expected=f"shape [{', '.join(map(str, (wanted[0], 'classes', *wanted[1:])))}]",
                     received=list(shape),
-                    fix="give a loss that takes such outputs, loss=function",
+                    fix="give single samples if the data come in batches, or a loss for such outputs, loss=function",
                 )
             if targets.size and int(targets.max()) >= shape[1]:
                 raise InputError(
@@ -105,6 +106,8 @@ class Objective:
             found["accuracy"] = metrics.accuracy(outputs, targets)
             if outputs.shape[1] > 5:
                 found["top5"] = metrics.top_k_accuracy(outputs, targets, 5)
+            if outputs.shape[1] <= _RANKED:
+                found["auc"] = metrics.auc(self.scores(outputs), targets)
             found["f1"] = metrics.f1(metrics.confusion_matrix(outputs.argmax(1), targets, outputs.shape[1]))
         elif self.classes:
             found["accuracy"] = float(np.mean(outputs.argmax(1) == targets))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +25,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Base of optimizers. lr: learning rate, at least 0. weight_decay: at least 0.
+    """Base of optimizers. lr: learning rate, at least 0. weight_decay: at least 0. maximize: go up, not down.
 
     A subclass names its `slots` (arrays like the parameter, zero at first) and defines `update`. elementwise: whether
     each number is changed by itself, so that many parameters can be updated as one flat array.
@@ -39,26 +39,27 @@ class Optimizer:
 
     lr: float = 1e-3
     weight_decay: float = 0.0
+    maximize: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = _plain(getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-            if isinstance(value, bool) or (value is None and field.default is None):
+        for item in fields(self):
+            value = _plain(getattr(self, item.name))
+            object.__setattr__(self, item.name, value)
+            if isinstance(value, bool) or (value is None and item.default is None):
                 continue
-            if isinstance(field.default, tuple) and (not isinstance(value, tuple) or len(value) != len(field.default)):
+            if isinstance(item.default, tuple) and (not isinstance(value, tuple) or len(value) != len(item.default)):
                 raise ArgumentError(
-                    f"{type(self).__name__} cannot have this {field.name}",
-                    expected=f"{len(field.default)} numbers, such as {field.default}",
+                    f"{type(self).__name__} cannot have this {item.name}",
+                    expected=f"{len(item.default)} numbers, such as {item.default}",
                     received=repr(value),
                 )
             numbers = value if isinstance(value, tuple) else (value,)
-            bounded = field.name in (*self.fractions, "betas")
+            bounded = item.name in (*self.fractions, "betas")
             for number in numbers:
                 good = isinstance(number, int | float) and math.isfinite(number)
-                if not good or (number < 0 and field.name != "beta2_decay") or (bounded and number >= 1):
+                if not good or (number < 0 and item.name != "beta2_decay") or (bounded and number >= 1):
                     raise ArgumentError(
-                        f"{type(self).__name__} cannot have this {field.name}",
+                        f"{type(self).__name__} cannot have this {item.name}",
                         expected="a number from 0 to below 1" if bounded else "a finite number from 0",
                         received=repr(value),
                     )
@@ -72,7 +73,7 @@ class Optimizer:
         return {"rate": rate}
 
     def update(self, xp: Any, parameter: Array, gradient: Array, slots: Slots, c: Numbers) -> tuple[Array, Slots]:
-        """The new parameter and slots. Nothing is changed in place."""
+        """The new parameter and slots. Nothing is changed in place. gradient: of what is to become less."""
         raise NotImplementedError
 
     def apply(
@@ -92,7 +93,9 @@ class Optimizer:
 
             xp = ops
         new = {
-            name: self.update(xp, array, gradients[name], state[name], dict(coefficients))
+            name: self.update(
+                xp, array, -gradients[name] if self.maximize else gradients[name], state[name], dict(coefficients)
+            )
             for name, array in parameters.items()
         }
         return {name: pair[0] for name, pair in new.items()}, {name: pair[1] for name, pair in new.items()}

@@ -38,8 +38,9 @@ def new_run(name: str, under: str = RUNS) -> pathlib.Path:
 
 
 def latest_run(name: str, under: str = RUNS) -> pathlib.Path:
-    """The newest run of a name that has a checkpoint. Raises MissingFileError."""
-    found = [(number, path) for number, path in _numbered(pathlib.Path(under), name) if (path / CHECKPOINT).is_file()]
+    """The newest run of a name that has a checkpoint, or else the newest that was begun. Raises MissingFileError."""
+    begun = [(number, path) for number, path in _numbered(pathlib.Path(under), name) if _begun(path)]
+    found = [(number, path) for number, path in begun if (path / CHECKPOINT).is_file()] or begun
     if not found:
         raise MissingFileError(
             "there is no run to resume", expected=f"{under}/{name}-… with {CHECKPOINT}", fix='name it: run="folder"'
@@ -52,6 +53,13 @@ def _numbered(base: pathlib.Path, name: str) -> list[tuple[int, pathlib.Path]]:
     if not base.is_dir():
         return []
     return [(int(m[1]), p) for p in base.iterdir() if p.is_dir() and (m := pattern.fullmatch(p.name))]
+
+
+def _begun(path: pathlib.Path) -> bool:
+    """Whether a folder is that of a run, perhaps of one that was killed before its first step."""
+    return (path / CHECKPOINT).is_file() or (
+        path.is_dir() and all(p.name == CONFIG or p.name.startswith(".") for p in path.iterdir())
+    )
 
 
 def environment() -> dict[str, str]:
@@ -68,11 +76,14 @@ def environment() -> dict[str, str]:
 
 
 class RunDirectory:
-    """The files of a run. Raises FileError where the folder cannot be made or written, before anything is trained."""
+    """The files of a run. Raises FileError where the folder cannot be made or written, before anything is trained.
+
+    resume: there must be a checkpoint, or the folder of a run that was killed before it wrote one.
+    """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool) -> None:
         self.path = pathlib.Path(path)
-        if resume and not self.has_checkpoint():
+        if resume and not self.has_checkpoint() and not _begun(self.path):
             raise MissingFileError(
                 f"the run {self.path} has no checkpoint", expected=CHECKPOINT, fix="train without resume"
             )

@@ -223,6 +223,7 @@ class ReduceOnPlateau:
     """Times `factor` when a measured number has not improved for `patience` measurements, as ReduceLROnPlateau.
 
     Call `measured(number)` after each epoch; the schedule itself gives the factor of now. larger: larger is better.
+    threshold: by what share of the best (or by how much, if absolute) a number must be better to count.
     """
 
     def __init__(
@@ -232,20 +233,22 @@ class ReduceOnPlateau:
         *,
         larger: bool = False,
         threshold: float = 1e-4,
+        absolute: bool = False,
         cooldown: int = 0,
         minimum: float = 0.0,
     ) -> None:
         _check(factor, 0 < factor < 1, "a factor between 0 and 1")
         self.factor, self.patience, self.larger = factor, patience, larger
-        self.threshold, self.cooldown, self.minimum = threshold, cooldown, minimum
+        self.threshold, self.absolute, self.cooldown, self.minimum = threshold, absolute, cooldown, minimum
         self.state: dict[str, float] = {"factor": 1.0, "best": math.nan, "bad": 0, "cooling": 0}
 
     def measured(self, number: float) -> None:
         """Take a measurement."""
         state = self.state
         best = state["best"]
-        bound = best * (1 + self.threshold) if self.larger else best * (1 - self.threshold)
-        if math.isnan(best) or (number > bound if self.larger else number < bound):
+        change = (self.threshold if self.absolute else self.threshold * best) * (1 if self.larger else -1)
+        first = math.isnan(best) and not math.isnan(number)
+        if first or (number > best + change if self.larger else number < best + change):
             state["best"], state["bad"] = number, 0
         else:
             state["bad"] += 1

@@ -187,6 +187,12 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _names(value: Any) -> bool:
+    if value is None or isinstance(value, str) or callable(value):
+        return True
+    return isinstance(value, list | tuple | set | frozenset) and all(isinstance(name, str) for name in value)
+
+
 _KINDS = ("cosine", "constant", "linear", "polynomial", "onecycle", "step", "exponential", "plateau")
 _LOSSES = ("auto", "cross_entropy", "mse", "l1", "huber", "bce")
 
@@ -215,6 +221,10 @@ def _check(s: Settings) -> None:
         "loss": (callable(s.loss) or s.loss in _LOSSES, ", ".join(_LOSSES) + ", or a function"),
         "schedule": (s.schedule is None or callable(s.schedule) or s.schedule in _KINDS, ", ".join(_KINDS)),
         "precision": (s.precision in ("float32", "bfloat16", "float16"), "float32, bfloat16 or float16"),
+        "freeze": (_names(s.freeze), "'backbone', patterns of names, or a function of a name"),
+        "metric": (s.metric is None or isinstance(s.metric, str), "a name such as 'accuracy' or 'loss'"),
+        "balance": (isinstance(s.balance, bool), "True or False"),
+        "preprocessed": (isinstance(s.preprocessed, bool), "True or False"),
         "seed": (isinstance(s.seed, int) and not isinstance(s.seed, bool) and s.seed >= 0, "an integer from 0"),
         "augment": (
             s.augment is None
@@ -229,16 +239,17 @@ def _check(s: Settings) -> None:
             raise ArgumentError(f"{name} is wrong", expected=expected, received=repr(getattr(s, name)))
 
 
-def make_schedule(settings: Settings, steps_per_epoch: int) -> Any:
-    """The factor of the learning rate by step, warm-up included; a `ReduceOnPlateau` for "plateau"."""
+def make_schedule(settings: Settings, steps_per_epoch: int, *, larger: bool = False) -> Any:
+    """The factor of the learning rate by step, warm-up included; a `ReduceOnPlateau` for "plateau".
+
+    larger: whether more is better of what is measured after each epoch.
+    """
     total = max(1, settings.epochs * steps_per_epoch)
     warm = min(round((settings.warm_up or 0) * steps_per_epoch), total - 1)
     rest = total - warm
     kind = settings.schedule
     if kind == "plateau":
-        return schedules.ReduceOnPlateau(
-            0.3, max(1, (settings.patience or 6) // 2), larger=settings.metric not in ("loss", None)
-        )
+        return schedules.ReduceOnPlateau(0.3, max(1, (settings.patience or 6) // 2), larger=larger)
     if callable(kind):
         after: schedules.Schedule = kind
         if not isinstance(after(0), int | float | np.number):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from zoonet.ops.errors import ArgumentError, FormatError, InputError
 from zoonet.zoo.classification import ImageClassification, floating_dtype
 from zoonet.zoo.graphs import GraphNetwork
 from zoonet.zoo.train import prepare
-from zoonet.zoo.train.adapt import can_change_classes, ends_in_sigmoid, ends_in_softmax, with_classes
+from zoonet.zoo.train.adapt import can_change_classes, ends_in_sigmoid, ends_in_softmax, trainable, with_classes
 from zoonet.zoo.train.augment import Augmentation, make_augmentation
-from zoonet.zoo.train.data import Data, open_data, split
+from zoonet.zoo.train.data import Data, fingerprint, open_data, split
 from zoonet.zoo.train.files import validation_folder
 from zoonet.zoo.train.loader import Loader
 from zoonet.zoo.train.objective import Objective, make_objective
@@ -30,7 +31,9 @@ __all__ = ["Parts", "evaluation_loader", "set_up"]
 
 @dataclass
 class Parts:
-    """Data, loaders and objective of a run. validation: None where nothing is measured."""
+    """Data, loaders and objective of a run. validation: None where nothing is measured. held: data that were given to
+    measure on, apart from `data`.
+    """
 
     data: Data
     training: Loader
@@ -40,13 +43,19 @@ class Parts:
     augmentation: Augmentation
     notes: list[str]
     skipped: list[str]
+    held: Data | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these data from others."""
+        return "".join(fingerprint(data) for data in (self.data, self.held) if data is not None)
 
 
 def objective_for(model: Model, data: Data, loss: Any, smoothing: float) -> Objective:
     """The objective for a model and data, which knows how the network is called."""
     if loss == "auto" and _decides_by_one_output(model, data):
         loss, data = "bce", replace(data, labels=None)
-    if loss == "auto" and takes_pictures(model) and data.targets.dtype.kind == "f" and data.targets.ndim == 2:
+    if loss == "auto" and gives_classes(model) and data.targets.dtype.kind == "f" and data.targets.ndim == 2:
         loss = "cross_entropy"  # against probabilities of classes
     ended = ends_in_sigmoid(model.network) if loss == "bce" else ends_in_softmax(model.network)
     objective = make_objective(loss, data, smoothing, ended)
@@ -69,7 +78,12 @@ def takes_pictures(model: Model) -> bool:
     return isinstance(model.task, ImageClassification)
 
 
-def _check_trainable(model: Model, settings: Settings) -> None:
+def gives_classes(model: Model) -> bool:
+    """Whether a model is known to tell classes: of pictures, or by a softmax at its end."""
+    return takes_pictures(model) or ends_in_softmax(model.network)
+
+
+def _check_trainable(model: Model, settings: Settings, validation: Any) -> None:
     """Raise ArgumentError where such a model is not trained, or not in this way."""
     if model.task.name == "object-detection":
         raise ArgumentError(
@@ -86,13 +100,19 @@ def _check_trainable(model: Model, settings: Settings) -> None:
                 fix="leave out gradient_checkpointing, and make the batch smaller, with accumulate for the same step",
             )
         blocks_of(model.network, settings.gradient_checkpointing)
+    trainable(model.network, settings.freeze)
+    nothing = validation is None or (isinstance(validation, int | float) and validation == 0)
+    if settings.patience is not None and nothing:
+        raise ArgumentError(
+            "patience needs data to measure on", received="validation=None", fix="give validation=…, data or a share"
+        )
 
 
 def set_up(
     model: Model, source: Any, validation: Any, settings: Settings, columns: Any, asked_batch: int | None
 ) -> Parts:
     """Open the data, fit the model's head to them, and make loaders. Raises for whatever is wrong with any of these."""
-    _check_trainable(model, settings)
+    _check_trainable(model, settings, validation)
     notes: list[str] = []
 
     def opened(what: Any) -> Data:
@@ -115,7 +135,7 @@ def set_up(
     if labels is not None:
         data = data.relabelled(labels)
         measured = measured.relabelled(labels) if measured is not None else None
-    whole = data
+    whole, held = data, measured
     if measured is None and isinstance(validation, float) and validation:
         data, measured = split(data, validation, settings.seed, stratified=bool(objective.classes))
         notes.append(f"{len(data)} samples to train on, {len(measured)} held back to measure")
@@ -143,7 +163,7 @@ def set_up(
         if measured is None
         else evaluation_loader(model, measured, batch, settings.corrupt, settings.workers, settings.preprocessed)
     )
-    return Parts(whole, training, checked, objective, labels, augmentation, notes, skipped)
+    return Parts(whole, training, checked, objective, labels, augmentation, notes, skipped, held)
 
 
 def _prepare(model: Model, data: Data, augmentation: Augmentation, preprocessed: bool) -> Callable[..., Any]:
@@ -179,7 +199,7 @@ def with_classes_of_rows(model: Model, data: Data, loss: Any) -> Data:
     InputError for other floats.
     """
     targets = data.targets
-    if targets is None or (loss != "cross_entropy" and (loss != "auto" or not takes_pictures(model))):
+    if targets is None or (loss != "cross_entropy" and (loss != "auto" or not gives_classes(model))):
         return data
     if targets.ndim == 2 and targets.shape[1] > 1:
         if np.isin(targets, (0, 1)).all() and (targets.sum(1) == 1).all():

@@ -107,7 +107,7 @@ def first_not_finite(
     network: Module, objective: Objective, inputs: Array, key: Array, gradients: Mapping[str, Array]
 ) -> str:
     """Where numbers end: the first layer whose output holds one that is none, or else the last parameter's gradient."""
-    if not _finite(inputs):
+    if not finite(inputs):
         return "the input"
     names = {id(module): name for name, module in network.named_modules()}
     found: list[str] = []
@@ -115,7 +115,7 @@ def first_not_finite(
     def observe(module: Module, given: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         outputs = module.forward(*given, **keywords)
         below = bool(found)
-        if not below and not all(map(_finite, trees.leaves(outputs))):
+        if not below and not all(map(finite, trees.leaves(outputs))):
             found.append(names.get(id(module), "") or type(module).__name__)
         return outputs
 
@@ -124,11 +124,12 @@ def first_not_finite(
         functional_call(network, values, inputs, function=lambda x: objective.outputs(network, x))
     if found:
         return f"the output of the layer {found[0]}"
-    bad = [name for name, gradient in gradients.items() if not _finite(gradient)]
+    bad = [name for name, gradient in gradients.items() if not finite(gradient)]
     return f"the gradient of {bad[-1]}" if bad else "the loss"
 
 
-def _finite(array: Any) -> bool:
+def finite(array: Any) -> bool:
+    """Whether an array holds finite numbers only."""
     if not hasattr(array, "dtype") or not is_floating(array.dtype):
         return True
     return bool(np.isfinite(ops.to_device(array, "cpu").astype(np.float64)).all())

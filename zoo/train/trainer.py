@@ -18,7 +18,6 @@ from zoonet.zoo.modules import assign
 from zoonet.zoo.train import checkpoints
 from zoonet.zoo.train.adapt import head_of, set_training, trainable
 from zoonet.zoo.train.augment import mix
-from zoonet.zoo.train.data import fingerprint
 from zoonet.zoo.train.evaluate import collect
 from zoonet.zoo.train.history import History
 from zoonet.zoo.train.interrupts import interruptible
@@ -29,7 +28,7 @@ from zoonet.zoo.train.rundir import RunDirectory, latest_run, new_run
 from zoonet.zoo.train.schedules import ReduceOnPlateau
 from zoonet.zoo.train.settings import Settings, make_schedule, make_settings
 from zoonet.zoo.train.setup import Parts, set_up
-from zoonet.zoo.train.step import Gradients, added, clipped, first_not_finite, one_hot
+from zoonet.zoo.train.step import Gradients, added, clipped, finite, first_not_finite, one_hot
 from zoonet.zoo.train.updates import Average, Updates, global_norm, layer_decay, no_decay
 
 if TYPE_CHECKING:
@@ -61,12 +60,18 @@ def train(
     if out is not None:
         _check_target(pathlib.Path(out))
     folder: RunDirectory | None = None
+    if not (run is None or isinstance(run, bool | str | os.PathLike)):
+        raise ArgumentError("run is wrong", expected="a folder, or False for none", received=repr(run))
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise ArgumentError("progress is wrong", expected="True, False, or a function", received=repr(progress))
     if run is not False:
         name = pathlib.Path(model.card.name or model.architecture).stem.replace(os.sep, "-")
         chosen = run if isinstance(run, str | os.PathLike) else latest_run(name) if resume else new_run(name)
         folder = RunDirectory(chosen, resume=resume)
     elif resume:
         raise ArgumentError("a run without a directory cannot be resumed", fix="leave run out, or name it")
+    before = model.network, model.task
+    trainer: Trainer | None = None
     try:
         parts = set_up(model, source, validation, settings, columns, given.get("batch"))
         if out is not None:
@@ -77,11 +82,15 @@ def train(
             trainer = Trainer(model, parts, settings, folder, shown)
             if resume:
                 trainer.resume()
+            before = model.network, model.task
             history = trainer.fit()
     finally:
+        if trainer is not None:
+            trainer.network.eval()
+        model.network, model.task = before  # without the head for data or settings that were refused
+        model.recompile()
         if folder is not None:
             folder.discard_if_empty()
-    model.recompile()
     if out is not None:
         model.save(out)
     return history
@@ -120,7 +129,9 @@ class Trainer:
         self.key = ops.random_key(settings.seed)
         self.per_epoch = math.ceil(len(parts.training) / settings.accumulate)
         self.metric = self._metric()
-        self.epoch, self.position = 0, 0
+        self.epoch, self.position = 0, 0  # position: of the next batch in the epoch
+        self.resumed = False
+        self.interrupted: Callable[[], bool] = bool
         self.total, self.count = 0.0, 0  # of the losses of this epoch
         self.scale = 2.0**12 if settings.precision == "float16" else 1.0
         self.best: float | None = None
@@ -129,7 +140,7 @@ class Trainer:
         self.gradients = Gradients(
             self.network, parts.objective, settings.precision, model.device, settings.gradient_checkpointing
         )
-        self.schedule = make_schedule(settings, self.per_epoch)
+        self.schedule = make_schedule(settings, self.per_epoch, larger=self.metric in _LARGER)
         self._start(parts, settings)
 
     def _start(self, parts: Parts, settings: Settings) -> None:
@@ -199,25 +210,29 @@ class Trainer:
 
     def fit(self) -> History:
         """Train to the end, or until patience runs out; the network then has the best weights."""
-        if self.settings.lr == "auto" and not self.updates.steps:
-            self.rate_scale = find_rate(self) / self.updates.optimizer.lr
-            self.shown.note(f"learning rate found: {self.rate_scale * self.updates.optimizer.lr:.2e}")
-        self._write_config()
-        with interruptible() as interrupted:
-            while self.epoch < self.settings.epochs and not self.history.stopped:
-                self._epoch(interrupted)
-        self.network.eval()
-        if self.best_state:
-            assign(self.network, self.best_state)
-        elif self.average is not None:
-            assign(self.network, self.average.arrays)
-        self._own_arrays()
+        try:
+            if self.settings.lr == "auto" and not self.resumed:
+                self.rate_scale = find_rate(self) / self.updates.optimizer.lr
+                self.shown.note(f"learning rate found: {self.rate_scale * self.updates.optimizer.lr:.2e}")
+            self._write_config()
+            with interruptible() as self.interrupted:
+                if not self.resumed:
+                    self.save()  # so that a run can be resumed whenever it is killed
+                while self.epoch < self.settings.epochs and not self.history.stopped:
+                    self._epoch()
+            if self.best_state:
+                assign(self.network, self.best_state)
+            elif self.average is not None:
+                assign(self.network, self.average.arrays)
+        finally:
+            self.network.eval()
+            self._own_arrays()
         self._describe()
         if self.folder is not None:
             self.folder.write_history(self.history)
         return self.history
 
-    def _epoch(self, interrupted: Callable[[], bool]) -> None:
+    def _epoch(self) -> None:
         began, start = time.perf_counter(), self.position
         saved = began
         set_training(self.network, self.names)
@@ -227,19 +242,28 @@ class Trainer:
         self.shown.start(self.epoch + 1, self.settings.epochs, self.per_epoch, start // self.settings.accumulate)
         for group in self._groups():
             self._step(group)
-            self.position += len(group)
+            self.position = group[-1].number + 1
             due = time.perf_counter() - saved > _SECONDS
             if self.settings.save_every is not None:
                 due = self.updates.steps % self.settings.save_every == 0
-            if due or interrupted():
+            if due and not self.interrupted():
                 self.save()
                 saved = time.perf_counter()
-            if interrupted():
-                if self.folder is not None:
-                    self.shown.note(f"interrupted: saved in {self.folder.path}; resume=True goes on from there")
-                raise KeyboardInterrupt
+            self._stop_if_interrupted()
+        self.position = len(self.parts.training)
         seconds = time.perf_counter() - began
         self._finish_epoch(seconds, (self.count - before) / max(seconds, 1e-9))
+        if self.epoch < self.settings.epochs and not self.history.stopped:
+            self._stop_if_interrupted()
+
+    def _stop_if_interrupted(self) -> None:
+        """After Ctrl-C, save and raise KeyboardInterrupt."""
+        if not self.interrupted():
+            return
+        self.save()
+        if self.folder is not None:
+            self.shown.note(f"interrupted: saved in {self.folder.path}; resume=True goes on from there")
+        raise KeyboardInterrupt
 
     def _groups(self) -> Iterator[list[Any]]:
         """The batches of the epoch that are left, as many at a time as make one step."""
@@ -257,8 +281,8 @@ class Trainer:
         total: dict[str, Array] = {}
         losses = 0.0
         parameters = self.updates.parameters
-        for offset, batch in enumerate(group):
-            place = self.epoch * len(self.parts.training) + self.position + offset
+        for batch in group:
+            place = self.epoch * len(self.parts.training) + batch.number
             key = ops.random_fold_in(self.key, np.int64(place))
             inputs, targets = self._mixed(batch.inputs, batch.targets, place)
             inputs, targets, key = self.on_device(inputs), self.on_device(targets), self.on_device(key)
@@ -344,13 +368,25 @@ class Trainer:
 
     def _measure(self) -> dict[str, float]:
         """The metrics of the validation data, by the running mean of the weights where there is one."""
-        own = self.state()
+        own, interrupted = self.state(), False
+
+        def watch(_done: int, _all: int) -> None:
+            nonlocal interrupted
+            interrupted = self.interrupted()
+            if interrupted:
+                raise KeyboardInterrupt
+
         self.network.eval()
         if self.average is not None:
             assign(self.network, self.average.arrays)
         self.model.recompile()
         try:
-            found = collect(self._forward, self.parts.validation, self.parts.objective)  # type: ignore[arg-type]
+            found = collect(self._forward, self.parts.validation, self.parts.objective, watch)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            assign(self.network, own)
+            if interrupted:
+                self._stop_if_interrupted()
+            raise
         finally:
             assign(self.network, own)
         outputs, targets, _, loss = found
@@ -431,21 +467,25 @@ class Trainer:
                     "source": data.source,
                     "samples": len(data),
                     "classes": data.counts(),
-                    "fingerprint": fingerprint(data),
+                    "fingerprint": self.parts.fingerprint,
                 },
                 "trained": len(self.names),
             }
         )
 
     def save(self) -> None:
-        """Write a checkpoint from which the run goes on bit for bit."""
-        if self.folder is not None:
+        """Write a checkpoint from which the run goes on bit for bit, unless weights are no numbers any more."""
+        if self.folder is not None and all(map(finite, self.updates.parameters.values())):
             checkpoints.save(self, self.folder)
 
     def resume(self) -> None:
         """Go on from the checkpoint. Raises ArgumentError or StateDictError where model, data or settings differ."""
         assert self.folder is not None
+        if not self.folder.has_checkpoint():
+            self.shown.note(f"nothing was saved in {self.folder.path} yet: beginning anew")
+            return
         checkpoints.resume(self, self.folder)
+        self.resumed = True
 
     def _own_arrays(self) -> None:
         """Give the network arrays of its own in the place of views of the flat ones."""

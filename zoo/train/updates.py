@@ -139,8 +139,9 @@ class Updates:
         for bucket in self._buckets:
             xp = array_module(bucket.flat)
             xp.concatenate([gradients[name].reshape(-1) for name in bucket.places], out=bucket.gradient)
-            if clip != 1.0:
-                bucket.gradient *= clip
+            share = -clip if bucket.optimizer.maximize else clip
+            if share != 1.0:
+                bucket.gradient *= share
             c = bucket.optimizer.coefficients(self.steps, bucket.optimizer.lr * factor * bucket.scale)
             if bucket.optimizer.elementwise:
                 _update_flat(xp, bucket, c)

@@ -27,7 +27,7 @@ def declare_binary(name: str, function: Callable[[Any, Any], Any]) -> None:
 def declare_unary(name: str, function: Callable[[Any], Any]) -> None:
     """Declare an operation on each element. function: over the shared operators."""
 
-    @layer(f"ops.{name}", masks=True)
+    @layer(f"ops.{name}")
     def unary(x: Array, /) -> Array:
         """An array changed element by element."""
         return function(x)
@@ -77,7 +77,6 @@ _UNARY: dict[str, Callable[[Any], Array]] = {
     "Sign": ops.sign,
     "Floor": ops.floor,
     "Ceil": ops.ceil,
-    "Round": ops.round,
     "LogicalNot": ops.logical_not,
     "StopGradient": ops.stop_gradient,
 }

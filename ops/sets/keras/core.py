@@ -94,6 +94,30 @@ def embedding(
     return ops.divide(rows, ops.expand_dims(ops.take(embeddings_scale, places, 0), -1))
 
 
+@layer("ReversibleEmbedding", weights=["embeddings", Weight("reverse_embeddings", when="tie_weights=False")])
+def reversible_embedding(
+    inputs: Array,
+    embeddings: Array,
+    reverse_embeddings: Array | None = None,
+    /,
+    input_dim: int | None = None,
+    output_dim: int | None = None,
+    mask_zero: bool = False,
+    tie_weights: bool = True,
+    reverse_dtype: str | None = None,
+    logit_soft_cap: float | None = None,
+    reverse: bool = False,
+) -> Array:
+    """Rows of a table, or in reverse the product with it: (…, output_dim) -> (…, input_dim)."""
+    if not reverse:
+        return embedding(inputs, embeddings, None, input_dim, output_dim, mask_zero)
+    table = ops.transpose(embeddings) if reverse_embeddings is None else reverse_embeddings
+    if reverse_dtype is not None:
+        inputs, table = ops.cast(inputs, reverse_dtype), ops.cast(table, reverse_dtype)
+    y = ops.matmul(inputs, table)
+    return y if logit_soft_cap is None else ops.multiply(ops.tanh(ops.divide(y, logit_soft_cap)), logit_soft_cap)
+
+
 @layer("Identity", "InputLayer", masks=True)
 def identity(inputs: Array, /) -> Array:
     """The input."""

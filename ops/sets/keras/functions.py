@@ -1,5 +1,5 @@
 """Operations of keras.ops in functional models that have no family of their own: elementary functions, activations,
-products, sorting, normalisation, windows and pictures.
+products, sorting, normalisation and windows.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from zoonet import ops
 from zoonet.ops.errors import ArgumentError, UnsupportedFormatError
 from zoonet.ops.sets.keras import activations
 from zoonet.ops.sets.keras.arithmetic import declare_binary, declare_reduction, declare_unary
-from zoonet.ops.sets.keras.common import along, axes_of, floating, from_first, spatial_axes, to_first
+from zoonet.ops.sets.keras.common import along, axes_of, floating, from_first, to_first
 from zoonet.ops.sets.keras.convolution import convolve
 from zoonet.ops.sets.keras.pooling import pool_windows
 from zoonet.ops.sets.keras.registry import layer
-from zoonet.ops.sets.keras.shapes import resizing
 from zoonet.ops.types import Array
 
 _EPSILON = 1e-7  # keras.config.epsilon()
@@ -84,7 +83,7 @@ for _name, _binary in _BINARY.items():
 # -- activations with options --------------------------------------------------------------------------------------
 
 
-@layer("ops.Celu", masks=True)
+@layer("ops.Celu")
 def celu(x: Array, /, alpha: float = 1.0) -> Array:
     """x where it is positive, else alpha · (exp(x / alpha) - 1)."""
     return ops.celu(x, alpha)
@@ -96,25 +95,25 @@ def glu(x: Array, /, axis: int = -1) -> Array:
     return ops.glu(x, axis)
 
 
-@layer("ops.SoftShrink", masks=True)
+@layer("ops.SoftShrink")
 def soft_shrink(x: Array, /, threshold: float = 0.5) -> Array:
     """x moved towards 0 by the threshold."""
     return ops.softshrink(x, threshold)
 
 
-@layer("ops.HardShrink", masks=True)
+@layer("ops.HardShrink")
 def hard_shrink(x: Array, /, threshold: float = 0.5) -> Array:
     """x, or 0 where it is within the threshold."""
     return ops.hardshrink(x, threshold)
 
 
-@layer("ops.Threshold", masks=True)
+@layer("ops.Threshold")
 def threshold(x: Array, /, threshold: float, default_value: float) -> Array:
     """x above the threshold, else the default value."""
     return ops.threshold(x, threshold, default_value)
 
 
-@layer("ops.Squareplus", masks=True)
+@layer("ops.Squareplus")
 def squareplus(x: Array, /, b: float = 4) -> Array:
     """(x + √(x² + b)) / 2."""
     return activations.squareplus(x, b)
@@ -305,13 +304,13 @@ def moments(x: Array, /, axes: Any, keepdims: bool = False, synchronized: bool =
     return ops.mean(x, axes, keepdims), ops.var(x, axes, 0.0, keepdims)
 
 
-@layer("ops.Normalize", masks=True)
+@layer("ops.Normalize")
 def normalize(x: Array, /, axis: Any = -1, order: float = 2, epsilon: float | None = None) -> Array:
     """x by its length along axes."""
     return ops.normalize(floating(x), float(order), axis, _EPSILON if epsilon is None else epsilon)
 
 
-@layer("ops.LayerNorm", masks=True)
+@layer("ops.LayerNorm")
 def layer_norm(
     x: Array,
     gamma: Array | None = None,
@@ -333,7 +332,7 @@ def layer_norm(
     return y if beta is None else ops.add(y, along(beta, axes, rank))
 
 
-@layer("ops.RMSNorm", masks=True)
+@layer("ops.RMSNorm")
 def rms_norm(x: Array, scale: Array | None = None, /, axis: Any = -1, epsilon: float | None = None) -> Array:
     """x / sqrt(mean(x²) + epsilon) · scale over axes."""
     axes = axes_of(axis, len(x.shape), "rms_normalization")
@@ -342,7 +341,7 @@ def rms_norm(x: Array, scale: Array | None = None, /, axis: Any = -1, epsilon: f
     return y if scale is None else ops.multiply(y, along(scale, axes, len(x.shape)))
 
 
-@layer("ops.BatchNorm", masks=True)
+@layer("ops.BatchNorm")
 def batch_norm(
     x: Array,
     mean: Array,
@@ -360,7 +359,7 @@ def batch_norm(
     )
 
 
-# -- windows and pictures ------------------------------------------------------------------------------------------
+# -- windows ------------------------------------------------------------------------------------------
 
 
 def _declare_pool(name: str, average: bool) -> None:
@@ -395,88 +394,3 @@ def conv(
         raise ArgumentError("conv: the kernel does not fit the channels", expected=channels, received=taken)
     y = convolve(x, kernel, None, strides, padding, dilation_rate, channels // taken, "conv")
     return from_first(y, data_format, "conv")
-
-
-@layer("ops.Resize")
-def resize(
-    images: Array,
-    /,
-    size: tuple[int, int],
-    interpolation: str = "bilinear",
-    antialias: bool = False,
-    crop_to_aspect_ratio: bool = False,
-    pad_to_aspect_ratio: bool = False,
-    fill_mode: str = "constant",
-    fill_value: float = 0.0,
-    data_format: str | None = None,
-) -> Array:
-    """Pictures resized, as by the layer Resizing."""
-    batched = images if len(images.shape) == 4 else ops.expand_dims(images, 0)
-    crop, pad = crop_to_aspect_ratio, pad_to_aspect_ratio
-    y = resizing(batched, *size, interpolation, crop, pad, fill_mode, fill_value, antialias, data_format)
-    return y if len(images.shape) == 4 else ops.squeeze(y, 0)
-
-
-@layer("ops.RGBToGrayscale")
-def rgb_to_grayscale(images: Array, /, data_format: str | None = None) -> Array:
-    """The brightness of red, green and blue, with the weights of ITU-R BT.601 as TensorFlow has them."""
-    x = to_first(images, data_format, "rgb_to_grayscale")
-    red, green, blue = ops.split(floating(x), 3, 1)
-    y = ops.add(ops.add(ops.multiply(red, 0.2989), ops.multiply(green, 0.5870)), ops.multiply(blue, 0.1140))
-    return from_first(ops.cast(y, images.dtype), data_format, "rgb_to_grayscale")
-
-
-def _margins(before: Any, after: Any, target: Any, size: int, sign: int, name: str) -> tuple[int, int]:
-    """What is added (sign 1) or cut (-1) before and after, of which the target size gives the one that is missing."""
-    if [before, after, target].count(None) != 1:
-        raise ArgumentError(f"{name}: two of before, after and the size are needed for each axis")
-    if target is not None:
-        total = sign * (target - size)
-        before, after = (total - after if before is None else before), (total - before if after is None else after)
-    return before, after
-
-
-@layer("ops.PadImages")
-def pad_images(
-    images: Array,
-    /,
-    top_padding: int | None = None,
-    left_padding: int | None = None,
-    bottom_padding: int | None = None,
-    right_padding: int | None = None,
-    target_height: int | None = None,
-    target_width: int | None = None,
-    data_format: str | None = None,
-) -> Array:
-    """Zeros around pictures."""
-    height, width = spatial_axes(images, data_format, "pad_images")
-    pairs = {
-        height: _margins(top_padding, bottom_padding, target_height, int(images.shape[height]), 1, "pad_images"),
-        width: _margins(left_padding, right_padding, target_width, int(images.shape[width]), 1, "pad_images"),
-    }
-    return ops.pad(images, tuple([pairs.get(axis, (0, 0)) for axis in range(len(images.shape))]))
-
-
-@layer("ops.CropImages")
-def crop_images(
-    images: Array,
-    /,
-    top_cropping: int | None = None,
-    left_cropping: int | None = None,
-    bottom_cropping: int | None = None,
-    right_cropping: int | None = None,
-    target_height: int | None = None,
-    target_width: int | None = None,
-    data_format: str | None = None,
-) -> Array:
-    """A part of pictures."""
-    height, width = spatial_axes(images, data_format, "crop_images")
-    key = [slice(None)] * len(images.shape)
-    for axis, before, after, target in (
-        (height, top_cropping, bottom_cropping, target_height),
-        (width, left_cropping, right_cropping, target_width),
-    ):
-        size = int(images.shape[axis])
-        start, end = _margins(before, after, target, size, -1, "crop_images")
-        key[axis] = slice(start, size - end)
-    return images[tuple(key)]

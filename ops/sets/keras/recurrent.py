@@ -27,7 +27,7 @@ from zoonet.ops.sets.keras.convolution import convolve
 from zoonet.ops.sets.keras.registry import Weight, layer
 from zoonet.ops.types import Array
 
-__all__ = ["fold_time", "merge_directions", "unfold_time"]
+__all__ = ["fold_time", "join_steps", "merge_directions", "time_step", "unfold_time"]
 
 _WEIGHTS = (Weight("kernel"), Weight("recurrent_kernel"), Weight("bias", when="use_bias"))
 _RATES = ("dropout", "recurrent_dropout")
@@ -404,7 +404,7 @@ for _rank in (1, 2, 3):
 @composite(inline=True, exact=True, name="keras.fold_time")
 def fold_time(inputs: Array) -> Array:
     """(N, T, …) -> (N · T, …): what TimeDistributed gives its layer."""
-    if len(inputs.shape) < 3:
+    if len(inputs.shape) < 2:
         raise ShapeError("TimeDistributed takes sequences", expected="(N, T, …)", received=list(inputs.shape))
     return ops.reshape(inputs, (int(inputs.shape[0]) * int(inputs.shape[1]), *inputs.shape[2:]))
 
@@ -413,6 +413,18 @@ def fold_time(inputs: Array) -> Array:
 def unfold_time(outputs: Array, inputs: Array) -> Array:
     """(N · T, …) -> (N, T, …), with the sizes of the inputs."""
     return ops.reshape(outputs, (int(inputs.shape[0]), int(inputs.shape[1]), *outputs.shape[1:]))
+
+
+@composite(inline=True, exact=True, name="keras.time_step")
+def time_step(inputs: Array, step: int) -> Array:
+    """One step of (N, T, …)."""
+    return inputs[:, step]
+
+
+@composite(inline=True, exact=True, name="keras.join_steps")
+def join_steps(outputs: Sequence[Array]) -> Array:
+    """T steps (N, …) as (N, T, …)."""
+    return ops.stack(tuple(outputs), 1)
 
 
 @composite(inline=True, exact=True, name="keras.merge_directions")

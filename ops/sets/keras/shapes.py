@@ -186,24 +186,3 @@ def center_crop(inputs: Array, /, height: int, width: int, data_format: str | No
     if all(n >= wanted for n, wanted in zip(sizes, (height, width), strict=True)):
         return _cut(inputs, axes, [(int((n - w) / 2), w) for n, w in zip(sizes, (height, width), strict=True)])
     return resizing(inputs, height, width, "bilinear", True, data_format=data_format)
-
-
-#: Layers that change pictures at random, in training only.
-AUGMENTATIONS = (
-    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness"),
-    *("RandomHeight", "RandomWidth", "RandomHue", "RandomSaturation", "RandomSharpness", "RandomGrayscale"),
-    *("RandomColorJitter", "RandomColorDegeneration", "RandomPosterization", "RandomShear", "RandomInvert"),
-    *("RandomErasing", "RandomGaussianBlur", "RandomPerspective", "RandomElasticTransform", "MixUp", "CutMix"),
-    *("RandAugment", "AugMix"),
-)
-
-
-def _declare_augmentation(name: str) -> None:
-    @layer(name, any_options=True)
-    def augmentation(inputs: Array, /) -> Array:
-        """The input: Keras changes pictures at random in training only."""
-        return inputs
-
-
-for _name in AUGMENTATIONS:
-    _declare_augmentation(_name)

@@ -55,13 +55,13 @@ def test_metrics_are_scikit_learn_s() -> None:
 PICTURE = Image.fromarray(RNG.integers(0, 256, (40, 30, 3), np.uint8)).resize((60, 50), Image.Resampling.BICUBIC)
 
 
+@pytest.mark.parametrize("magnitude", [3, 9, 12, 29])
 @pytest.mark.parametrize("negative", [False, True])
 @pytest.mark.parametrize("name", list(augment._OPERATIONS))
-def test_operations_of_rand_augment_are_torchvision_s(name: str, negative: bool) -> None:
+def test_operations_of_rand_augment_are_torchvision_s(name: str, negative: bool, magnitude: int) -> None:
     resnet_parity.torchvision_and_timm()
     from torchvision.transforms import InterpolationMode, autoaugment
 
-    magnitude = 12
     camel = "".join(part.title() for part in name.split("_"))
     camel = "AutoContrast" if camel == "Autocontrast" else camel
     table = autoaugment.RandAugment(2, magnitude)._augmentation_space(31, (50, 60))
@@ -145,6 +145,9 @@ def test_moving_and_erasing() -> None:
     np.testing.assert_array_equal(augment.moved(array, np.array([1, -2]))[0, 1:, :3], array[0, :-1, 2:])
     erased = augment.erased(array, np.random.default_rng(0))
     assert 0 < (erased == 0).sum() < 15
+    for seed in range(50):  # at most a third is erased, or nothing: never a long picture as a whole
+        long = augment.erased(np.ones((1, 3, 300), np.float32), np.random.default_rng(seed))
+        assert (long == 0).mean() < 0.4
     with pytest.raises(ArgumentError, match="crop"):
         Augmentation(crop=(0.5, 0.2))
     with pytest.raises(ArgumentError, match="no such augmentation"):

@@ -14,8 +14,9 @@ from PIL import Image
 from train_data import shapes
 
 from zoonet import ops, zoo
-from zoonet.ops.errors import ArgumentError, FileError, InputError, UnsupportedFormatError
+from zoonet.ops.errors import ArgumentError, FileError, InputError, MissingFileError, UnsupportedFormatError
 from zoonet.zoo.cli import main
+from zoonet.zoo.layers import Linear, Sequential
 from zoonet.zoo.train.augment import Augmentation
 from zoonet.zoo.train.data import open_data
 
@@ -204,3 +205,70 @@ def test_what_cannot_be_trained_leaves_the_model_alone(folder: pathlib.Path, tmp
     assert main(["train", "digits", str(folder), "--plot", str(tmp_path / "no" / "c.png")]) == 2
     with pytest.raises(ArgumentError, match="detectors cannot be trained"):
         zoo.create("yolox_nano").train(folder, **QUIET)
+
+
+class Tensor:
+    """As those of other libraries, which are no arrays until they are asked."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def numpy(self) -> np.ndarray:
+        return np.asarray(self.values)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x, y: [{"x": a, "y": b} for a, b in zip(x, y, strict=True)],
+        lambda x, y: [{"Image": a, "label": int(b), "id": 1} for a, b in zip(x, y, strict=True)],
+        lambda x, y: ((Tensor(a), Tensor(b)) for a, b in zip(x, y, strict=True)),
+        lambda x, y: torch.utils.data.TensorDataset(torch.from_numpy(x).requires_grad_(), torch.from_numpy(y)),
+        lambda x, y: (torch.from_numpy(x).requires_grad_(), torch.from_numpy(y)),
+    ],
+)
+def test_samples_of_other_libraries(form: Any) -> None:
+    x, y = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32), np.arange(6) % 3
+    data = open_data(form(x, y))
+    np.testing.assert_array_equal(np.stack(list(data.inputs)), x)
+    np.testing.assert_array_equal(data.targets, y)
+
+
+def test_mappings_by_their_keys() -> None:
+    rows = [{"words": "good", "is": "yes"}, {"words": "bad", "is": "no"}]
+    assert open_data(rows, columns=("words", "is")).labels == ("no", "yes")
+    with pytest.raises(InputError, match=r"sample 0 lacks.*words, is"):
+        open_data(rows)
+    with pytest.raises(MissingFileError, match="no such data"):
+        open_data("")
+
+
+def test_one_hot_rows_for_a_graph_that_ends_in_a_softmax(tmp_path: pathlib.Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32), np.arange(40) % 3
+    with zoo.initialised_by(0):
+        network = Sequential(Linear(4, 3), lambda a: ops.softmax(a, 1))
+    zoo.export(network, tmp_path / "net.onnx", x[:2])
+    histories = [
+        zoo.load(tmp_path / "net.onnx").train((x, targets), batch=8, **QUIET)
+        for targets in (y, np.eye(3, dtype=np.float32)[y])
+    ]
+    assert histories[0]["loss"] == histories[1]["loss"]
+    assert "val_accuracy" in histories[1].columns
+
+
+@pytest.mark.parametrize(
+    "given", [{"freeze": 5}, {"metric": 5}, {"balance": "yes"}, {"preprocessed": 1}, {"progress": "x"}, {"run": 5}]
+)
+def test_settings_of_a_wrong_type(given: Any, small: Any) -> None:
+    with pytest.raises(ArgumentError, match=f"{next(iter(given))} is wrong"):
+        small().train(shapes(12), **{**QUIET, **given})
+
+
+def test_the_area_under_the_curve_can_decide(small: Any) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    x, y = shapes(24)
+    model = small(classes=3)
+    history = model.train((x, y), validation=(x, y), metric="auc", **QUIET)
+    scores = np.stack([result.scores for result in model.run(list(x))])
+    assert history["val_auc"][0] == pytest.approx(roc_auc_score(y, scores, multi_class="ovr"), abs=1e-6)

@@ -98,6 +98,15 @@ CASES: list[tuple[own.Optimizer, Callable[..., Any]]] = [
         lambda p: timm_optimizer("Lamb")(p, 0.01, weight_decay=0.05, max_grad_norm=None),
     ),
     (own.Adafactor(0.02, weight_decay=0.01), lambda p: T.Adafactor(p, 0.02, weight_decay=0.01)),
+    (
+        own.SGD(0.001, momentum=0.5, weight_decay=0.5, maximize=True),
+        lambda p: T.SGD(p, 0.001, 0.5, weight_decay=0.5, maximize=True),
+    ),
+    (
+        own.AdamW(0.001, weight_decay=0.1, amsgrad=True, maximize=True),
+        lambda p: T.AdamW(p, 0.001, weight_decay=0.1, amsgrad=True, maximize=True),
+    ),
+    (own.Adafactor(0.002, maximize=True), lambda p: T.Adafactor(p, 0.002, maximize=True)),
 ]
 
 
@@ -305,7 +314,10 @@ def test_schedules_are_torch_s(schedule: schedules.Schedule, oracle: Callable[[A
         theirs.step()
 
 
-@pytest.mark.parametrize("options", [{}, {"larger": True}, {"cooldown": 3, "minimum": 0.05}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"larger": True}, {"cooldown": 3, "minimum": 0.05}, {"threshold": 0.3, "absolute": True}],
+)
 def test_reduce_on_plateau_is_torch_s(options: dict) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], 0.1)
     theirs = L.ReduceLROnPlateau(
@@ -315,9 +327,12 @@ def test_reduce_on_plateau_is_torch_s(options: dict) -> None:
         2,
         cooldown=options.get("cooldown", 0),
         min_lr=0.1 * options.get("minimum", 0),
+        threshold=options.get("threshold", 1e-4),
+        threshold_mode="abs" if "absolute" in options else "rel",
     )
     ours = schedules.ReduceOnPlateau(0.5, 2, **options)
     numbers = np.random.default_rng(0).uniform(0.2, 1, 40) * np.linspace(1.5, 1, 40)
+    numbers[[0, 9]] = math.nan
     for number in numbers:
         theirs.step(number)
         ours.measured(number)
@@ -329,6 +344,7 @@ def test_wrong_numbers_are_refused() -> None:
         lambda: own.SGD(-1.0),
         lambda: own.SGD(momentum=1.0),
         lambda: own.SGD(nesterov=True),
+        lambda: own.SGD(maximize="yes"),  # type: ignore[arg-type]
         lambda: own.Adam(betas=(0.9, 1.0)),
         lambda: own.Adam(lr=math.nan),
         lambda: own.make_optimizer("adamm"),
