@@ -27,6 +27,7 @@ from zoonet.ops.sets.onnx import (  # noqa: F401 (declare their operators)
     microsoft_experts,
     microsoft_images,
     microsoft_layers,
+    microsoft_packing,
     microsoft_quantization,
     normalization,
     quantization,

@@ -50,6 +50,13 @@ def fast_gelu(X: Array, bias: Array | None = None, /) -> Array:
     return ops.gelu(X if bias is None else ops.add(X, bias), "tanh")
 
 
+@declared("GemmFastGelu")
+def gemm_fast_gelu(X: Array, W: Array, bias: Array | None = None, /) -> Array:
+    """Gelu by tanh of a product, plus a bias."""
+    y = ops.matmul(X, W)
+    return ops.gelu(y if bias is None else ops.add(y, bias), "tanh")
+
+
 @declared("QuickGelu")
 def quick_gelu(X: Array, /, alpha: float = 1.702) -> Array:
     """x σ(alpha x)."""
