@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
+import secrets
 import stat
 import struct
 import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 # compress, so anything beyond is a bomb rather than a model.
 _EXPANSION_LIMIT = 32
 _EXPANSION_FLOOR = 16 << 20
+_DESCRIPTORS = "/proc/self/fd"  # where Linux has the open files of a process, by number
 
 
 def expansion_budget(file_size: int) -> int:
@@ -64,9 +68,26 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 def map_file(path: Path) -> Array:
     """Map a non-empty file read-only as uint8; views of it keep the mapping alive."""
     try:
-        return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+        with path.open("rb") as stream:
+            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise FileError(f"cannot read {str(path)!r}", received=str(error)) from error
+    _MAPPINGS.add(mapping)
+    return np.frombuffer(mapping, np.uint8)
+
+
+#: Those whose views are still in use.
+_MAPPINGS: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+def release_pages() -> None:
+    """Let go of the memory that mapped files take: what is looked at again comes from the system's cache or the disk.
+
+    For whoever walks over a file that is larger than the memory he may take.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for mapping in list(_MAPPINGS):
+            mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def view_as(data: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
@@ -242,8 +263,19 @@ class ZipArchive:
 
 
 @contextlib.contextmanager
-def temporary_path(folder: Path, name: str) -> Iterator[Path]:
-    """Give the path of a new file in `folder`, removed in the end. Raises MissingFileError, FileError."""
+def temporary_path(folder: Path, name: str, *, named: bool = False) -> Iterator[Path]:
+    """Give the path of a new file in `folder`, removed in the end. Raises MissingFileError, FileError.
+
+    Where the system can, the file has no name there until it is published, so that not even a killed process leaves it.
+    named: it has one, for libraries that write nothing else (HDF5).
+    """
+    unnamed = None if named else _unnamed_file(folder)
+    if unnamed is not None:
+        try:
+            yield Path(f"{_DESCRIPTORS}/{unnamed}")
+        finally:
+            os.close(unnamed)
+        return
     try:
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:100]}.", suffix=".tmp")
     except FileNotFoundError as error:
@@ -257,16 +289,26 @@ def temporary_path(folder: Path, name: str) -> Iterator[Path]:
         Path(temporary).unlink(missing_ok=True)
 
 
+def _unnamed_file(folder: Path) -> int | None:
+    """The descriptor of a new file without a name, None where the system or the folder has no such files."""
+    if not hasattr(os, "O_TMPFILE") or not os.path.isdir(_DESCRIPTORS):
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+    except (OSError, ValueError):
+        return None
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, named: bool = False) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it is flushed to disk and renamed to `path`.
 
     On failure the temporary file is removed and what stood at `path` stays. Raises MissingFileError where the
-    folder does not exist, FileError where it cannot be written.
+    folder does not exist, FileError where it cannot be written. named: see `temporary_path`.
     """
     if path.is_dir():
         raise FileError(f"cannot write {str(path)!r}: it is a folder", fix="add a file name")
-    with temporary_path(path.parent, path.name) as temporary:
+    with temporary_path(path.parent, path.name, named=named) as temporary:
         try:
             yield temporary
             _publish(temporary, path)
@@ -280,6 +322,8 @@ def _publish(temporary: Path, path: Path) -> None:
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+    if str(temporary.parent) == _DESCRIPTORS:
+        temporary = _named(temporary, path)
     os.replace(temporary, path)
     with contextlib.suppress(OSError):  # a folder cannot be opened for fsync on every system
         folder = os.open(path.parent, os.O_RDONLY)
@@ -287,6 +331,17 @@ def _publish(temporary: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _named(unnamed: Path, path: Path) -> Path:
+    """Give a file without a name one beside `path`."""
+    name = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+    descriptors = os.open(_DESCRIPTORS, os.O_RDONLY)
+    try:  # with a descriptor of the folder Python calls linkat, which follows the link to the file itself
+        os.link(unnamed.name, name, src_dir_fd=descriptors, follow_symlinks=True)
+    finally:
+        os.close(descriptors)
+    return name
 
 
 def _umask() -> int:

@@ -118,7 +118,7 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
     names.extend(layer for layer in layers if layer not in names and layer != _TOP_LEVEL)
     import h5py
 
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path, named=True) as temporary, h5py.File(temporary, "w") as file:
         root = file
         if isinstance(metadata.get("model_config"), dict):
             root = file.create_group("model_weights")

@@ -74,7 +74,7 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
 
     Raises UnsupportedFormatError for other names.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, named=True) as temporary:
         write_tree(tensors, metadata, temporary)
 
 

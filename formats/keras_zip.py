@@ -73,7 +73,7 @@ def write(tensors: Mapping[str, LazyTensor], metadata: Mapping[str, Any], path: 
         described = {"keras_version": "3.0.0", "date_saved": "1980-01-01@00:00:00"}
     if isinstance(metadata.get("zoonet"), dict):
         described = {**described, "zoonet": metadata["zoonet"]}
-    with atomic_path(path) as temporary, temporary_path(path.parent, path.name) as weights:
+    with atomic_path(path) as temporary, temporary_path(path.parent, path.name, named=True) as weights:
         write_tree(tensors, {key: value for key, value in metadata.items() if key != "zoonet"}, weights)
         with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
             archive.writestr(zipfile.ZipInfo(_METADATA), json.dumps(described))

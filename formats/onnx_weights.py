@@ -172,7 +172,7 @@ def _external(proto: onnx.TensorProto, path: Path, nbytes: int, files: dict[str,
         # A link in the folder may lead out of it: what counts is where it ends.
         if path.parent.resolve() not in file.resolve().parents:
             raise UnsafeFileError(f"{what}: its external data lies outside the folder", received=repr(location[:200]))
-        if not file.is_file() or not os.access(file, os.R_OK):
+        if not os.path.isfile(file) or not os.access(file, os.R_OK):
             raise MissingFileError(f"{what}: its external data {location[:200]!r} is missing", fix="put it beside")
         files[location] = map_file(file) if file.stat().st_size else np.empty(0, np.uint8)
     data = files[location]

@@ -6,6 +6,7 @@ The index is JSON: {"metadata": {"total_size": ...}, "weight_map": {"tensor name
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,8 +66,10 @@ def _read_shard(index: Path, file: str) -> Checkpoint:
     if ":" in file:  # a drive of Windows
         raise UnsafeFileError(f"{index.name}: a shard names a file outside its folder", received=repr(file[:200]))
     shard = index.parent / check_relative_name(file, f"{index.name}: a shard")
-    if not shard.exists():
-        raise MissingFileError(f"{index.name}: its shard {file!r} is missing", fix="put all shards beside the index")
+    if not os.path.exists(shard):  # also for a name that no file can have
+        raise MissingFileError(
+            f"{index.name}: its shard {file[:200]!r} is missing", fix="put all shards beside the index"
+        )
     entry = registry.detect(shard)
     if entry.name not in ("safetensors", "torch"):
         raise UnsupportedFormatError(f"{index.name}: shard {file!r} is a {entry.name} file")

@@ -11,7 +11,8 @@ The rule, in this order:
    tensor, and the states of optimizers beside it, become metadata.
 5. Prefixes that wrappers put before every name (`module.` by DataParallel, `_orig_mod.` by torch.compile, and, inside
    a checkpoint, `model.` by Lightning) are dropped if all names share them; `Checkpoint.original_names` keeps the
-   names of the file, `metadata["prefix"]` what was dropped. A bare state dict keeps `model.`: there it is a real name.
+   names of the file, `metadata["prefix"]` what was dropped. A bare state dict keeps `model.`: there it is a real
+   name. The counter of an AveragedModel becomes metadata.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ WRAPPER_KEYS = (
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _CHECKPOINT_PREFIXES = (*_WRAPPER_PREFIXES, "model.")
 _DERIVED = "_flat_weights"  # in TorchScript, a second list of the parameters of a recurrent layer
+_AVERAGED = "n_averaged"  # the counter of torch.optim.swa_utils.AveragedModel, beside "module."
 _MAX_DEPTH = 64
 _MOST_ENTRIES = 4  # one inside the other, until the weights
 _MOST_WRAPPERS = 16
@@ -86,6 +88,11 @@ def checkpoint_from_object(value: Any, format: str, file_name: str, opcodes: int
         metadata["value"] = rest
     if not tensors and not _is_empty(selected):
         raise FormatError(f"{file_name} holds no tensors", received=type(value).__name__)
+    averaged = tensors.get(_AVERAGED)
+    if averaged is not None and averaged.ndim == 0 and len(tensors) > 1:
+        others = {name: tensor for name, tensor in tensors.items() if name != _AVERAGED}
+        if all(name.startswith("module.") for name in others):
+            tensors, metadata[_AVERAGED] = others, averaged.load().item()
     if taken:
         metadata["state_dict_key"] = ".".join(taken)
     prefix, names = strip_prefix(tensors, _CHECKPOINT_PREFIXES if taken else _WRAPPER_PREFIXES)

@@ -12,6 +12,7 @@ import numpy as np
 
 from zoonet import formats
 from zoonet.formats import Checkpoint, LazyTensor
+from zoonet.formats.files import release_pages
 from zoonet.formats.registry import Format, writable
 from zoonet.ops.errors import ArgumentError, DTypeError, UnsupportedFormatError
 from zoonet.ops.types import DType, as_dtype, is_floating
@@ -190,17 +191,17 @@ def _in_names_of_target(
 def _counted(
     tensors: Mapping[str, LazyTensor], progress: Callable[[int, int], None] | None
 ) -> Mapping[str, LazyTensor]:
-    """Tensors that tell how many of them were loaded."""
-    if progress is None:
-        return tensors
+    """Tensors that let go of the memory of those before them, and tell how many of them were loaded."""
     done = 0
 
     def counted(tensor: LazyTensor) -> LazyTensor:
         def load() -> Any:
             nonlocal done
+            release_pages()
             array = tensor.load()
             done += 1
-            progress(min(done, len(tensors)), len(tensors))
+            if progress is not None:
+                progress(min(done, len(tensors)), len(tensors))
             return array
 
         return LazyTensor(tensor.shape, tensor.dtype, load, tensor.identity)

@@ -222,3 +222,12 @@ def test_a_tar_of_enormous_members(tmp_path: pathlib.Path, attack: Attack) -> No
     with (tmp_path / "a.tar").open("wb") as stream:
         stream.write(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     attack(tmp_path / "a.tar", FormatError)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../a.safetensors", "/etc/hostname", "a.index.json", "..\\a", "C:a", "", ".", "a\0b", "a" * 5000, "b/../../a"],
+)
+def test_shards_that_are_no_files_beside_the_index(file: str, tmp_path: pathlib.Path, attack: Attack) -> None:
+    (tmp_path / "a.index.json").write_text(json.dumps({"weight_map": {"w": file}}))
+    attack(tmp_path / "a.index.json")

@@ -59,6 +59,43 @@ def test_written_files_are_detected_by_content_and_read_back(tmp_path: pathlib.P
     assert not [file for file in os.listdir(tmp_path) if file.endswith(".tmp")]
 
 
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="the system has no files without names")
+def test_a_killed_writer_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from zoonet.formats.files import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "a.pt").write_bytes(b"as it was")
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    result = subprocess.run([sys.executable, "-c", code, tmp_path / "a.pt"], env={**os.environ, "PYTHONPATH": path})
+    assert result.returncode == -9
+    assert os.listdir(tmp_path) == ["a.pt"]
+    assert (tmp_path / "a.pt").read_bytes() == b"as it was"
+
+
+def test_writing_where_files_have_names(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on systems that have no files without."""
+    monkeypatch.setattr("zoonet.formats.files._unnamed_file", lambda _folder: None)
+    for name in ("a.safetensors", "a.h5"):
+        formats.write(ARRAYS, tmp_path / name)
+        assert set(formats.read(tmp_path / name)) == set(ARRAYS)
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.safetensors"]
+
+
+def test_pages_of_a_mapped_file_are_let_go(tmp_path: pathlib.Path) -> None:
+    """What was read stays what it is, and comes back when it is looked at again."""
+    from zoonet.formats.files import release_pages
+
+    formats.write(ARRAYS, tmp_path / "a.safetensors")
+    arrays = formats.read(tmp_path / "a.safetensors").arrays()
+    release_pages()
+    for key, array in ARRAYS.items():
+        np.testing.assert_array_equal(arrays[key], array)
+
+
 def test_describe_counts_without_loading(tmp_path: pathlib.Path) -> None:
     formats.write(formats.Checkpoint({k: formats.as_lazy(v) for k, v in ARRAYS.items()}), tmp_path / "a.safetensors")
     description = formats.describe(tmp_path / "a.safetensors")

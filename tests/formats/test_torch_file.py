@@ -355,6 +355,19 @@ def test_what_pickles_of_checkpoints_hold_besides(tmp_path: pathlib.Path) -> Non
     }
 
 
+def test_averaged_models(tmp_path: pathlib.Path) -> None:
+    """Their counter stands beside the names of the wrapped network."""
+    module = torch.nn.Linear(2, 3)
+    averaged = torch.optim.swa_utils.AveragedModel(module)
+    averaged.update_parameters(module)
+    torch.save(averaged.state_dict(), tmp_path / "a.pt")
+    checkpoint = formats.read(tmp_path / "a.pt")
+    assert list(checkpoint) == list(module.state_dict())
+    assert checkpoint.metadata["n_averaged"] == 1
+    torch.save({"n_averaged": torch.tensor(1), "weight": torch.ones(2)}, tmp_path / "a.pt")
+    assert list(formats.read(tmp_path / "a.pt")) == ["n_averaged", "weight"]
+
+
 def test_states_of_optimizers_are_no_weights(tmp_path: pathlib.Path) -> None:
     """Beside several networks, as in self-distillation; alone they are all there is."""
     parameter = torch.nn.Parameter(torch.ones(2))
