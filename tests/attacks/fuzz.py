@@ -140,8 +140,13 @@ def _onnx(folder: pathlib.Path) -> Iterator[Model]:
 
 
 def _pickles(folder: pathlib.Path) -> Iterator[Model]:
+    import torch
+
+    tensors = {key: torch.from_numpy(value) for key, value in _weights().items()}
     for protocol in range(5):
         yield {"seed.pkl": pickle.dumps(_weights(), protocol)}, "seed.pkl"
+    for protocol in (0, 2, 4):
+        yield {"tensors.pkl": pickle.dumps(tensors, protocol)}, "tensors.pkl"
 
 
 def _llama2c(folder: pathlib.Path) -> Iterator[Model]:
