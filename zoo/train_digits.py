@@ -4,10 +4,10 @@
     python -m zoonet.zoo.train_digits --minute --output digits.safetensors
 
 Every fifth scan is held out and never trained on. The others, and digits drawn from strokes, are warped anew for each
-epoch. The second command is the first with fewer drawn digits, milder warps and a tenth of the steps: it takes less than
-a minute on two cores. It gets 98.9 to 99.4 % of the scans held out right (seeds 0 to 4), the first 99.4 %; but it has
-seen less of how other hands write: 89 % instead of 95 % of MNIST's digits. The seed is fixed: the same machine and NumPy give the same
-file again, others the same but for rounding.
+epoch. The second command is the first with fewer drawn digits, milder warps and a tenth of the steps: it takes less
+than a minute on two cores. It gets 98.9 to 99.4 % of the scans held out right (seeds 0 to 4), the first 99.4 %; but it
+has seen less of how other hands write: 89 % instead of 95 % of MNIST's digits. The seed is fixed: the same machine and
+NumPy give the same file again, others the same but for rounding.
 """
 
 from __future__ import annotations
