@@ -44,8 +44,8 @@ def plain_nms(boxes: Any, scores: Any, threshold: float) -> Any:
     return np.array(kept)
 
 
-def detector(name: str, path: pathlib.Path, threads: int, rounds: int) -> None:
-    """Print the steps of a detector on a photo."""
+def detector(name: str, path: pathlib.Path, side: int, threads: int, rounds: int) -> None:
+    """Print the steps of a detector on a photo, put into a square."""
     import numpy as np
     from compare import compare, report
     from PIL import Image
@@ -56,7 +56,8 @@ def detector(name: str, path: pathlib.Path, threads: int, rounds: int) -> None:
     model = zoo.load(path)
     with Image.open(ASSETS / "photos" / "dog.jpg") as file:
         image = file.convert("RGB")
-    x = model.preprocessing(image)[None]
+    preprocessing = model.preprocessing.of_size((side, side))
+    x = preprocessing(image)[None]
     with tempfile.TemporaryDirectory() as folder:
         exported = path if path.suffix == ".onnx" else pathlib.Path(folder, "model.onnx")
         if exported is not path:
@@ -73,10 +74,10 @@ def detector(name: str, path: pathlib.Path, threads: int, rounds: int) -> None:
         return select(model.task.decoder(arrays, size)[0], Selection(conf=conf), "")
 
     steps = {
-        "preprocessing": lambda: model.preprocessing(image),
+        "preprocessing": lambda: preprocessing(image),
         "decoding and NMS, conf 0.25": lambda: decode(0.25),
         "decoding and NMS, conf 0.001": lambda: decode(0.001),
-        "run, of the picture": lambda: model.run(image),
+        "run, of the picture": lambda: model.run(image, size=(side, side)),
     }
     print(report(f"{name}, steps", compare(steps, rounds), "run, of the picture"))
 
@@ -131,9 +132,9 @@ def main() -> None:
     sys.path[:0] = [str(TESTS), str(TESTS / "bench")]
     yolox = ASSETS / "yolox-nano" / "yolox_nano.onnx"
     fastest = ASSETS / "yolo-fastest" / "yolo-fastest-1.1-xl.weights"
-    for title, path in (("yolox-nano 416", yolox), ("yolo-fastest 1.1-xl 320", fastest)):
+    for title, path, side in (("yolox-nano", yolox, 416), ("yolo-fastest 1.1-xl", fastest, 320)):
         if path.exists():
-            detector(title, path, arguments.threads, arguments.rounds)
+            detector(f"{title} {side}", path, side, arguments.threads, arguments.rounds)
         else:
             print(f"{path} is absent\n")
     suppression(arguments.rounds)
