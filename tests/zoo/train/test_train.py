@@ -224,6 +224,19 @@ def test_command_line(folder: pathlib.Path, tmp_path: pathlib.Path, capsys: Any,
     assert "lr is wrong" in capsys.readouterr().err
 
 
+def test_every_setting_of_the_command_line(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    start, run = tmp_path / "start.safetensors", tmp_path / "run"
+    zoo.create("resnet20", preprocessing=zoo.ImagePreprocessing(resize=(16, 16), crop=None)).save(start)
+    numbers = {"epochs": 1, "batch": 4, "lr": 0.01, "warm_up": 0.5, "weight_decay": 0.001, "backbone_lr": 0.1}
+    numbers |= {"label_smoothing": 0.2, "accumulate": 2, "clip": 3.0, "save_every": 2, "patience": 3, "ema": 0.9}
+    words = {"schedule": "linear", "head": "new", "loss": "cross_entropy", "metric": "loss", "corrupt": "raise"}
+    said: dict[str, Any] = {**numbers, **words, "balance": True, "augment": "light", "seed": 7, "workers": 1}
+    options = [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}") for key, value in said.items()]
+    assert main(["train", str(start), str(folder), "--run", str(run), *options]) == 0
+    kept = json.loads((run / "config.json").read_text())["settings"]
+    assert {key: kept[key] for key in said} == said
+
+
 def test_bad_input(folder: pathlib.Path, small: Any, tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "one" / "disc").mkdir(parents=True)
