@@ -1,7 +1,8 @@
 """Other libraries as witnesses of a conversion: each runs, if it is installed, the file that is its own.
 
-None is ever needed, and none reads a file that others made: torchvision, timm and keras.applications get tensors that
-zoonet read from the source, under the names of the file; ONNX Runtime and Keras load what zoonet wrote itself.
+None is ever needed, and none reads a file that others made: torchvision, timm, transformers and keras.applications get
+tensors that zoonet read from the source, under the names of the file, and transformers the sizes in config.json; ONNX
+Runtime and Keras load what zoonet wrote itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import formats
+from zoonet.formats.json_data import parse_json_object
 from zoonet.ops.errors import ZoonetError
 from zoonet.weights.naming import homes
 
@@ -36,6 +38,13 @@ _IN_KERAS = {
     "mobilenet_v3_large_keras": "MobileNetV3Large",
     "mobilenet_v3_small_keras": "MobileNetV3Small",
 }
+#: What transformers calls networks that the zoo has. Its other kinds may fetch parts of themselves.
+_IN_TRANSFORMERS = (
+    *("bert", "distilbert", "roberta", "electra", "gpt2", "llama", "mistral", "qwen2", "qwen3", "t5"),
+    *("resnet", "vit", "deit", "mobilenet_v1", "mobilenet_v2"),
+)
+#: Beginnings of the keys of config.json that say how a network is made rather than what it is.
+_NO_SIZES = ("architectures", "attn", "_attn", "auto_map", "dtype", "quantization", "torch_dtype", "transformers")
 
 
 def of_source(path: pathlib.Path, architecture: str, classes: int) -> Witness | None:
@@ -44,11 +53,14 @@ def of_source(path: pathlib.Path, architecture: str, classes: int) -> Witness | 
     None where the names are of no library that has the network, or it is not installed.
     """
     libraries = homes(architecture)
-    if not libraries:
+    config = path.with_name("config.json")
+    if not libraries and not config.is_file():
         return None
     try:
         state = formats.read(path)
-    except ZoonetError:
+        if config.is_file() and (run := _in_transformers(state, parse_json_object(config.read_bytes(), config.name))):
+            return "transformers", run
+    except (ZoonetError, OSError):
         return None
     if "keras" in libraries and state.format == "keras_h5":
         return _of_keras_applications(state, architecture, classes)
@@ -116,6 +128,37 @@ def _in_torch(
     return run
 
 
+def _in_transformers(state: Mapping[str, Any], config: Mapping[str, Any]) -> Callable[[Sequence[Any]], Any] | None:
+    """The class that config.json names, of its sizes, with the tensors of a file."""
+    if config.get("model_type") not in _IN_TRANSFORMERS:
+        return None
+    torch, transformers = _imported("torch"), _imported("transformers")
+    if torch is None or transformers is None:
+        return None
+    try:
+        kind = getattr(transformers, config["architectures"][0])
+        if not issubclass(kind, transformers.PreTrainedModel):
+            return None
+        sizes = {key: value for key, value in config.items() if not key.startswith(_NO_SIZES)}
+        made = transformers.AutoConfig.for_model(attn_implementation="eager", **sizes)
+        tensors = {key: torch.from_numpy(np.array(tensor.load(), np.float32)) for key, tensor in state.items()}
+        network, told = kind.from_pretrained(None, config=made, state_dict=tensors, output_loading_info=True)
+    except Exception:  # whatever it raises: it has no such network
+        return None
+    if any(told.values()):  # tensors that are missing, unexpected, or of another shape
+        return None
+    network.eval()
+
+    def run(inputs: Sequence[Any]) -> Any:
+        names = (network.main_input_name, "decoder_input_ids")
+        with torch.no_grad():
+            found = network(**{name: torch.from_numpy(np.array(x)) for name, x in zip(names, inputs, strict=False)})
+        spans = "start_logits" in found  # of answers: two arrays there, one here
+        return (torch.stack([found["start_logits"], found["end_logits"]], -1) if spans else found[0]).numpy()
+
+    return run
+
+
 def _of_keras_applications(state: Mapping[str, Any], architecture: str, classes: int) -> Witness | None:
     """The tensors of each layer in the order of the file, which is how Keras itself loads by names."""
     keras = _keras()
@@ -150,6 +193,18 @@ def _run_keras(keras: Any, network: Any, inputs: Sequence[Any]) -> Any:
 
 
 def _run_onnx(runtime: Any, path: pathlib.Path, inputs: Sequence[Any]) -> Any:
+    """Beside what the network takes, its file may have inputs that say what is masked and remembered: here nothing."""
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    return session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))[0]
+    first, *_ = arrays = [np.asarray(x) for x in inputs]
+    beside: dict[str, Any] = {}
+    if first.ndim == 2:
+        beside = {"attention_mask": np.ones_like(first), "token_type_ids": np.zeros_like(first)}
+        beside["position_ids"] = np.arange(first.shape[1])[None].repeat(len(first), 0)
+    given = iter(arrays)
+    feeds = {}
+    for port in session.get_inputs():
+        if port.name.startswith("past_key_values."):
+            feeds[port.name] = np.zeros((len(first), port.shape[1], 0, port.shape[3]), np.float32)
+        else:
+            feeds[port.name] = beside[port.name] if port.name in beside else next(given)
+    return session.run(None, feeds)[0]

@@ -237,7 +237,10 @@ def ask_witness(witness: frameworks.Witness | None, inputs: Sequence[Any], ours:
     except Exception as error:  # what another library cannot run says nothing of the conversion
         report.notes.append(f"{library} could not run it: {type(error).__name__}: {error}"[:300])
         return
-    report.originals[library] = _difference(ours, theirs)[1] if ours.shape == theirs.shape else float("inf")
+    if ours.shape != theirs.shape:
+        report.notes.append(f"{library} gives something else: outputs {theirs.shape} where ours are {ours.shape}")
+        return
+    report.originals[library] = _difference(ours, theirs)[1]
 
 
 def _difference(ours: Any, theirs: Any) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zoonet.formats.files import map_file
 from zoonet.ops.errors import FormatError, MissingFileError, UnsafeFileError, ZoonetError
 from zoonet.ops.memory import MEMORY
 from zoonet.ops.sets.onnx.common import DTYPES, PACKED_BITS, STRING, dtype_of
@@ -148,7 +149,7 @@ class TensorReader:
                 f"{where}: external data {location[:200]!r} is missing", fix="put it into the folder of the model"
             )
         size = real.stat().st_size
-        file = np.memmap(real, np.uint8, "r") if size else np.zeros(0, np.uint8)
+        file = map_file(real) if size else np.zeros(0, np.uint8)
         self._files[location] = file
         return file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pathlib
 import shutil
 import subprocess
@@ -62,10 +63,11 @@ def test_weights_are_views_of_the_file(external: bool, tmp_path: pathlib.Path) -
     arrays = [model.graph.constants[model.initializers[f"w{i}"]] for i in range(2)]
     for array, tensor in zip(arrays, onnx.load(path).graph.initializer, strict=True):
         np.testing.assert_array_equal(array, numpy_helper.to_array(tensor))
-        base = array
-        while isinstance(base, np.ndarray) and not isinstance(base, np.memmap) and base.base is not None:
+        base: Any = array
+        while isinstance(base, np.ndarray):
             base = base.base
-        assert isinstance(base, np.memmap)
+        assert isinstance(base, memoryview)
+        assert isinstance(base.obj, mmap.mmap)
     x = RNG.normal(size=(3, 1200)).astype(np.float32)
     [expected] = run(session_of(path), x)
     assert_equal(model.run([x])[0], expected)

@@ -7,6 +7,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -236,6 +237,38 @@ def test_the_owners_of_written_files_are_witnesses(tmp_path: pathlib.Path, monke
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     report = zoo.convert("digits", tmp_path / "d.onnx")
     assert (report.originals, report.notes, report.agrees) == ({}, [], True)
+
+
+TINY = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+OF_TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "BertForQuestionAnswering": ("Bert", TINY),
+    "ElectraForSequenceClassification": ("Electra", {**TINY, "embedding_size": 16}),
+    "GPT2LMHeadModel": ("GPT2", {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "LlamaForCausalLM": ("Llama", {**TINY, "tie_word_embeddings": True}),
+    "T5ForConditionalGeneration": ("T5", {"vocab_size": 60, "d_model": 32, "d_kv": 8, "num_layers": 2, "num_heads": 4}),
+    "ViTForImageClassification": ("ViT", {**TINY, "image_size": 32, "patch_size": 8}),
+}
+
+
+@pytest.mark.parametrize("name", OF_TRANSFORMERS)
+def test_transformers_is_a_witness_of_its_folders(name: str, tmp_path: pathlib.Path) -> None:
+    transformers: Any = pytest.importorskip("transformer_oracles").transformers
+    family, sizes = OF_TRANSFORMERS[name]
+    sizes = {key: value for key, value in sizes.items() if family != "ViT" or key != "vocab_size"}
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**sizes)
+    getattr(transformers, name)(config).save_pretrained(tmp_path / "source", max_shard_size="60KB")
+    report = zoo.convert(tmp_path / "source", tmp_path / "target")
+    assert list(report.originals) == ["transformers"], report
+    assert report.originals["transformers"] < 1e-5
+    if name != "GPT2LMHeadModel":
+        return
+    file = tmp_path / "source" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": ["Trainer"]}))
+    assert not zoo.convert(tmp_path / "source", tmp_path / "again").originals  # nothing but networks is made
+    report = zoo.convert(tmp_path / "target", tmp_path / "m.onnx")
+    assert list(report.originals) == ["ONNX Runtime"]
+    assert report.originals["ONNX Runtime"] < 1e-5
 
 
 def test_darknet_and_back_is_the_same_file(assets: pathlib.Path, tmp_path: pathlib.Path) -> None:
