@@ -110,7 +110,9 @@ class Hdf5File:
 
     def _check_superblock(self) -> None:
         """Raise UnsupportedFormatError unless addresses take 8 bytes and count from the first, as TextCheck assumes."""
-        version = int(self._data[8]) if self._data.size > 36 else 0
+        if self._data.size < 48:
+            raise FormatError(f"{self.name}: the HDF5 file is truncated", received=f"{self._data.size} bytes")
+        version = int(self._data[8])
         sizes, base = (13, 24 + 4 * version) if version < 2 else (9, 12)
         widths, start = self._data[sizes : sizes + 2].tolist(), self._data[base : base + 8].tobytes()
         if widths != [8, 8] or start != bytes(8):

@@ -98,7 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "zoonet"
-        return _fail(f"zoonet: {error.format_message().rstrip('.')}. Try `{path} --help`.")
+        message = error.format_message().rstrip(".")
+        return _fail(f"zoonet: {message}{'' if message.endswith('?') else '.'} Try `{path} --help`.")
     return status if isinstance(status, int) else 0
 
 

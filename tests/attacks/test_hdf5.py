@@ -166,6 +166,14 @@ def test_heaps_that_never_end(tmp_path: pathlib.Path, attack: Attack, size: int)
     attack(path, FormatError, "HDF5 file is damaged: a heap")
 
 
+@pytest.mark.parametrize("size", [8, 20, 47])
+def test_superblocks_that_end_early(tmp_path: pathlib.Path, attack: Attack, size: int) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["layer"] = np.ones(3)
+    (tmp_path / "a.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:size])
+    attack(tmp_path / "a.h5", FormatError, "truncated")
+
+
 @pytest.mark.parametrize("version", ["earliest", "latest"])
 @pytest.mark.parametrize("length", [0, 11, 13, 2**20, 2**32 - 1])
 @pytest.mark.parametrize("heap", ["own", "none", "outside"])
