@@ -5,7 +5,6 @@ Positions are told by a bias of the scores that depends on the distance, in buck
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoonet import ops
+from zoonet.ops.buckets import distance_bucket
 from zoonet.ops.errors import FormatError
 from zoonet.zoo.layers import Embedding, Linear
 from zoonet.zoo.modules import Array, Module, sizes
@@ -129,25 +129,6 @@ def _names(decoder: bool, gated: bool) -> dict[str, str]:
     return names | {role: f"layer.{last}.DenseReluDense.{name}" for role, name in dense.items()}
 
 
-def bucket(distance: Any, buckets: int, furthest: int, two_sided: bool) -> Any:
-    """The bucket of each distance (key's position minus query's), integers of any shape -> int64.
-
-    Half of the buckets of a side are for one distance each; the others grow in proportion to it, up to `furthest`.
-    """
-    distance = np.asarray(distance, np.int64)
-    first = np.zeros_like(distance)
-    if two_sided:
-        buckets //= 2
-        first, distance = np.where(distance > 0, buckets, 0), np.abs(distance)
-    else:
-        distance = np.maximum(-distance, 0)
-    single = buckets // 2
-    share = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(single))
-    share = share / np.float32(math.log(furthest / single)) * np.float32(buckets - single)
-    wide = np.minimum(single + share.astype(np.int64), buckets - 1)
-    return first + np.where(distance < single, distance, wide)
-
-
 class T5Stack(Module):
     """Embeddings (N, T, width) -> hidden states (N, T, width); a decoder looks at a memory as well."""
 
@@ -198,7 +179,9 @@ class T5Stack(Module):
         """The bias of queries start to stop, (1, H, stop - start, offset + length); made once if it is asked whole."""
         config = self._config
         furthest = min(config.distance, config.longest)  # further keys are in the bucket of this one
-        numbers = bucket(np.arange(-furthest, furthest + 1), config.buckets, config.distance, not self._decoder)
+        numbers = distance_bucket(
+            np.arange(-furthest, furthest + 1), config.buckets, config.distance, not self._decoder
+        )
         known = self._bias(beside(numbers, tokens))  # (2 · furthest + 1, H)
         queries = counted(tokens, offset)
         keys = beside(np.arange(offset + length), tokens)

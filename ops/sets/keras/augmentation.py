@@ -42,6 +42,10 @@ def span(factor: Any, least: float = -1.0) -> tuple[float, float]:
     raise ArgumentError("a factor of a random layer does not fit", expected="a number or a pair", received=factor)
 
 
+def _least_and_width(value_range: Any) -> tuple[float, float]:
+    return float(min(value_range)), float(max(value_range) - min(value_range))
+
+
 def _each(x: Array) -> tuple[int, int, int, int]:
     return int(x.shape[0]), 1, 1, 1
 
@@ -374,7 +378,7 @@ def random_hue(
     way = ops.where(ops.greater(drawn(random_key, 0, x.shape[:1], 0.0, 1.0), 0.5), -0.5, 0.5)
     turn = ops.multiply(drawn(random_key, 1, x.shape[:1], *span(factor, 0.0)), way)
     axis = 1 if is_channels_first(data_format, "RandomHue") else 3
-    low, width = float(min(value_range)), float(max(value_range) - min(value_range))
+    low, width = _least_and_width(value_range)
     unit = ops.divide(ops.subtract(x, low), width)
     hue, saturation, value = ops.split(rgb_to_hsv(unit, data_format), 3, axis)
     hue = ops.remainder(ops.add(hue, ops.cast(ops.reshape(turn, (-1, 1, 1, 1)), x.dtype)), 1.0)
@@ -411,7 +415,7 @@ def random_posterization(
     low, high = span(factor, 1.0)
     bits = ops.floor(drawn(random_key, 0, _each(x), low, high)) if low != high else np.full(_each(x), low, np.float32)
     step = ops.pow(2.0, ops.subtract(8.0, bits))
-    least, width = float(min(value_range)), float(max(value_range) - min(value_range))
+    least, width = _least_and_width(value_range)
     whole = ops.floor(ops.multiply(ops.subtract(x, least), 255.0 / width))
     kept = ops.multiply(ops.floor(ops.divide(whole, ops.cast(step, x.dtype))), ops.cast(step, x.dtype))
     return ops.add(ops.multiply(kept, width / 255.0), least)
@@ -434,7 +438,7 @@ def solarization(
         ops.cast(drawn(random_key, place, _each(x), low, high * 255.0), x.dtype)
         for place, (low, high) in enumerate((span(addition_factor, 0.0), span(threshold_factor, 0.0)))
     )
-    least, width = float(min(value_range)), float(max(value_range) - min(value_range))
+    least, width = _least_and_width(value_range)
     wide = ops.multiply(ops.subtract(x, least), 255.0 / width)
     bright = ops.clip(ops.add(wide, added), 0.0, 255.0)
     y = ops.where(ops.less(bright, threshold), bright, ops.subtract(255.0, bright))

@@ -8,13 +8,13 @@ Source: ONNX Runtime's documentation of contributed operators; ONNX Runtime's CP
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from zoonet import ops
+from zoonet.ops.buckets import distance_bucket
 from zoonet.ops.errors import ArgumentError, ShapeError
 from zoonet.ops.sets.onnx.arithmetic import number
 from zoonet.ops.sets.onnx.attention import heads_of, joined_heads
@@ -124,23 +124,6 @@ def packed_multi_head_attention(
     return _packed_attention(parts, num_heads, token_offset, cumulative_sequence_length, attention_bias, scale)
 
 
-def _buckets(queries: int, keys: int, count: int, most: int, both: bool) -> np.ndarray[Any, Any]:
-    """The bucket of each pair of a query and a key, by their distance: exact when near, then by its logarithm."""
-    distance = np.arange(queries)[:, None] - np.arange(keys)
-    first = np.zeros_like(distance)
-    if both:
-        count //= 2
-        first = np.where(distance < 0, count, 0)
-        distance = np.abs(distance)
-    distance = np.maximum(distance, 0)
-    exact = count // 2
-    with np.errstate(divide="ignore"):
-        steps = np.log(distance.astype(np.float32) / exact) / np.float32(math.log(most / exact)) * (count - exact)
-    far = np.minimum(exact + np.maximum(steps, 0).astype(np.int64), count - 1)
-    buckets: np.ndarray[Any, Any] = first + np.where(distance < exact, distance, far)
-    return buckets
-
-
 @declared("RelativePositionBias")
 def relative_position_bias(
     bias_table: Array, query_length: Array, key_length: Array, /, is_bidirectional: int = 0, max_distance: int = 128
@@ -159,7 +142,8 @@ def relative_position_bias(
             expected=f"some buckets, and a distance above {exact}",
             received=(count, max_distance),
         )
-    buckets = _buckets(queries, keys, count, max_distance, bool(is_bidirectional))
+    distance = np.arange(keys) - np.arange(queries)[:, None]
+    buckets = distance_bucket(distance, count, max_distance, bool(is_bidirectional))
     return ops.expand_dims(ops.take(ops.reshape(bias_table, (heads, count)), buckets, 1), 0)
 
 
